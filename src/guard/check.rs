@@ -1,0 +1,77 @@
+use std::sync::Arc;
+
+use crate::{handshake::Handshake, rejection::Rejection};
+
+/// A check of your own on a well-formed handshake whose host and origin are allowed.
+///
+/// Implemented by closures, whose parameter must be annotated (`|handshake: &mut Handshake<'_>| …`), by tuples of up to four
+/// checks, which are made in order, and by `Arc` and `Option` of a check.
+///
+/// It must not block: what has to wait belongs into a [`VerifyToken`](crate::VerifyToken).
+///
+/// ```
+/// use http::StatusCode;
+/// use tower_ws_guard::{AllowOrigin, GuardLayer, Handshake, Rejection};
+///
+/// let guard = GuardLayer::new(AllowOrigin::same_origin()).check(|handshake: &mut Handshake<'_>| {
+///     match handshake.headers().contains_key("x-tenant") {
+///         true => Ok(()),
+///         false => Err(Rejection::custom("tenant-missing", StatusCode::BAD_REQUEST)),
+///     }
+/// });
+/// # let _ = guard;
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot check handshakes",
+    note = "a check is a closure `|handshake: &mut Handshake<'_>| -> Result<(), Rejection>` whose parameter is annotated, a tuple of \
+            checks, or a type that implements `Check`"
+)]
+pub trait Check {
+    /// Lets the handshake pass, or says why not.
+    ///
+    /// # Errors
+    ///
+    /// The refusal, as a rule a [`Rejection::custom`].
+    fn check(&self, handshake: &mut Handshake<'_>) -> Result<(), Rejection>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<F> Check for F
+where
+    F: Fn(&mut Handshake<'_>) -> Result<(), Rejection>,
+{
+    fn check(&self, handshake: &mut Handshake<'_>) -> Result<(), Rejection> {
+        self(handshake)
+    }
+}
+
+impl<C: Check + ?Sized> Check for Arc<C> {
+    fn check(&self, handshake: &mut Handshake<'_>) -> Result<(), Rejection> {
+        C::check(self, handshake)
+    }
+}
+
+impl<C: Check> Check for Option<C> {
+    fn check(&self, handshake: &mut Handshake<'_>) -> Result<(), Rejection> {
+        self.as_ref().map_or(Ok(()), |check| check.check(handshake))
+    }
+}
+
+macro_rules! check_tuple {
+    ($($check:ident),*) => {
+        impl<$($check: Check),*> Check for ($($check,)*) {
+            #[allow(non_snake_case, unused_variables)]
+            fn check(&self, handshake: &mut Handshake<'_>) -> Result<(), Rejection> {
+                let ($($check,)*) = self;
+                $($check.check(handshake)?;)*
+                Ok(())
+            }
+        }
+    };
+}
+
+check_tuple!();
+check_tuple!(A);
+check_tuple!(A, B);
+check_tuple!(A, B, C);
+check_tuple!(A, B, C, D);

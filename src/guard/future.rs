@@ -1,0 +1,97 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::Response;
+use pin_project_lite::pin_project;
+
+use super::policy::Echo;
+
+pin_project! {
+    /// Response future of [`Guard`](super::Guard).
+    pub struct ResponseFuture<F: Future, V> {
+        #[pin]
+        state: State<F, V>,
+        echo: Echo,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F: Future, V> {
+        Inner { #[pin] future: F },
+        Verifying { #[pin] verification: V },
+        Refused { response: Option<F::Output> },
+    }
+}
+
+impl<F, V, B, E> ResponseFuture<F, V>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    pub(super) fn inner(future: F) -> Self {
+        Self::admitted(future, Echo::Nothing)
+    }
+
+    pub(super) fn admitted(future: F, echo: Echo) -> Self {
+        Self {
+            state: State::Inner { future },
+            echo,
+        }
+    }
+
+    pub(super) fn verifying(verification: V, echo: Echo) -> Self {
+        Self {
+            state: State::Verifying { verification },
+            echo,
+        }
+    }
+
+    pub(super) fn refused(response: Response<B>) -> Self {
+        Self {
+            state: State::Refused {
+                response: Some(Ok(response)),
+            },
+            echo: Echo::Nothing,
+        }
+    }
+}
+
+impl<F, V, B, E> Future for ResponseFuture<F, V>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    V: Future<Output = Result<F, Response<B>>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            match this.state.as_mut().project() {
+                StateProj::Inner { future } => {
+                    let mut result = ready!(future.poll(cx));
+                    if let Ok(response) = &mut result {
+                        std::mem::replace(this.echo, Echo::Nothing).apply(response);
+                    }
+                    return Poll::Ready(result);
+                }
+                StateProj::Verifying { verification } => match ready!(verification.poll(cx)) {
+                    Ok(future) => this.state.set(State::Inner { future }),
+                    Err(refusal) => return Poll::Ready(Ok(refusal)),
+                },
+                StateProj::Refused { response } => {
+                    return Poll::Ready(response.take().expect("`ResponseFuture` polled after completion"));
+                }
+            }
+        }
+    }
+}
+
+impl<F: Future, V> fmt::Debug for ResponseFuture<F, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,74 @@
+//! All checks in their one right order, as one service.
+//!
+//! 1. Is it a handshake attempt at all? What is none [passes untouched](crate::is_attempt), without an allocation.
+//! 2. The syntax of RFC 6455 4.2.1: a malformed attempt reaches no policy and no handler.
+//! 3. [`AllowHost`], [`AllowOrigin`], and then your own [`Check`]s.
+//! 4. The choice of the [subprotocol](Subprotocols).
+//! 5. The [token](crate::token), last: a foreign page learns nothing about tokens, and a ticket is spent only when all else is
+//!    right.
+//!
+//! The first failure is the answer, made by [`RespondRejection`].
+//!
+//! # What the services behind see
+//!
+//! A handshake in one canonical form, so that no handler with a laxer or stricter parser can disagree with the guard: one
+//! `Upgrade: websocket`, one `Connection: Upgrade`, no token in a subprotocol, the query or `Authorization`, and, if the
+//! guard has [`Subprotocols`], the chosen one alone. When they answer 101 (over HTTP/2: 200), the guard sets
+//! `Sec-WebSocket-Protocol` to what it chose.
+//!
+//! A guard inside another sees no token any more: give the token to one of them.
+//!
+//! # In axum
+//!
+//! Put it on the route of the endpoint, which must take `any` method, because over HTTP/2 a handshake is a `CONNECT`:
+//! `.route("/ws", any(handler).layer(guard))`. `Router::layer` guards all routes, and unknown paths too. Several layers go into
+//! one `ServiceBuilder`: each call of `Router::layer` costs an allocation of its own for every request.
+//!
+//! # Example
+//!
+//! ```
+//! use http::{Request, Response, StatusCode};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower_ws_guard::{AllowOrigin, GuardLayer};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower_ws_guard::ConfigError> {
+//! let service = ServiceBuilder::new()
+//!     .layer(GuardLayer::new(AllowOrigin::list(["https://app.example.com"])?))
+//!     .service(service_fn(async |_: Request<()>| {
+//!         Ok::<_, std::convert::Infallible>(Response::new("handshake"))
+//!     }));
+//!
+//! let handshake = |origin: &str| {
+//!     Request::get("/ws")
+//!         .header("host", "server.example.com")
+//!         .header("upgrade", "websocket")
+//!         .header("connection", "upgrade")
+//!         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+//!         .header("sec-websocket-version", "13")
+//!         .header("origin", origin)
+//!         .body(())
+//!         .unwrap()
+//! };
+//! let accepted = service.clone().oneshot(handshake("https://app.example.com")).await.unwrap();
+//! assert_eq!(*accepted.body(), "handshake");
+//!
+//! let refused = service.oneshot(handshake("https://evil.example")).await.unwrap();
+//! assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`AllowHost`]: crate::AllowHost
+//! [`AllowOrigin`]: crate::AllowOrigin
+//! [`RespondRejection`]: crate::RespondRejection
+//! [`Subprotocols`]: crate::Subprotocols
+
+mod check;
+mod future;
+mod layer;
+mod policy;
+mod service;
+
+pub(crate) use self::policy::{Policy, Rules};
+pub use self::{check::Check, future::ResponseFuture, layer::GuardLayer, service::Guard};

@@ -1,0 +1,250 @@
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    header::{
+        AUTHORIZATION, CONNECTION, COOKIE, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    },
+    request::Parts,
+};
+
+use super::Check;
+use crate::{
+    handshake::{Handshake, Transport},
+    origin::{AllowHost, AllowOrigin},
+    rejection::{EmptyBody, Rejection, RespondRejection, refuse},
+    subprotocol::{Chosen, Subprotocols, choose},
+    token::{NoToken, TokenSource, TokenStage},
+};
+
+/// What a [`Guard`](super::Guard) checks, and how it refuses.
+#[derive(Clone, Debug)]
+#[expect(unnameable_types, reason = "what a guard holds is its own affair")]
+pub struct Policy<C, V, R> {
+    pub(crate) rules: Rules,
+    pub(crate) checks: C,
+    pub(crate) token: V,
+    pub(crate) responder: R,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rules {
+    pub(crate) hosts: Option<AllowHost>,
+    pub(crate) origins: Option<AllowOrigin>,
+    pub(crate) subprotocols: Option<Subprotocols>,
+    pub(crate) accept_unmatched_subprotocols: bool,
+    pub(crate) require_websocket: bool,
+    pub(crate) keep_connection: bool,
+}
+
+impl Policy<(), NoToken, EmptyBody> {
+    pub(crate) fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            checks: (),
+            token: NoToken,
+            responder: EmptyBody,
+        }
+    }
+}
+
+impl<C, V, R> Policy<C, V, R> {
+    pub(crate) fn check<D>(self, check: D) -> Policy<(C, D), V, R> {
+        let Self {
+            rules,
+            checks,
+            token,
+            responder,
+        } = self;
+        Policy {
+            rules,
+            checks: (checks, check),
+            token,
+            responder,
+        }
+    }
+
+    pub(crate) fn token<W>(self, token: W) -> Policy<C, W, R> {
+        let Self {
+            rules,
+            checks,
+            responder,
+            ..
+        } = self;
+        Policy {
+            rules,
+            checks,
+            token,
+            responder,
+        }
+    }
+
+    pub(crate) fn respond_with<T>(self, responder: T) -> Policy<C, V, T> {
+        let Self {
+            rules, checks, token, ..
+        } = self;
+        Policy {
+            rules,
+            checks,
+            token,
+            responder,
+        }
+    }
+
+    /// Answers a refused attempt.
+    pub(crate) fn refuse<B>(&self, rejection: Rejection, request: &Parts) -> Response<B>
+    where
+        R: RespondRejection<B>,
+    {
+        refuse(rejection, request, &self.responder, !self.rules.keep_connection)
+    }
+}
+
+impl<C: Check, V: TokenStage, R> Policy<C, V, R> {
+    /// Makes all checks but the verification of the token, and brings the request into its canonical form.
+    pub(crate) fn admit(&self, request: &mut Parts) -> Result<(V::Token, Echo), Rejection> {
+        let Rules {
+            hosts,
+            origins,
+            subprotocols,
+            accept_unmatched_subprotocols,
+            ..
+        } = &self.rules;
+        let sources = self.token.sources();
+        if !sources.is_empty() {
+            hide_credentials(&mut request.headers);
+        }
+
+        let mut handshake = Handshake::parse(request)?;
+        if let Some(hosts) = hosts {
+            hosts.check(&handshake)?;
+        }
+        if let Some(origins) = origins {
+            origins.check(&handshake)?;
+        }
+        self.checks.check(&mut handshake)?;
+
+        let offered = || without_carriers(handshake.subprotocols(), sources);
+        let markers = sources.iter().filter_map(TokenSource::marker);
+        let chosen = match choose(subprotocols.as_ref(), &handshake, offered, markers) {
+            Err(_) if *accept_unmatched_subprotocols => None,
+            chosen => chosen?,
+        };
+        let token = self.token.find(&handshake)?;
+
+        let offer = match subprotocols {
+            Some(_) => Offer::Only(chosen.clone()),
+            None if offered().count() == handshake.subprotocols().count() => Offer::Untouched,
+            None => Offer::Only(join(offered())),
+        };
+        let (transport, key) = (handshake.transport(), handshake.key());
+        if let Offer::Only(offer) = offer {
+            set(&mut request.headers, SEC_WEBSOCKET_PROTOCOL, offer);
+        }
+        if transport == Transport::Http1 {
+            canonicalise(&mut request.headers, key);
+        }
+        self.token.strip(request)?;
+        if let Some(chosen) = &chosen {
+            request.extensions.insert(Chosen(chosen.clone()));
+        }
+        Ok((token, Echo::new(transport, subprotocols.is_some(), chosen)))
+    }
+}
+
+enum Offer {
+    Untouched,
+    Only(Option<HeaderValue>),
+}
+
+/// `Debug` of the request, in a responder or a service behind, must not show them.
+fn hide_credentials(headers: &mut HeaderMap) {
+    for (name, value) in headers {
+        if [AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL].contains(name) {
+            value.set_sensitive(true);
+        }
+    }
+}
+
+fn without_carriers<'a>(
+    offered: impl Iterator<Item = &'a str>,
+    sources: &'a [TokenSource],
+) -> impl Iterator<Item = &'a str> {
+    let mut previous = None;
+    offered.filter(move |offer| {
+        let is_carrier = sources.iter().any(|source| source.is_carrier(previous, offer));
+        previous = Some(*offer);
+        !is_carrier
+    })
+}
+
+fn join<'a>(subprotocols: impl Iterator<Item = &'a str>) -> Option<HeaderValue> {
+    let joined = subprotocols.collect::<Vec<_>>().join(", ");
+    // Tokens and commas are a valid value.
+    HeaderValue::try_from(joined).ok().filter(|value| !value.is_empty())
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
+    match value {
+        Some(value) => drop(headers.insert(name, value)),
+        None => drop(headers.remove(name)),
+    }
+}
+
+/// Leaves no room for a handler to read the handshake in another way than this crate did.
+fn canonicalise(headers: &mut HeaderMap, key: Option<[u8; 24]>) {
+    for (name, value) in [
+        (UPGRADE, "websocket"),
+        (CONNECTION, "Upgrade"),
+        (SEC_WEBSOCKET_VERSION, "13"),
+    ] {
+        let mut lines = headers.get_all(&name).iter();
+        if !(lines.next().is_some_and(|line| line == value) && lines.next().is_none()) {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+    }
+    let key = key.as_ref().and_then(|key| HeaderValue::from_bytes(key).ok());
+    if key.as_ref() != headers.get(SEC_WEBSOCKET_KEY) {
+        set(headers, SEC_WEBSOCKET_KEY, key);
+    }
+}
+
+/// What a guard does to `Sec-WebSocket-Protocol` in an answer that completes the handshake.
+#[derive(Clone, Debug)]
+pub(crate) enum Echo {
+    /// It was not asked to choose.
+    Nothing,
+    /// It chose.
+    Exactly(Transport, Option<HeaderValue>),
+    /// The inner service chooses; this came with the token, and no other may be in the answer.
+    Fallback(Transport, HeaderValue),
+}
+
+impl Echo {
+    fn new(transport: Transport, choosing: bool, chosen: Option<HeaderValue>) -> Self {
+        match chosen {
+            chosen if choosing => Self::Exactly(transport, chosen),
+            Some(marker) => Self::Fallback(transport, marker),
+            None => Self::Nothing,
+        }
+    }
+
+    pub(crate) fn apply<B>(self, response: &mut Response<B>) {
+        let (Self::Exactly(transport, _) | Self::Fallback(transport, _)) = self else {
+            return;
+        };
+        let accepted = match transport {
+            Transport::Http1 => StatusCode::SWITCHING_PROTOCOLS,
+            Transport::ExtendedConnect => StatusCode::OK,
+        };
+        if response.status() != accepted {
+            return;
+        }
+        let headers = response.headers_mut();
+        match self {
+            Self::Exactly(_, chosen) => set(headers, SEC_WEBSOCKET_PROTOCOL, chosen),
+            Self::Fallback(_, marker) => {
+                headers.entry(SEC_WEBSOCKET_PROTOCOL).or_insert(marker);
+            }
+            Self::Nothing => {}
+        }
+    }
+}

@@ -1,0 +1,577 @@
+//! The protocol: what is a handshake attempt, and what is a valid handshake (RFC 6455 4.2.1, RFC 8441).
+//!
+//! Every layer of this crate classifies a request with [`is_attempt`] and parses an attempt with [`Handshake::parse`]. The
+//! first is loose and the second strict, on purpose: what one layer takes for an ordinary request no handler behind it may
+//! take for a handshake. Checks are given a [`Handshake`], so no malformed one ever reaches them.
+//!
+//! # Example
+//!
+//! ```
+//! use http::Request;
+//! use tower_ws_guard::{Handshake, RejectionKind, is_attempt};
+//!
+//! let request = |key: &str| {
+//!     Request::get("/ws")
+//!         .header("host", "server.example.com")
+//!         .header("upgrade", "websocket")
+//!         .header("connection", "keep-alive, Upgrade")
+//!         .header("sec-websocket-key", key)
+//!         .header("sec-websocket-version", "13")
+//!         .body(())
+//!         .unwrap()
+//! };
+//! assert!(is_attempt(&request("zzz")));
+//!
+//! let (mut parts, ()) = request("dGhlIHNhbXBsZSBub25jZQ==").into_parts();
+//! let handshake = Handshake::parse(&mut parts).unwrap();
+//! assert_eq!(handshake.host().name(), "server.example.com");
+//!
+//! let (mut parts, ()) = request("zzz").into_parts();
+//! let rejection = Handshake::parse(&mut parts).unwrap_err();
+//! assert_eq!(rejection.kind(), RejectionKind::KeyInvalid);
+//! ```
+
+use std::net::Ipv6Addr;
+
+use http::{
+    Extensions, HeaderMap, HeaderValue, Method, Request, Uri, Version,
+    header::{SEC_WEBSOCKET_PROTOCOL, UPGRADE},
+    request::Parts,
+};
+
+use crate::{
+    origin::{Origin, RequestOrigin},
+    rejection::{Rejection, RejectionKind as Kind},
+};
+
+/// The most subprotocols that a client may offer.
+const MAX_SUBPROTOCOLS: usize = 128;
+
+/// How the handshake came, which decides how it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "RFC 6455 and RFC 8441; there is no third")]
+pub enum Transport {
+    /// A `GET` with `Upgrade: websocket` over HTTP/1.1, answered with 101 (RFC 6455).
+    Http1,
+    /// A `CONNECT` with `:protocol` = `websocket` over HTTP/2 or HTTP/3, answered with 200 (RFC 8441, RFC 9220).
+    ExtendedConnect,
+}
+
+impl Transport {
+    pub(crate) fn of(version: Version) -> Self {
+        if version >= Version::HTTP_2 {
+            Self::ExtendedConnect
+        } else {
+            Self::Http1
+        }
+    }
+}
+
+/// Whether a request tries to open a WebSocket, well-formed or not.
+///
+/// True if some `Upgrade` contains `websocket` in any case, even inside a longer word; if there is a `Sec-WebSocket-Key` or a
+/// `Sec-WebSocket-Version`; or, over HTTP/2 and newer, for a `CONNECT` whose `:protocol` contains `websocket`. So it is for a
+/// `CONNECT` whose `:protocol` cannot be read, as without the feature `http2`.
+///
+/// This is a superset of what axum, hyper-tungstenite, tungstenite and fastwebsockets would take for a handshake.
+#[must_use]
+pub fn is_attempt<B>(request: &Request<B>) -> bool {
+    has_websocket_header(request.headers())
+        || (request.method() == Method::CONNECT
+            && request.version() >= Version::HTTP_2
+            && match Protocol::of(request.uri(), request.extensions()) {
+                Protocol::WebSocket | Protocol::AlmostWebSocket | Protocol::Unreadable => true,
+                Protocol::Other => false,
+            })
+}
+
+fn has_websocket_header(headers: &HeaderMap) -> bool {
+    headers.iter().any(|(name, value)| match name.as_str() {
+        "sec-websocket-key" | "sec-websocket-version" => true,
+        "upgrade" => contains_ignore_case(value.as_bytes(), b"websocket"),
+        _ => false,
+    })
+}
+
+fn contains_ignore_case(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack
+        .windows(needle.len())
+        .any(|window| window.eq_ignore_ascii_case(needle))
+}
+
+/// The `:protocol` of a `CONNECT` (RFC 8441 4).
+enum Protocol {
+    WebSocket,
+    /// Contains `websocket`, so a lax handler may take it.
+    AlmostWebSocket,
+    /// There is one, as the path tells, but this build cannot read it.
+    Unreadable,
+    /// Another protocol, or none: an ordinary `CONNECT`.
+    Other,
+}
+
+impl Protocol {
+    #[cfg_attr(not(feature = "http2"), expect(unused_variables))]
+    fn of(uri: &Uri, extensions: &Extensions) -> Self {
+        #[cfg(feature = "http2")]
+        if let Some(protocol) = extensions.get::<hyper::ext::Protocol>() {
+            let protocol = protocol.as_str();
+            return if protocol == "websocket" {
+                Self::WebSocket
+            } else if contains_ignore_case(protocol.as_bytes(), b"websocket") {
+                Self::AlmostWebSocket
+            } else {
+                Self::Other
+            };
+        }
+        // Only an extended CONNECT has a path (RFC 8441 4).
+        match uri.path_and_query() {
+            Some(_) => Self::Unreadable,
+            None => Self::Other,
+        }
+    }
+}
+
+/// A well-formed handshake, seen without its body: what a [`Check`](crate::Check) decides on.
+#[derive(Debug)]
+pub struct Handshake<'a> {
+    method: &'a Method,
+    uri: &'a Uri,
+    headers: &'a HeaderMap,
+    extensions: &'a mut Extensions,
+    transport: Transport,
+    host: Host<'a>,
+    origin: Line<'a>,
+    key: Option<[u8; 24]>,
+}
+
+impl<'a> Handshake<'a> {
+    /// Parses a handshake as RFC 6455 4.2.1 demands, over HTTP/2 as RFC 8441 does.
+    ///
+    /// # Errors
+    ///
+    /// The first fault, in the order of the variants of [`RejectionKind`](crate::RejectionKind) up to
+    /// [`SubprotocolInvalid`](crate::RejectionKind::SubprotocolInvalid).
+    pub fn parse(request: &'a mut Parts) -> Result<Self, Rejection> {
+        let Parts {
+            method,
+            uri,
+            version,
+            headers,
+            extensions,
+            ..
+        } = request;
+        let transport = Transport::of(*version);
+        let lines = Lines::of(headers);
+
+        match transport {
+            Transport::Http1 => {
+                if *method != Method::GET {
+                    return Err(Kind::MethodNotAllowed.into());
+                }
+                if *version < Version::HTTP_11 {
+                    return Err(Kind::HttpVersion.into());
+                }
+                if !lines.upgrade_websocket {
+                    return Err(Rejection::new(Kind::UpgradeMissing).with_value(headers.get(UPGRADE)));
+                }
+                if !lines.connection_upgrade {
+                    return Err(Kind::ConnectionMissing.into());
+                }
+            }
+            Transport::ExtendedConnect => {
+                if *method != Method::CONNECT {
+                    return Err(Kind::MethodNotAllowed.into());
+                }
+                if !matches!(Protocol::of(uri, extensions), Protocol::WebSocket) {
+                    return Err(Kind::UpgradeMissing.into());
+                }
+            }
+        }
+        let host = parse_host(&lines, uri, transport)?;
+        let key = match transport {
+            Transport::Http1 => Some(parse_key(lines.key)?),
+            // RFC 8441 5: the key is not used.
+            Transport::ExtendedConnect => None,
+        };
+        check_version(lines.version)?;
+        if lines.body {
+            return Err(Kind::BodyPresent.into());
+        }
+        if lines.subprotocols {
+            check_subprotocols(headers)?;
+        }
+
+        Ok(Self {
+            method,
+            uri,
+            headers,
+            extensions,
+            transport,
+            host,
+            origin: lines.origin,
+            key,
+        })
+    }
+
+    /// The method: `GET`, or over HTTP/2 `CONNECT`.
+    #[must_use]
+    pub fn method(&self) -> &'a Method {
+        self.method
+    }
+
+    /// The request target. Its query may hold a credential.
+    #[must_use]
+    pub fn uri(&self) -> &'a Uri {
+        self.uri
+    }
+
+    /// All headers as they arrived. They may hold credentials.
+    #[must_use]
+    pub fn headers(&self) -> &'a HeaderMap {
+        self.headers
+    }
+
+    /// The extensions of the request, such as axum's `ConnectInfo`.
+    #[must_use]
+    pub fn extensions(&self) -> &Extensions {
+        self.extensions
+    }
+
+    /// The extensions of the request, to leave something for the services behind.
+    #[must_use]
+    pub fn extensions_mut(&mut self) -> &mut Extensions {
+        self.extensions
+    }
+
+    /// How the handshake came.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// The host that the client addressed: `Host`, over HTTP/2 `:authority`.
+    #[must_use]
+    pub fn host(&self) -> Host<'a> {
+        self.host
+    }
+
+    /// The origin of the page that opens the socket.
+    ///
+    /// # Errors
+    ///
+    /// [`OriginRepeated`](crate::RejectionKind::OriginRepeated) and [`OriginInvalid`](crate::RejectionKind::OriginInvalid).
+    pub fn origin(&self) -> Result<RequestOrigin<'a>, Rejection> {
+        let value = match self.origin {
+            Line::Absent => return Ok(RequestOrigin::Missing),
+            Line::One(value) => value,
+            Line::Repeated => return Err(Kind::OriginRepeated.into()),
+        };
+        match trim(value.as_bytes()) {
+            b"null" => Ok(RequestOrigin::Null),
+            origin => match Origin::parse(origin) {
+                Ok(origin) => Ok(RequestOrigin::Tuple(origin)),
+                Err(invalid) => Err(Rejection::new(Kind::OriginInvalid)
+                    .with_value(value)
+                    .with_source(invalid)),
+            },
+        }
+    }
+
+    /// The subprotocols that the client offers, in its order of preference. Some may carry a token.
+    pub fn subprotocols(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        subprotocols(self.headers)
+    }
+
+    /// The 24 characters of `Sec-WebSocket-Key`; `None` over HTTP/2.
+    #[must_use]
+    pub fn key(&self) -> Option<[u8; 24]> {
+        self.key
+    }
+}
+
+/// A header that may be there once.
+#[derive(Clone, Copy, Debug, Default)]
+enum Line<'a> {
+    #[default]
+    Absent,
+    One(&'a HeaderValue),
+    Repeated,
+}
+
+impl<'a> Line<'a> {
+    fn add(&mut self, value: &'a HeaderValue) {
+        *self = match self {
+            Self::Absent => Self::One(value),
+            Self::One(_) | Self::Repeated => Self::Repeated,
+        };
+    }
+}
+
+/// All that the rules look at, found in one pass, which is cheaper than three look-ups in the map.
+#[derive(Default)]
+struct Lines<'a> {
+    upgrade_websocket: bool,
+    connection_upgrade: bool,
+    host: Line<'a>,
+    key: Line<'a>,
+    version: Line<'a>,
+    origin: Line<'a>,
+    content_length: bool,
+    body: bool,
+    subprotocols: bool,
+}
+
+impl<'a> Lines<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let mut lines = Self::default();
+        for (name, value) in headers {
+            match name.as_str() {
+                "upgrade" => lines.upgrade_websocket |= has_element(value, b"websocket"),
+                "connection" => lines.connection_upgrade |= has_element(value, b"upgrade"),
+                "host" => lines.host.add(value),
+                "sec-websocket-key" => lines.key.add(value),
+                "sec-websocket-version" => lines.version.add(value),
+                "sec-websocket-protocol" => lines.subprotocols = true,
+                "origin" => lines.origin.add(value),
+                "content-length" => {
+                    lines.body |= lines.content_length || trim(value.as_bytes()) != b"0";
+                    lines.content_length = true;
+                }
+                "transfer-encoding" => lines.body = true,
+                _ => {}
+            }
+        }
+        lines
+    }
+}
+
+/// Optional white space around a field value is no part of it (RFC 9110 5.5).
+pub(crate) fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// The elements of a comma-separated list, empty ones skipped (RFC 9110 5.6.1).
+fn elements(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    let elements = value.as_bytes().split(|&byte| byte == b',');
+    elements.map(trim).filter(|element| !element.is_empty())
+}
+
+fn has_element(value: &HeaderValue, wanted: &[u8]) -> bool {
+    elements(value).any(|element| element.eq_ignore_ascii_case(wanted))
+}
+
+/// RFC 6455 4.2.1 item 5. The bits behind the 16th byte are ignored: the RFC's own example has some.
+fn parse_key(line: Line<'_>) -> Result<[u8; 24], Rejection> {
+    let value = match line {
+        Line::Absent => return Err(Kind::KeyMissing.into()),
+        Line::One(value) => value,
+        Line::Repeated => return Err(Kind::KeyRepeated.into()),
+    };
+    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    match <[u8; 24]>::try_from(trim(value.as_bytes())) {
+        Ok(key) if key[..22].iter().all(is_base64) && key[22..] == *b"==" => Ok(key),
+        _ => Err(Rejection::new(Kind::KeyInvalid).with_value(value)),
+    }
+}
+
+/// RFC 6455 4.2.1 item 6, 4.4 and 11.3.5.
+fn check_version(line: Line<'_>) -> Result<(), Rejection> {
+    let value = match line {
+        Line::Absent => return Err(Kind::VersionMissing.into()),
+        Line::One(value) => value,
+        Line::Repeated => return Err(Kind::VersionInvalid.into()),
+    };
+    // `version` of RFC 6455 4.3: 0 to 255 without leading zeros.
+    let kind = match trim(value.as_bytes()) {
+        b"13" => return Ok(()),
+        [b'0'..=b'9'] | [b'1'..=b'9', b'0'..=b'9'] | [b'1', b'0'..=b'9', b'0'..=b'9'] => Kind::VersionUnsupported,
+        [b'2', b'0'..=b'4', b'0'..=b'9'] | [b'2', b'5', b'0'..=b'5'] => Kind::VersionUnsupported,
+        _ => Kind::VersionInvalid,
+    };
+    Err(Rejection::new(kind).with_value(value))
+}
+
+/// RFC 6455 4.1 item 10: distinct tokens, and at least one.
+fn check_subprotocols(headers: &HeaderMap) -> Result<(), Rejection> {
+    let mut offered = [b"".as_slice(); MAX_SUBPROTOCOLS];
+    let mut count = 0;
+    for value in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
+        for subprotocol in elements(value) {
+            if count == MAX_SUBPROTOCOLS || !is_token(subprotocol) || offered[..count].contains(&subprotocol) {
+                return Err(Kind::SubprotocolInvalid.into());
+            }
+            offered[count] = subprotocol;
+            count += 1;
+        }
+    }
+    if count == 0 {
+        return Err(Kind::SubprotocolInvalid.into());
+    }
+    Ok(())
+}
+
+/// Over all lines, in order. Of a parsed handshake all elements are tokens.
+pub(crate) fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    lines
+        .flat_map(elements)
+        .filter_map(|element| std::str::from_utf8(element).ok())
+}
+
+/// `token` of RFC 9110 5.6.2.
+pub(crate) fn is_token(bytes: &[u8]) -> bool {
+    let is_tchar = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    !bytes.is_empty() && bytes.iter().all(is_tchar)
+}
+
+/// RFC 9112 3.2, over HTTP/2 RFC 9113 8.3.1.
+fn parse_host<'a>(lines: &Lines<'a>, uri: &'a Uri, transport: Transport) -> Result<Host<'a>, Rejection> {
+    let invalid = || Rejection::new(Kind::HostInvalid);
+
+    let header = match lines.host {
+        Line::Absent => None,
+        Line::One(value) => {
+            let host = Host::parse(trim(value.as_bytes()));
+            Some(host.ok_or_else(|| invalid().with_value(value))?)
+        }
+        Line::Repeated => return Err(invalid()),
+    };
+    let target = match uri.authority() {
+        None => None,
+        Some(authority) => Some(Host::parse(authority.as_str().as_bytes()).ok_or_else(invalid)?),
+    };
+    match (transport, header, target) {
+        (_, Some(header), Some(target)) if !header.is(target) => Err(invalid()),
+        (Transport::Http1, Some(host), _) | (Transport::ExtendedConnect, _, Some(host)) => Ok(host),
+        _ => Err(invalid()),
+    }
+}
+
+/// A valid `Host` or `:authority`: a name or an address, and a port if there was one.
+#[derive(Clone, Copy, Debug)]
+pub struct Host<'a> {
+    name: &'a str,
+    port: Option<u32>,
+}
+
+impl<'a> Host<'a> {
+    /// RFC 3986 3.2.2 without userinfo; a colon must be followed by a port of 1 to 5 digits.
+    pub(crate) fn parse(value: &'a [u8]) -> Option<Self> {
+        let value = std::str::from_utf8(value).ok()?;
+        let (name, port) = match value.rfind(':') {
+            Some(colon) if !value.ends_with(']') => (&value[..colon], Some(&value[colon + 1..])),
+            _ => (value, None),
+        };
+        let port = match port {
+            Some(port) if port.len() > 5 || !port.bytes().all(|byte| byte.is_ascii_digit()) => {
+                return None;
+            }
+            Some(port) => Some(port.parse().ok()?),
+            None => None,
+        };
+        let valid = match name.strip_prefix('[') {
+            Some(literal) => is_ip_literal(literal.strip_suffix(']')?),
+            None => is_reg_name(name.as_bytes()),
+        };
+        valid.then_some(Self { name, port })
+    }
+
+    /// The name or address as it was sent, in any case; an IPv6 address is in brackets.
+    #[must_use]
+    pub fn name(&self) -> &'a str {
+        self.name
+    }
+
+    /// The port, if one was sent: 0 to 99999.
+    #[must_use]
+    pub fn port(&self) -> Option<u32> {
+        self.port
+    }
+
+    pub(crate) fn is(&self, other: Host<'_>) -> bool {
+        self.name.eq_ignore_ascii_case(other.name) && self.port == other.port
+    }
+}
+
+/// `reg-name` of RFC 3986 3.2.2, and not empty.
+fn is_reg_name(name: &[u8]) -> bool {
+    let mut rest = name;
+    while let [first, tail @ ..] = rest {
+        rest = match (first, tail) {
+            (b'%', [a, b, tail @ ..]) if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => tail,
+            _ if is_unreserved_or_sub_delim(first) => tail,
+            _ => return false,
+        };
+    }
+    !name.is_empty()
+}
+
+/// What is between the brackets of `IP-literal`, RFC 3986 3.2.2.
+fn is_ip_literal(literal: &str) -> bool {
+    if let Some(future) = literal.strip_prefix(['v', 'V']) {
+        return future.split_once('.').is_some_and(|(version, address)| {
+            !version.is_empty()
+                && version.bytes().all(|byte| byte.is_ascii_hexdigit())
+                && !address.is_empty()
+                && address
+                    .bytes()
+                    .all(|byte| byte == b':' || is_unreserved_or_sub_delim(&byte))
+        });
+    }
+    literal.parse::<Ipv6Addr>().is_ok()
+}
+
+fn is_unreserved_or_sub_delim(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(byte)
+}
+
+/// The `Sec-WebSocket-Accept` that answers a `Sec-WebSocket-Key`: base64(SHA-1(key + GUID)), RFC 6455 4.2.2 item 5.4.
+///
+/// It proves that the server understood this very handshake, and is neither a secret nor an authentication.
+///
+/// ```
+/// let accept = tower_ws_guard::accept_key(b"dGhlIHNhbXBsZSBub25jZQ==");
+/// assert_eq!(&accept, b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+/// ```
+#[cfg(feature = "responder")]
+#[must_use]
+pub fn accept_key(key: &[u8; 24]) -> [u8; 28] {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+    const GUID: &[u8; 36] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    /// SHA-1 of less than a block starts from here (FIPS 180-4 5.3.1).
+    const INITIAL: [u32; 5] = [0x6745_2301, 0xEFCD_AB89, 0x98BA_DCFE, 0x1032_5476, 0xC3D2_E1F0];
+    /// Key and GUID are 60 bytes; behind them padding: a one bit, zeros, and the length in bits (FIPS 180-4 5.1.1).
+    const BLOCKS: [[u8; 64]; 2] = {
+        let mut blocks = [[0; 64]; 2];
+        let mut i = 0;
+        while i < GUID.len() {
+            blocks[0][24 + i] = GUID[i];
+            i += 1;
+        }
+        blocks[0][60] = 0x80;
+        let length = (60_u16 * 8).to_be_bytes();
+        blocks[1][62] = length[0];
+        blocks[1][63] = length[1];
+        blocks
+    };
+
+    let mut blocks = BLOCKS;
+    blocks[0][..24].copy_from_slice(key);
+    let mut state = INITIAL;
+    sha1::block_api::compress(&mut state, &blocks);
+
+    let mut digest = [0; 20];
+    for (bytes, word) in digest.chunks_exact_mut(4).zip(state) {
+        bytes.copy_from_slice(&word.to_be_bytes());
+    }
+    let mut accept = [0; 28];
+    STANDARD
+        .encode_slice(digest, &mut accept)
+        .expect("20 bytes are 28 characters of base64");
+    accept
+}

@@ -1,0 +1,62 @@
+/// The accessors of a tower service that wraps another one as `inner`.
+macro_rules! inner_accessors {
+    () => {
+        /// Gets a reference to the inner service.
+        #[must_use]
+        pub fn get_ref(&self) -> &S {
+            &self.inner
+        }
+
+        /// Gets a mutable reference to the inner service.
+        #[must_use]
+        pub fn get_mut(&mut self) -> &mut S {
+            &mut self.inner
+        }
+
+        /// Gives back the inner service.
+        #[must_use]
+        pub fn into_inner(self) -> S {
+            self.inner
+        }
+    };
+}
+
+/// What every layer with a `policy` can be told.
+macro_rules! layer_options {
+    ($Layer:ident $(<$($param:ident),*>)?) => {
+        /// Answers refused handshakes with `responder`: [`EmptyBody`](crate::EmptyBody), the default,
+        /// [`PlainText`](crate::PlainText), [`ProblemJson`](crate::ProblemJson), or a closure. See
+        /// [`RespondRejection`](crate::RespondRejection).
+        pub fn respond_with<T>(self, responder: T) -> $Layer<$($($param,)*)? T> {
+            $Layer { policy: self.policy.respond_with(responder) }
+        }
+
+        /// Answers a request that is no handshake attempt with 426
+        /// [`NotWebsocket`](crate::RejectionKind::NotWebsocket), instead of passing it to the inner service.
+        pub fn require_websocket(mut self) -> Self {
+            self.policy.rules.require_websocket = true;
+            self
+        }
+
+        /// Does not ask for the end of the HTTP/1.1 connection when a handshake is refused.
+        ///
+        /// A proxy that takes a refused upgrade for an accepted one can then be made to pass on requests that it has not
+        /// seen. Only for servers that are reached without one.
+        pub fn dangerous_keep_connection(mut self) -> Self {
+            self.policy.rules.keep_connection = true;
+            self
+        }
+    };
+}
+
+macro_rules! unmatched_option {
+    () => {
+        /// Lets in clients of which no subprotocol is supported, and names none in the answer.
+        ///
+        /// Chromium then fails the connection on its own, and tells its script nothing. For fleets without browsers.
+        pub fn accept_unmatched_subprotocols(mut self) -> Self {
+            self.policy.rules.accept_unmatched_subprotocols = true;
+            self
+        }
+    };
+}

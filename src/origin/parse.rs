@@ -1,0 +1,266 @@
+use std::{error::Error, fmt, net::Ipv4Addr, net::Ipv6Addr};
+
+/// Longer than any origin that a browser sends: a name has 253 bytes at most.
+const MAX_LENGTH: usize = 512;
+
+/// What a request says of the page that opens the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "the three cases of the Fetch standard")]
+pub enum RequestOrigin<'a> {
+    /// There is no `Origin`: browsers always send one on a WebSocket handshake, other clients hardly do.
+    Missing,
+    /// `null`: an opaque origin, as of a sandboxed frame or a `data:` page. Any page can bring itself to have it.
+    Null,
+    /// A scheme, a host and a port.
+    Tuple(Origin<'a>),
+}
+
+/// A serialized tuple origin: `scheme://host[:port]` (WHATWG HTML 7.1.1, Fetch 3.2).
+///
+/// Parsed by bytes and strictly, because a URL parser lets through what merely looks like an allowed origin, such as
+/// `https://app.example.com@evil.example`.
+///
+/// ```
+/// use tower_ws_guard::Origin;
+///
+/// let origin = Origin::parse(b"https://app.example.com:8443").unwrap();
+/// assert_eq!((origin.scheme(), origin.host(), origin.port()), ("https", "app.example.com", Some(8443)));
+/// assert!(Origin::parse(b"https://app.example.com@evil.example").is_err());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin<'a> {
+    scheme: &'a str,
+    host: &'a str,
+    port: Option<u16>,
+}
+
+impl<'a> Origin<'a> {
+    /// Parses what a browser sends: lower case, no path, no trailing slash; names in punycode; a numeric host only as an
+    /// IPv4 address; an IPv6 address in brackets; a port of 1 to 65535 without leading zeros; 512 bytes at most.
+    ///
+    /// Schemes of extensions and applications (`chrome-extension`, `tauri`, …) and `_` in names are fine. Only `file`
+    /// may have an empty host.
+    ///
+    /// # Errors
+    ///
+    /// Anything else; also `null`, which is no tuple origin.
+    pub fn parse(value: &'a [u8]) -> Result<Self, InvalidOrigin> {
+        if value.len() > MAX_LENGTH {
+            return Err(InvalidOrigin("it is longer than 512 bytes"));
+        }
+        let value = match std::str::from_utf8(value) {
+            Ok(value) if value.is_ascii() => value,
+            _ => return Err(InvalidOrigin("it is not ASCII; write the name in punycode")),
+        };
+        let Some((scheme, rest)) = value.split_once("://") else {
+            return Err(InvalidOrigin("it has no scheme; write `https://` before the host"));
+        };
+        if !is_scheme(scheme.as_bytes()) {
+            return Err(InvalidOrigin("its scheme is malformed; write it in lower case"));
+        }
+        let (host, port) = match rest.rfind(':') {
+            Some(colon) if !rest.ends_with(']') => (&rest[..colon], Some(&rest[colon + 1..])),
+            _ => (rest, None),
+        };
+        if !(is_host(host) || host.is_empty() && scheme == "file") {
+            return Err(InvalidOrigin::of_host(rest));
+        }
+        let port = match port {
+            Some(port) => Some(parse_port(port).ok_or_else(|| InvalidOrigin::of_host(rest))?),
+            None => None,
+        };
+        Ok(Self { scheme, host, port })
+    }
+
+    /// The scheme, in lower case.
+    #[must_use]
+    pub const fn scheme(&self) -> &'a str {
+        self.scheme
+    }
+
+    /// The host, in lower case; an IPv6 address is in brackets.
+    #[must_use]
+    pub const fn host(&self) -> &'a str {
+        self.host
+    }
+
+    /// The port as it was written: 1 to 65535, or `None` if it was left out.
+    #[must_use]
+    pub const fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// The port, or else the default port of the scheme: `https://a` and `https://a:443` are the same origin.
+    #[must_use]
+    pub fn effective_port(&self) -> Option<u16> {
+        self.port.or(match self.scheme {
+            "http" | "ws" => Some(80),
+            "https" | "wss" => Some(443),
+            _ => None,
+        })
+    }
+
+    pub(super) fn is_ip(&self) -> bool {
+        self.host.starts_with('[') || self.host.parse::<Ipv4Addr>().is_ok()
+    }
+}
+
+impl fmt::Display for Origin<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme, self.host)?;
+        match self.port {
+            Some(port) => write!(f, ":{port}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn is_scheme(scheme: &[u8]) -> bool {
+    let is_next = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'.');
+    scheme.first().is_some_and(u8::is_ascii_lowercase) && scheme.iter().all(is_next)
+}
+
+fn is_host(host: &str) -> bool {
+    if let Some(address) = host.strip_prefix('[') {
+        return address.strip_suffix(']').is_some_and(|address| {
+            let is_digit = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f' | b':');
+            address.bytes().all(is_digit) && address.parse::<Ipv6Addr>().is_ok()
+        });
+    }
+    let is_label = |label: &[u8]| {
+        !label.is_empty()
+            && label
+                .iter()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_'))
+    };
+    let mut labels = host.as_bytes().split(|&byte| byte == b'.');
+    let last = host.rsplit('.').next().unwrap_or_default();
+    // Browsers read a host whose last label is a number as an IPv4 address, and write that in one way alone.
+    let is_number = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x");
+    labels.all(is_label) && (!is_number || host.parse::<Ipv4Addr>().is_ok())
+}
+
+fn parse_port(port: &str) -> Option<u16> {
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+    (digits && !port.starts_with('0')).then_some(port)?.parse().ok()
+}
+
+/// Why a value is no serialized origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidOrigin(pub(super) &'static str);
+
+impl InvalidOrigin {
+    /// Names what is wrong behind `scheme://`.
+    fn of_host(rest: &str) -> Self {
+        Self(
+            match rest
+                .find(['/', '?', '#', '@', '*', ',', ' '])
+                .map(|at| rest.as_bytes()[at])
+            {
+                Some(b'/') => "an origin has no path and no trailing slash",
+                Some(b'?') => "an origin has no query",
+                Some(b'#') => "an origin has no fragment",
+                Some(b'@') => "an origin has no user name",
+                Some(b'*') => {
+                    "`*` stands for the first labels (`https://*.example.com`) or the port (`http://localhost:*`) only"
+                }
+                Some(_) => "an origin is one value, not a list",
+                None => "its host or port is malformed, or not written as browsers write it",
+            },
+        )
+    }
+}
+
+impl fmt::Display for InvalidOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl Error for InvalidOrigin {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_what_browsers_send_and_nothing_else() {
+        for valid in [
+            "https://app.example.com",
+            "http://localhost:5173",
+            "http://127.0.0.1:3000",
+            "http://[::1]",
+            "https://[2001:db8::1]:8443",
+            "https://xn--bcher-kva.example",
+            "https://my_app.example.com",
+            "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+            "moz-extension://0f2b5e5c-8c1f-4d3a-9f0e-1a2b3c4d5e6f",
+            "tauri://localhost",
+            "vscode-webview://0a1b2c",
+            "file://",
+            "https://a:1",
+            "https://a:65535",
+        ] {
+            let origin = Origin::parse(valid.as_bytes());
+            assert_eq!(origin.map(|origin| origin.to_string()).as_deref(), Ok(valid));
+        }
+        for invalid in [
+            "",
+            "null",
+            "app.example.com",
+            "//app.example.com",
+            "://a",
+            "https:app.example.com",
+            "https:/a",
+            "https://",
+            "1s://a",
+            "HTTPS://a",
+            "https://A",
+            "https://a/",
+            "https://a/path",
+            "https://a?q",
+            "https://a#f",
+            "https://u@a",
+            "https://u:p@a",
+            "https://a@b",
+            "https://a\\b",
+            "https://a%2eb",
+            "https://a,https://b",
+            "https://a https://b",
+            "https://a\t",
+            " https://a",
+            "https://a:",
+            "https://a:0",
+            "https://a:080",
+            "https://a:+80",
+            "https://a:65536",
+            "https://a:100000",
+            "https://a:80:80",
+            "https://a:80a",
+            "https://.a",
+            "https://a.",
+            "https://a..b",
+            "https://*.a",
+            "https://127.1",
+            "https://1",
+            "https://0x7f.1",
+            "https://0x7f000001",
+            "https://01.2.3.4",
+            "https://256.1.1.1",
+            "https://[::1",
+            "https://::1",
+            "https://[::1]x",
+            "https://[::1]:",
+            "https://[::G]",
+            "https://[::A]",
+            "https://[fe80::1%25eth0]",
+            "https://[::127.0.0.1]",
+            "https://[]",
+            "https://b\u{fc}cher.example",
+        ] {
+            assert!(Origin::parse(invalid.as_bytes()).is_err(), "{invalid}");
+        }
+        assert!(Origin::parse(b"https://b\xfccher").is_err());
+        assert!(Origin::parse(format!("https://{}", "a".repeat(505)).as_bytes()).is_err());
+    }
+}

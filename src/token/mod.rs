@@ -1,0 +1,198 @@
+//! Who connects: finds exactly one credential in the handshake, verifies it, and hands over what it stands for.
+//!
+//! 1. [`TokenPolicy`] lists the [sources](TokenSource). No credential in any of them is refused with 401, more than one
+//!    with 400.
+//! 2. The credential is taken out of what the services behind see: always from `Sec-WebSocket-Protocol`, and, unless
+//!    [kept](TokenPolicy::keep_credential), from the query (axum's `OriginalUri` included) and from `Authorization`. A cookie
+//!    stays, because sessions inside need it.
+//! 3. [`VerifyToken`] decides, asynchronously. Whatever goes wrong, the handshake is refused.
+//! 4. The services behind find [`Claims<T>`] in the extensions of the request.
+//!
+//! # Order
+//!
+//! Put the [origin check](crate::origin) outside this one: a foreign page must not learn whether a token is good, and a ticket
+//! that can be used once must not be spent on a handshake that is refused anyway. [`GuardLayer`](crate::GuardLayer) does that.
+//!
+//! # Example
+//!
+//! ```
+//! use http::{Request, Response, StatusCode};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower_ws_guard::{Claims, StaticTokens, TokenCheckLayer, TokenPolicy};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let tokens = StaticTokens::new([("s3cr3t", "alice")]);
+//! let service = ServiceBuilder::new()
+//!     .layer(TokenCheckLayer::new(TokenPolicy::bearer(tokens)))
+//!     .service(service_fn(async |request: Request<()>| {
+//!         let Claims(user) = request.extensions().get::<Claims<&str>>().unwrap();
+//!         assert!(!request.headers().contains_key("authorization"));
+//!         Ok::<_, std::convert::Infallible>(Response::new(user.to_string()))
+//!     }));
+//!
+//! let handshake = |token: &str| {
+//!     Request::get("/ws")
+//!         .header("host", "server.example.com")
+//!         .header("upgrade", "websocket")
+//!         .header("connection", "upgrade")
+//!         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+//!         .header("sec-websocket-version", "13")
+//!         .header("authorization", format!("Bearer {token}"))
+//!         .body(())
+//!         .unwrap()
+//! };
+//! let accepted = service.clone().oneshot(handshake("s3cr3t")).await.unwrap();
+//! assert_eq!(accepted.body(), "alice");
+//!
+//! let refused = service.oneshot(handshake("guess")).await.unwrap();
+//! assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+//! assert!(refused.headers().contains_key("www-authenticate"));
+//! # }
+//! ```
+
+mod source;
+mod stage;
+mod verify;
+
+use std::{fmt, sync::Arc};
+
+use tower_layer::Layer;
+
+pub(crate) use self::stage::{TokenStage, Verification, Verify};
+pub use self::{
+    source::TokenSource,
+    stage::NoToken,
+    verify::{StaticTokens, Token, VerifyToken},
+};
+use crate::{
+    config::ConfigError,
+    guard::{Guard, Policy, Rules},
+    rejection::EmptyBody,
+};
+
+/// What a verified token stands for: in the extensions of the request, and, with feature `axum`, an extractor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "a wrapper to match on, as `Claims(user)`")]
+pub struct Claims<T>(pub T);
+
+/// Where a credential may be, and who verifies it.
+#[must_use]
+pub struct TokenPolicy<V> {
+    sources: Arc<[TokenSource]>,
+    verifier: V,
+    keep_credential: bool,
+}
+
+impl<V: VerifyToken> TokenPolicy<V> {
+    /// Takes `Authorization: Bearer` alone. Scripts in browsers cannot send that on a WebSocket.
+    pub fn bearer(verifier: V) -> Self {
+        Self {
+            sources: [TokenSource::authorization()].into(),
+            verifier,
+            keep_credential: false,
+        }
+    }
+
+    /// Takes exactly one credential from all of `sources` together.
+    ///
+    /// # Errors
+    ///
+    /// No source at all, or one twice.
+    ///
+    /// ```
+    /// use tower_ws_guard::{StaticTokens, TokenPolicy, TokenSource};
+    ///
+    /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
+    /// let tokens = StaticTokens::new([("s3cr3t", ())]);
+    /// let policy = TokenPolicy::from_sources(
+    ///     [TokenSource::authorization(), TokenSource::cookie("session")?],
+    ///     tokens.clone(),
+    /// )?;
+    /// assert!(TokenPolicy::from_sources([], tokens).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn from_sources(sources: impl IntoIterator<Item = TokenSource>, verifier: V) -> Result<Self, ConfigError> {
+        let sources = sources.into_iter().collect::<Arc<[_]>>();
+        if sources.is_empty() {
+            return Err(ConfigError::new(
+                "",
+                "without a source there is never a token; name one",
+            ));
+        }
+        if (1..sources.len()).any(|i| sources[..i].contains(&sources[i])) {
+            return Err(ConfigError::new(
+                "",
+                "the same token source is listed twice: every token would be ambiguous",
+            ));
+        }
+        Ok(Self {
+            sources,
+            verifier,
+            keep_credential: false,
+        })
+    }
+
+    /// Leaves the query parameter and `Authorization` in what the services behind see.
+    pub fn keep_credential(self) -> Self {
+        Self {
+            keep_credential: true,
+            ..self
+        }
+    }
+}
+
+impl<V: Clone> Clone for TokenPolicy<V> {
+    fn clone(&self) -> Self {
+        Self {
+            sources: Arc::clone(&self.sources),
+            verifier: self.verifier.clone(),
+            keep_credential: self.keep_credential,
+        }
+    }
+}
+
+impl<V> fmt::Debug for TokenPolicy<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenPolicy")
+            .field("sources", &self.sources)
+            .field("keep_credential", &self.keep_credential)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Applies [`TokenCheck`], which lets in handshakes with a valid token.
+///
+/// See the [module docs](crate::token) for an example.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct TokenCheckLayer<V, R = EmptyBody> {
+    policy: Policy<(), TokenPolicy<V>, R>,
+}
+
+impl<V: VerifyToken> TokenCheckLayer<V> {
+    /// Refuses every handshake without a token that satisfies `policy`.
+    pub fn new(policy: TokenPolicy<V>) -> Self {
+        Self {
+            policy: Policy::new(Rules::default()).token(policy),
+        }
+    }
+}
+
+impl<V, R> TokenCheckLayer<V, R> {
+    layer_options!(TokenCheckLayer<V>);
+
+    unmatched_option!();
+}
+
+impl<S, V: Clone, R: Clone> Layer<S> for TokenCheckLayer<V, R> {
+    type Service = TokenCheck<S, V, R>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Guard::with_policy(inner, self.policy.clone())
+    }
+}
+
+/// Lets in handshakes with a valid token, and everything that is no handshake.
+pub type TokenCheck<S, V, R = EmptyBody> = Guard<S, (), TokenPolicy<V>, R>;

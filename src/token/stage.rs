@@ -1,0 +1,179 @@
+use std::{convert::Infallible, future::Future, pin::Pin, sync::Arc};
+
+use http::{Request, Response, request::Parts};
+use tower_service::Service;
+
+use super::{Claims, Token, TokenPolicy, TokenSource, VerifyToken, source::Credential};
+use crate::{
+    guard::Policy,
+    handshake::Handshake,
+    rejection::{Rejection, RejectionKind, RespondRejection},
+};
+
+/// How a [`Guard`](crate::Guard) looks for a token: not at all, or as a [`TokenPolicy`] says.
+#[expect(unnameable_types, reason = "sealed: a guard looks for a token or it does not")]
+pub trait TokenStage {
+    /// What is kept of the credential until all other checks have passed.
+    type Token;
+
+    /// Where the token may be; empty if none is looked for.
+    fn sources(&self) -> &[TokenSource];
+
+    /// The one credential.
+    fn find(&self, handshake: &Handshake<'_>) -> Result<Self::Token, Rejection>;
+
+    /// Takes the credential out of the request.
+    fn strip(&self, request: &mut Parts) -> Result<(), Rejection>;
+}
+
+/// How a [`Guard`](crate::Guard) goes on to its inner service `S` with the token: at once, or when it is verified.
+#[expect(unnameable_types, reason = "sealed: a guard looks for a token or it does not")]
+pub trait Verify<S: Service<Request<B>>, B, C, R>: TokenStage + Sized {
+    /// Resolves to the inner service's future, or to the refusal.
+    type Verification: Future<Output = Result<S::Future, S::Response>>;
+
+    /// Verifies `token` and calls `inner`.
+    fn verify(
+        policy: &Arc<Policy<C, Self, R>>,
+        inner: &mut S,
+        token: Self::Token,
+        request: Request<B>,
+    ) -> Verification<S::Future, Self::Verification>;
+}
+
+/// What comes of [`Verify::verify`].
+#[derive(Debug)]
+#[expect(unnameable_types, reason = "sealed: a guard looks for a token or it does not")]
+pub enum Verification<F, V> {
+    /// There is nothing to wait for.
+    Done(F),
+    /// The inner service is called when this is ready.
+    Pending(V),
+}
+
+/// No token is looked for: the default of [`Guard`](crate::Guard) and [`GuardLayer`](crate::GuardLayer).
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct NoToken;
+
+impl TokenStage for NoToken {
+    type Token = ();
+
+    fn sources(&self) -> &[TokenSource] {
+        &[]
+    }
+
+    fn find(&self, _: &Handshake<'_>) -> Result<(), Rejection> {
+        Ok(())
+    }
+
+    fn strip(&self, _: &mut Parts) -> Result<(), Rejection> {
+        Ok(())
+    }
+}
+
+impl<S: Service<Request<B>>, B, C, R> Verify<S, B, C, R> for NoToken {
+    type Verification = Never<Result<S::Future, S::Response>>;
+
+    fn verify(
+        _: &Arc<Policy<C, Self, R>>,
+        inner: &mut S,
+        (): (),
+        request: Request<B>,
+    ) -> Verification<S::Future, Self::Verification> {
+        Verification::Done(inner.call(request))
+    }
+}
+
+/// A future that cannot be made.
+#[derive(Debug)]
+#[expect(unnameable_types, reason = "sealed: a guard looks for a token or it does not")]
+pub struct Never<T>(Infallible, std::marker::PhantomData<fn() -> T>);
+
+impl<T> Future for Never<T> {
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<T> {
+        match self.0 {}
+    }
+}
+
+impl<V: VerifyToken> TokenStage for TokenPolicy<V> {
+    type Token = Token;
+
+    fn sources(&self) -> &[TokenSource] {
+        &self.sources
+    }
+
+    fn find(&self, handshake: &Handshake<'_>) -> Result<Token, Rejection> {
+        let mut only: Option<Credential<'_>> = None;
+        let mut ambiguous = false;
+        for source in &*self.sources {
+            let mut found = |credential| ambiguous |= only.replace(credential).is_some();
+            source.find(
+                handshake.uri(),
+                handshake.headers(),
+                handshake.subprotocols(),
+                &mut found,
+            );
+        }
+        match only {
+            None => Err(RejectionKind::TokenMissing.into()),
+            Some(_) if ambiguous => Err(RejectionKind::TokenAmbiguous.into()),
+            Some(credential) => match credential.decode() {
+                Some(token) => Ok(Token::new(token)),
+                None => Err(RejectionKind::TokenInvalid.into()),
+            },
+        }
+    }
+
+    fn strip(&self, request: &mut Parts) -> Result<(), Rejection> {
+        if self.keep_credential {
+            return Ok(());
+        }
+        // Fails closed: a credential that cannot be taken out goes no further.
+        let invalid = |error| Rejection::new(RejectionKind::TokenInvalid).with_source(Box::new(error));
+        for source in &*self.sources {
+            source.strip(&mut request.uri, &mut request.headers).map_err(invalid)?;
+            #[cfg(feature = "axum")]
+            if let Some(original) = request.extensions.get_mut::<axum::extract::OriginalUri>() {
+                source.strip_uri(&mut original.0).map_err(invalid)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<S, B, C, V, R, ResBody> Verify<S, B, C, R> for TokenPolicy<V>
+where
+    S: Service<Request<B>, Response = Response<ResBody>> + Clone + Send + 'static,
+    S::Future: Send,
+    B: Send + 'static,
+    C: Send + Sync + 'static,
+    V: VerifyToken,
+    R: RespondRejection<ResBody> + Send + Sync + 'static,
+{
+    type Verification = Pin<Box<dyn Future<Output = Result<S::Future, S::Response>> + Send>>;
+
+    fn verify(
+        policy: &Arc<Policy<C, Self, R>>,
+        inner: &mut S,
+        token: Token,
+        request: Request<B>,
+    ) -> Verification<S::Future, Self::Verification> {
+        let policy = Arc::clone(policy);
+        // The clone may not be ready, the original is: https://docs.rs/tower-service/0.3/tower_service/trait.Service.html
+        let clone = inner.clone();
+        let mut inner = std::mem::replace(inner, clone);
+        Verification::Pending(Box::pin(async move {
+            let (mut parts, body) = request.into_parts();
+            match policy.token.verifier.verify(token, &parts).await {
+                Ok(claims) => {
+                    parts.extensions.insert(Claims(claims));
+                    Ok(inner.call(Request::from_parts(parts, body)))
+                }
+                Err(rejection) => Err(policy.refuse(rejection, &parts)),
+            }
+        }))
+    }
+}
