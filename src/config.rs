@@ -9,10 +9,7 @@ pub struct ConfigError {
 
 impl ConfigError {
     pub(crate) fn new(value: &str, problem: &'static str) -> Self {
-        Self {
-            value: value.into(),
-            problem,
-        }
+        Self { value: value.into(), problem }
     }
 }
 

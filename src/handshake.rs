@@ -59,11 +59,7 @@ pub enum Transport {
 
 impl Transport {
     pub(crate) fn of(version: Version) -> Self {
-        if version >= Version::HTTP_2 {
-            Self::ExtendedConnect
-        } else {
-            Self::Http1
-        }
+        if version >= Version::HTTP_2 { Self::ExtendedConnect } else { Self::Http1 }
     }
 }
 
@@ -79,10 +75,7 @@ pub fn is_attempt<B>(request: &Request<B>) -> bool {
     has_websocket_header(request.headers())
         || (request.method() == Method::CONNECT
             && request.version() >= Version::HTTP_2
-            && match Protocol::of(request.uri(), request.extensions()) {
-                Protocol::WebSocket | Protocol::AlmostWebSocket | Protocol::Unreadable => true,
-                Protocol::Other => false,
-            })
+            && !matches!(Protocol::of(request.uri(), request.extensions()), Protocol::Other))
 }
 
 fn has_websocket_header(headers: &HeaderMap) -> bool {
@@ -94,18 +87,15 @@ fn has_websocket_header(headers: &HeaderMap) -> bool {
 }
 
 fn contains_ignore_case(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack
-        .windows(needle.len())
-        .any(|window| window.eq_ignore_ascii_case(needle))
+    haystack.windows(needle.len()).any(|window| window.eq_ignore_ascii_case(needle))
 }
 
 /// The `:protocol` of a `CONNECT` (RFC 8441 4).
 enum Protocol {
+    #[cfg_attr(not(feature = "http2"), expect(dead_code))]
     WebSocket,
-    /// Contains `websocket`, so a lax handler may take it.
-    AlmostWebSocket,
-    /// There is one, as the path tells, but this build cannot read it.
-    Unreadable,
+    /// One that a lax handler may take for `websocket`, or that this build cannot read.
+    Doubtful,
     /// Another protocol, or none: an ordinary `CONNECT`.
     Other,
 }
@@ -119,14 +109,14 @@ impl Protocol {
             return if protocol == "websocket" {
                 Self::WebSocket
             } else if contains_ignore_case(protocol.as_bytes(), b"websocket") {
-                Self::AlmostWebSocket
+                Self::Doubtful
             } else {
                 Self::Other
             };
         }
         // Only an extended CONNECT has a path (RFC 8441 4).
         match uri.path_and_query() {
-            Some(_) => Self::Unreadable,
+            Some(_) => Self::Doubtful,
             None => Self::Other,
         }
     }
@@ -153,14 +143,7 @@ impl<'a> Handshake<'a> {
     /// The first fault, in the order of the variants of [`RejectionKind`](crate::RejectionKind) up to
     /// [`SubprotocolInvalid`](crate::RejectionKind::SubprotocolInvalid).
     pub fn parse(request: &'a mut Parts) -> Result<Self, Rejection> {
-        let Parts {
-            method,
-            uri,
-            version,
-            headers,
-            extensions,
-            ..
-        } = request;
+        let Parts { method, uri, version, headers, extensions, .. } = request;
         let transport = Transport::of(*version);
         let lines = Lines::of(headers);
 
@@ -202,16 +185,7 @@ impl<'a> Handshake<'a> {
             check_subprotocols(headers)?;
         }
 
-        Ok(Self {
-            method,
-            uri,
-            headers,
-            extensions,
-            transport,
-            host,
-            origin: lines.origin,
-            key,
-        })
+        Ok(Self { method, uri, headers, extensions, transport, host, origin: lines.origin, key })
     }
 
     /// The method: `GET`, or over HTTP/2 `CONNECT`.
@@ -271,9 +245,7 @@ impl<'a> Handshake<'a> {
             b"null" => Ok(RequestOrigin::Null),
             origin => match Origin::parse(origin) {
                 Ok(origin) => Ok(RequestOrigin::Tuple(origin)),
-                Err(invalid) => Err(Rejection::new(Kind::OriginInvalid)
-                    .with_value(value)
-                    .with_source(invalid)),
+                Err(invalid) => Err(Rejection::new(Kind::OriginInvalid).with_value(value).with_source(invalid)),
             },
         }
     }
@@ -417,9 +389,7 @@ fn check_subprotocols(headers: &HeaderMap) -> Result<(), Rejection> {
 /// Over all lines, in order. Of a parsed handshake all elements are tokens.
 pub(crate) fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
-    lines
-        .flat_map(elements)
-        .filter_map(|element| std::str::from_utf8(element).ok())
+    lines.flat_map(elements).filter_map(|element| std::str::from_utf8(element).ok())
 }
 
 /// `token` of RFC 9110 5.6.2.
@@ -517,9 +487,7 @@ fn is_ip_literal(literal: &str) -> bool {
             !version.is_empty()
                 && version.bytes().all(|byte| byte.is_ascii_hexdigit())
                 && !address.is_empty()
-                && address
-                    .bytes()
-                    .all(|byte| byte == b':' || is_unreserved_or_sub_delim(&byte))
+                && address.bytes().all(|byte| byte == b':' || is_unreserved_or_sub_delim(&byte))
         });
     }
     literal.parse::<Ipv6Addr>().is_ok()
@@ -570,8 +538,6 @@ pub fn accept_key(key: &[u8; 24]) -> [u8; 28] {
         bytes.copy_from_slice(&word.to_be_bytes());
     }
     let mut accept = [0; 28];
-    STANDARD
-        .encode_slice(digest, &mut accept)
-        .expect("20 bytes are 28 characters of base64");
+    STANDARD.encode_slice(digest, &mut accept).expect("20 bytes are 28 characters of base64");
     accept
 }

@@ -4,17 +4,25 @@
 #[macro_use]
 mod macros;
 
+#[cfg(feature = "axum")]
+pub mod axum;
 mod config;
 pub mod guard;
 pub mod handshake;
 pub mod origin;
 pub mod rejection;
+#[cfg(feature = "responder")]
+pub mod responder;
 mod subprotocol;
 pub mod token;
 pub mod version;
 
 #[cfg(feature = "responder")]
-pub use self::handshake::accept_key;
+pub use self::{
+    handshake::accept_key,
+    responder::{PendingUpgrade, Responder, ResponderLayer, Upgrade, UpgradeError, Upgraded},
+};
+
 pub use self::{
     config::ConfigError,
     guard::{Check, Guard, GuardLayer},

@@ -313,11 +313,7 @@ impl Rejection {
     /// A refusal of the given kind.
     #[must_use]
     pub const fn new(kind: RejectionKind) -> Self {
-        Self {
-            kind,
-            value: None,
-            source: None,
-        }
+        Self { kind, value: None, source: None }
     }
 
     /// A refusal by a check of the caller's own.

@@ -41,25 +41,16 @@ impl Subprotocols {
         for subprotocol in subprotocols {
             let value = parse_token(subprotocol.as_ref())?;
             if ours.contains(&value) {
-                return Err(ConfigError::new(
-                    subprotocol.as_ref(),
-                    "the subprotocol is listed twice",
-                ));
+                return Err(ConfigError::new(subprotocol.as_ref(), "the subprotocol is listed twice"));
             }
             ours.push(value);
         }
-        Ok(Self {
-            ours: ours.into(),
-            client_order: false,
-        })
+        Ok(Self { ours: ours.into(), client_order: false })
     }
 
     /// Chooses what the client prefers, instead of what the server does.
     pub fn prefer_client_order(self) -> Self {
-        Self {
-            client_order: true,
-            ..self
-        }
+        Self { client_order: true, ..self }
     }
 
     fn choose<'a, I>(&self, offered: impl Fn() -> I) -> Option<&HeaderValue>

@@ -57,9 +57,7 @@ pub struct VersionCheckLayer<R = EmptyBody> {
 impl VersionCheckLayer {
     /// Refuses every handshake that is not as RFC 6455 4.2.1 demands.
     pub fn new() -> Self {
-        Self {
-            policy: Policy::new(Rules::default()),
-        }
+        Self { policy: Policy::new(Rules::default()) }
     }
 }
 

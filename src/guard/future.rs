@@ -37,26 +37,15 @@ where
     }
 
     pub(super) fn admitted(future: F, echo: Echo) -> Self {
-        Self {
-            state: State::Inner { future },
-            echo,
-        }
+        Self { state: State::Inner { future }, echo }
     }
 
     pub(super) fn verifying(verification: V, echo: Echo) -> Self {
-        Self {
-            state: State::Verifying { verification },
-            echo,
-        }
+        Self { state: State::Verifying { verification }, echo }
     }
 
     pub(super) fn refused(response: Response<B>) -> Self {
-        Self {
-            state: State::Refused {
-                response: Some(Ok(response)),
-            },
-            echo: Echo::Nothing,
-        }
+        Self { state: State::Refused { response: Some(Ok(response)) }, echo: Echo::Nothing }
     }
 }
 

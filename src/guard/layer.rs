@@ -23,12 +23,7 @@ pub struct GuardLayer<C = (), V = NoToken, R = EmptyBody> {
 impl GuardLayer {
     /// Lets in well-formed handshakes from the origins that `origins` allows.
     pub fn new(origins: AllowOrigin) -> Self {
-        Self {
-            policy: Policy::new(Rules {
-                origins: Some(origins),
-                ..Rules::default()
-            }),
-        }
+        Self { policy: Policy::new(Rules { origins: Some(origins), ..Rules::default() }) }
     }
 }
 
@@ -45,9 +40,7 @@ impl<C, V, R> GuardLayer<C, V, R> {
     where
         D: super::Check,
     {
-        GuardLayer {
-            policy: self.policy.check(check),
-        }
+        GuardLayer { policy: self.policy.check(check) }
     }
 
     /// Chooses the subprotocol. Without it the inner service does.
@@ -60,9 +53,7 @@ impl<C, V, R> GuardLayer<C, V, R> {
 
     /// Lets in handshakes with a valid token only, and hands over its [`Claims`](crate::Claims).
     pub fn token<T: VerifyToken>(self, token: TokenPolicy<T>) -> GuardLayer<C, TokenPolicy<T>, R> {
-        GuardLayer {
-            policy: self.policy.token(token),
-        }
+        GuardLayer { policy: self.policy.token(token) }
     }
 
     layer_options!(GuardLayer<C, V>);

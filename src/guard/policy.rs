@@ -37,56 +37,24 @@ pub(crate) struct Rules {
 
 impl Policy<(), NoToken, EmptyBody> {
     pub(crate) fn new(rules: Rules) -> Self {
-        Self {
-            rules,
-            checks: (),
-            token: NoToken,
-            responder: EmptyBody,
-        }
+        Self { rules, checks: (), token: NoToken, responder: EmptyBody }
     }
 }
 
 impl<C, V, R> Policy<C, V, R> {
     pub(crate) fn check<D>(self, check: D) -> Policy<(C, D), V, R> {
-        let Self {
-            rules,
-            checks,
-            token,
-            responder,
-        } = self;
-        Policy {
-            rules,
-            checks: (checks, check),
-            token,
-            responder,
-        }
+        let Self { rules, checks, token, responder } = self;
+        Policy { rules, checks: (checks, check), token, responder }
     }
 
     pub(crate) fn token<W>(self, token: W) -> Policy<C, W, R> {
-        let Self {
-            rules,
-            checks,
-            responder,
-            ..
-        } = self;
-        Policy {
-            rules,
-            checks,
-            token,
-            responder,
-        }
+        let Self { rules, checks, responder, .. } = self;
+        Policy { rules, checks, token, responder }
     }
 
     pub(crate) fn respond_with<T>(self, responder: T) -> Policy<C, V, T> {
-        let Self {
-            rules, checks, token, ..
-        } = self;
-        Policy {
-            rules,
-            checks,
-            token,
-            responder,
-        }
+        let Self { rules, checks, token, .. } = self;
+        Policy { rules, checks, token, responder }
     }
 
     /// Answers a refused attempt.
@@ -101,13 +69,7 @@ impl<C, V, R> Policy<C, V, R> {
 impl<C: Check, V: TokenStage, R> Policy<C, V, R> {
     /// Makes all checks but the verification of the token, and brings the request into its canonical form.
     pub(crate) fn admit(&self, request: &mut Parts) -> Result<(V::Token, Echo), Rejection> {
-        let Rules {
-            hosts,
-            origins,
-            subprotocols,
-            accept_unmatched_subprotocols,
-            ..
-        } = &self.rules;
+        let Rules { hosts, origins, subprotocols, accept_unmatched_subprotocols, .. } = &self.rules;
         let sources = self.token.sources();
         if !sources.is_empty() {
             hide_credentials(&mut request.headers);
@@ -191,11 +153,7 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
 
 /// Leaves no room for a handler to read the handshake in another way than this crate did.
 fn canonicalise(headers: &mut HeaderMap, key: Option<[u8; 24]>) {
-    for (name, value) in [
-        (UPGRADE, "websocket"),
-        (CONNECTION, "Upgrade"),
-        (SEC_WEBSOCKET_VERSION, "13"),
-    ] {
+    for (name, value) in [(UPGRADE, "websocket"), (CONNECTION, "Upgrade"), (SEC_WEBSOCKET_VERSION, "13")] {
         let mut lines = headers.get_all(&name).iter();
         if !(lines.next().is_some_and(|line| line == value) && lines.next().is_none()) {
             headers.insert(name, HeaderValue::from_static(value));

@@ -28,10 +28,7 @@ pub struct Guard<S, C = (), V = NoToken, R = EmptyBody> {
 
 impl<S, C, V, R> Guard<S, C, V, R> {
     pub(crate) fn with_policy(inner: S, policy: Policy<C, V, R>) -> Self {
-        Self {
-            inner,
-            policy: Arc::new(policy),
-        }
+        Self { inner, policy: Arc::new(policy) }
     }
 
     inner_accessors!();
@@ -78,10 +75,7 @@ where
 
 impl<S: Clone, C, V, R> Clone for Guard<S, C, V, R> {
     fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            policy: Arc::clone(&self.policy),
-        }
+        Self { inner: self.inner.clone(), policy: Arc::clone(&self.policy) }
     }
 }
 

@@ -60,10 +60,7 @@ impl AllowOrigin {
     /// This is no protection from DNS rebinding, where both headers name the attacker's host: add an
     /// [`AllowHost`](crate::AllowHost) to a server on a local or private address.
     pub fn same_origin() -> Self {
-        Self {
-            same_origin: true,
-            ..Self::default()
-        }
+        Self { same_origin: true, ..Self::default() }
     }
 
     /// Allows pages of the server's own public origin, as `https://chat.example.com`, whatever `Host` says: for servers behind
@@ -77,10 +74,7 @@ impl AllowOrigin {
         if pattern.subdomains || pattern.port == Port::Any {
             return Err(ConfigError::new(origin, "the server's own origin has no wildcard"));
         }
-        Ok(Self {
-            public_origins: vec![pattern],
-            ..Self::default()
-        })
+        Ok(Self { public_origins: vec![pattern], ..Self::default() })
     }
 
     /// Allows the listed origins, and nothing if there are none.
@@ -105,10 +99,7 @@ impl AllowOrigin {
         let patterns = patterns.into_iter().map(|pattern| Pattern::parse(pattern.as_ref()));
         let mut patterns = patterns.collect::<Result<Vec<_>, _>>()?;
         patterns.sort_unstable();
-        Ok(Self {
-            patterns: patterns.into(),
-            ..Self::default()
-        })
+        Ok(Self { patterns: patterns.into(), ..Self::default() })
     }
 
     /// Allows the origins for which `predicate` is true. It is asked only about well-formed tuple origins, not about `null`.
@@ -118,20 +109,14 @@ impl AllowOrigin {
     where
         F: Fn(&Origin<'_>, &Handshake<'_>) -> bool + Send + Sync + 'static,
     {
-        Self {
-            predicates: vec![Arc::new(predicate)],
-            ..Self::default()
-        }
+        Self { predicates: vec![Arc::new(predicate)], ..Self::default() }
     }
 
     /// Allows every page on the web to connect with your users' cookies, and clients without `Origin`.
     ///
     /// Fit for public data without any login. A malformed or repeated `Origin` is refused even so.
     pub fn dangerous_any() -> Self {
-        Self {
-            any: true,
-            ..Self::default()
-        }
+        Self { any: true, ..Self::default() }
     }
 
     /// Allows what either policy allows.
@@ -191,9 +176,7 @@ impl AllowOrigin {
         let is_listed = |host, subdomains| {
             [port, Port::Any].into_iter().any(|port| {
                 let wanted = (host, origin.scheme(), subdomains, port);
-                self.patterns
-                    .binary_search_by(|pattern| pattern.cmp_key(wanted))
-                    .is_ok()
+                self.patterns.binary_search_by(|pattern| pattern.cmp_key(wanted)).is_ok()
             })
         };
         let parents = || {
@@ -288,19 +271,13 @@ impl Pattern {
             return Err(error("`*` stands for the labels of a name, and this is none"));
         }
         if !is_canonical(origin.host()) {
-            return Err(error(
-                "browsers write this IPv6 address in another way; use the shortest form",
-            ));
+            return Err(error("browsers write this IPv6 address in another way; use the shortest form"));
         }
         Ok(Self {
             host: origin.host().into(),
             scheme: origin.scheme().into(),
             subdomains,
-            port: if any_port {
-                Port::Any
-            } else {
-                Port::Is(origin.effective_port())
-            },
+            port: if any_port { Port::Any } else { Port::Is(origin.effective_port()) },
         })
     }
 }
@@ -351,14 +328,8 @@ impl AllowHost {
         I: IntoIterator<Item: AsRef<str>>,
     {
         let parse = |host: I::Item| match Host::parse(host.as_ref().as_bytes()) {
-            Some(host) => Ok(AllowedHost {
-                name: host.name().into(),
-                port: host.port(),
-            }),
-            None => Err(ConfigError::new(
-                host.as_ref(),
-                "write `name` or `name:port`, without a scheme",
-            )),
+            Some(host) => Ok(AllowedHost { name: host.name().into(), port: host.port() }),
+            None => Err(ConfigError::new(host.as_ref(), "write `name` or `name:port`, without a scheme")),
         };
         let hosts = hosts.into_iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         if hosts.is_empty() {

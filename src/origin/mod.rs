@@ -71,12 +71,7 @@ pub struct OriginCheckLayer<R = EmptyBody> {
 impl OriginCheckLayer {
     /// Refuses every handshake from an origin that `origins` does not allow.
     pub fn new(origins: AllowOrigin) -> Self {
-        Self {
-            policy: Policy::new(Rules {
-                origins: Some(origins),
-                ..Rules::default()
-            }),
-        }
+        Self { policy: Policy::new(Rules { origins: Some(origins), ..Rules::default() }) }
     }
 }
 

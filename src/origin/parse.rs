@@ -152,22 +152,17 @@ pub struct InvalidOrigin(pub(super) &'static str);
 impl InvalidOrigin {
     /// Names what is wrong behind `scheme://`.
     fn of_host(rest: &str) -> Self {
-        Self(
-            match rest
-                .find(['/', '?', '#', '@', '*', ',', ' '])
-                .map(|at| rest.as_bytes()[at])
-            {
-                Some(b'/') => "an origin has no path and no trailing slash",
-                Some(b'?') => "an origin has no query",
-                Some(b'#') => "an origin has no fragment",
-                Some(b'@') => "an origin has no user name",
-                Some(b'*') => {
-                    "`*` stands for the first labels (`https://*.example.com`) or the port (`http://localhost:*`) only"
-                }
-                Some(_) => "an origin is one value, not a list",
-                None => "its host or port is malformed, or not written as browsers write it",
-            },
-        )
+        Self(match rest.find(['/', '?', '#', '@', '*', ',', ' ']).map(|at| rest.as_bytes()[at]) {
+            Some(b'/') => "an origin has no path and no trailing slash",
+            Some(b'?') => "an origin has no query",
+            Some(b'#') => "an origin has no fragment",
+            Some(b'@') => "an origin has no user name",
+            Some(b'*') => {
+                "`*` stands for the first labels (`https://*.example.com`) or the port (`http://localhost:*`) only"
+            }
+            Some(_) => "an origin is one value, not a list",
+            None => "its host or port is malformed, or not written as browsers write it",
+        })
     }
 }
 

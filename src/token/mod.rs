@@ -87,11 +87,7 @@ pub struct TokenPolicy<V> {
 impl<V: VerifyToken> TokenPolicy<V> {
     /// Takes `Authorization: Bearer` alone. Scripts in browsers cannot send that on a WebSocket.
     pub fn bearer(verifier: V) -> Self {
-        Self {
-            sources: [TokenSource::authorization()].into(),
-            verifier,
-            keep_credential: false,
-        }
+        Self { sources: [TokenSource::authorization()].into(), verifier, keep_credential: false }
     }
 
     /// Takes exactly one credential from all of `sources` together.
@@ -116,30 +112,17 @@ impl<V: VerifyToken> TokenPolicy<V> {
     pub fn from_sources(sources: impl IntoIterator<Item = TokenSource>, verifier: V) -> Result<Self, ConfigError> {
         let sources = sources.into_iter().collect::<Arc<[_]>>();
         if sources.is_empty() {
-            return Err(ConfigError::new(
-                "",
-                "without a source there is never a token; name one",
-            ));
+            return Err(ConfigError::new("", "without a source there is never a token; name one"));
         }
         if (1..sources.len()).any(|i| sources[..i].contains(&sources[i])) {
-            return Err(ConfigError::new(
-                "",
-                "the same token source is listed twice: every token would be ambiguous",
-            ));
+            return Err(ConfigError::new("", "the same token source is listed twice: every token would be ambiguous"));
         }
-        Ok(Self {
-            sources,
-            verifier,
-            keep_credential: false,
-        })
+        Ok(Self { sources, verifier, keep_credential: false })
     }
 
     /// Leaves the query parameter and `Authorization` in what the services behind see.
     pub fn keep_credential(self) -> Self {
-        Self {
-            keep_credential: true,
-            ..self
-        }
+        Self { keep_credential: true, ..self }
     }
 }
 
@@ -174,9 +157,7 @@ pub struct TokenCheckLayer<V, R = EmptyBody> {
 impl<V: VerifyToken> TokenCheckLayer<V> {
     /// Refuses every handshake without a token that satisfies `policy`.
     pub fn new(policy: TokenPolicy<V>) -> Self {
-        Self {
-            policy: Policy::new(Rules::default()).token(policy),
-        }
+        Self { policy: Policy::new(Rules::default()).token(policy) }
     }
 }
 

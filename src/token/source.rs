@@ -58,10 +58,7 @@ impl TokenSource {
     /// `name` is no token (RFC 6265 4.1.1).
     pub fn cookie(name: &str) -> Result<Self, ConfigError> {
         if !is_token(name.as_bytes()) {
-            return Err(ConfigError::new(
-                name,
-                "a cookie has a name of letters, digits and `!#$%&'*+-.^_`|~`",
-            ));
+            return Err(ConfigError::new(name, "a cookie has a name of letters, digits and `!#$%&'*+-.^_`|~`"));
         }
         Ok(Self(Kind::Cookie(name.into())))
     }
@@ -137,30 +134,20 @@ impl TokenSource {
                 let lines = headers.get_all(AUTHORIZATION);
                 let repeated = lines.iter().nth(1).is_some();
                 for token in lines.iter().filter_map(|line| bearer(line.as_bytes())) {
-                    found(Credential {
-                        value: token,
-                        encoding: Encoding::Bearer,
-                    });
+                    found(Credential { value: token, encoding: Encoding::Bearer });
                     if repeated {
                         // Somebody else may look at another of the lines.
-                        found(Credential {
-                            value: token,
-                            encoding: Encoding::Bearer,
-                        });
+                        found(Credential { value: token, encoding: Encoding::Bearer });
                     }
                 }
             }
             Kind::Cookie(name) => {
                 let lines = headers.get_all(COOKIE).iter();
                 for pair in lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b';')) {
-                    if let Some(value) = trim(pair)
-                        .strip_prefix(name.as_bytes())
-                        .and_then(|rest| rest.strip_prefix(b"="))
+                    if let Some(value) =
+                        trim(pair).strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
                     {
-                        found(Credential {
-                            value,
-                            encoding: Encoding::Plain,
-                        });
+                        found(Credential { value, encoding: Encoding::Plain });
                     }
                 }
             }
@@ -168,28 +155,19 @@ impl TokenSource {
                 for parameter in uri.query().into_iter().flat_map(|query| query.split('&')) {
                     let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
                     if is_named(key, name) {
-                        found(Credential {
-                            value: value.as_bytes(),
-                            encoding: Encoding::Percent,
-                        });
+                        found(Credential { value: value.as_bytes(), encoding: Encoding::Percent });
                     }
                 }
             }
             Kind::Prefix(prefix, encoding) => {
                 for value in subprotocols.filter_map(|offered| offered.strip_prefix(&**prefix)) {
-                    found(Credential {
-                        value: value.as_bytes(),
-                        encoding: *encoding,
-                    });
+                    found(Credential { value: value.as_bytes(), encoding: *encoding });
                 }
             }
             Kind::Pair(marker) => {
                 let mut behind = subprotocols.skip_while(|offered| marker != offered).skip(1);
                 if let Some(value) = behind.next() {
-                    found(Credential {
-                        value: value.as_bytes(),
-                        encoding: Encoding::Plain,
-                    });
+                    found(Credential { value: value.as_bytes(), encoding: Encoding::Plain });
                 }
             }
         }
@@ -298,10 +276,7 @@ impl Credential<'_> {
 }
 
 fn is_b64token(value: &[u8]) -> bool {
-    let unpadded = value
-        .iter()
-        .rposition(|&byte| byte != b'=')
-        .map_or(&value[..0], |last| &value[..=last]);
+    let unpadded = value.iter().rposition(|&byte| byte != b'=').map_or(&value[..0], |last| &value[..=last]);
     let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(byte);
     !unpadded.is_empty() && unpadded.iter().all(is_allowed)
 }
@@ -310,7 +285,5 @@ fn is_b64token(value: &[u8]) -> bool {
 fn percent_decode(value: &[u8]) -> Option<Vec<u8>> {
     let well_formed = |rest: &[u8]| matches!(rest, [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
     let mut percents = value.iter().enumerate().filter(|(_, byte)| **byte == b'%');
-    percents
-        .all(|(at, _)| well_formed(&value[at + 1..]))
-        .then(|| percent_encoding::percent_decode(value).collect())
+    percents.all(|(at, _)| well_formed(&value[at + 1..])).then(|| percent_encoding::percent_decode(value).collect())
 }

@@ -110,12 +110,7 @@ impl<V: VerifyToken> TokenStage for TokenPolicy<V> {
         let mut ambiguous = false;
         for source in &*self.sources {
             let mut found = |credential| ambiguous |= only.replace(credential).is_some();
-            source.find(
-                handshake.uri(),
-                handshake.headers(),
-                handshake.subprotocols(),
-                &mut found,
-            );
+            source.find(handshake.uri(), handshake.headers(), handshake.subprotocols(), &mut found);
         }
         match only {
             None => Err(RejectionKind::TokenMissing.into()),

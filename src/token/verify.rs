@@ -112,9 +112,7 @@ pub struct StaticTokens<C>(Arc<HashMap<Digest, C>>);
 impl<C> StaticTokens<C> {
     /// Accepts these tokens. Of a token that is there twice the last claims count; an empty one is never accepted.
     pub fn new<T: AsRef<str>>(tokens: impl IntoIterator<Item = (T, C)>) -> Self {
-        let tokens = tokens
-            .into_iter()
-            .map(|(token, claims)| (Digest::of(token.as_ref()), claims));
+        let tokens = tokens.into_iter().map(|(token, claims)| (Digest::of(token.as_ref()), claims));
         Self(Arc::new(tokens.collect()))
     }
 }

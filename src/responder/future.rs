@@ -1,0 +1,159 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::{
+    HeaderName, HeaderValue, Request, Response, StatusCode, Version,
+    header::{
+        CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+        TRANSFER_ENCODING, UPGRADE,
+    },
+};
+use pin_project_lite::pin_project;
+
+use super::PendingUpgrade;
+use crate::{
+    handshake::{Handshake, Transport, accept_key},
+    rejection::{EmptyBody, RejectionKind, refuse},
+};
+
+/// The answer that completes a handshake.
+#[derive(Debug)]
+#[expect(unnameable_types, reason = "in the sealed trait `Mode`")]
+pub struct Answer {
+    /// `None` over HTTP/2.
+    accept: Option<HeaderValue>,
+    subprotocol: Option<HeaderValue>,
+}
+
+impl Answer {
+    pub(super) fn new(handshake: &Handshake<'_>, subprotocol: Option<HeaderValue>) -> Self {
+        let accept = handshake
+            .key()
+            .map(|key| HeaderValue::from_bytes(&accept_key(&key)).expect("base64 is a valid header value"));
+        Self { accept, subprotocol }
+    }
+
+    pub(super) fn subprotocol(&self) -> Option<HeaderValue> {
+        self.subprotocol.clone()
+    }
+
+    fn transport(&self) -> Transport {
+        match self.accept {
+            Some(_) => Transport::Http1,
+            None => Transport::ExtendedConnect,
+        }
+    }
+
+    /// RFC 6455 4.2.2 item 5, over HTTP/2 RFC 8441 5. What else is in the head of the response stays.
+    pub(super) fn complete<B: Default>(self, response: &mut Response<B>) {
+        const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+        const UPGRADE_TOKEN: HeaderValue = HeaderValue::from_static("Upgrade");
+
+        let http1 = self.transport() == Transport::Http1;
+        *response.status_mut() = if http1 { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::OK };
+        *response.body_mut() = B::default();
+        let headers = response.headers_mut();
+        let mut set = |name: HeaderName, value: Option<HeaderValue>| match value {
+            Some(value) => drop(headers.insert(name, value)),
+            None => drop(headers.remove(name)),
+        };
+        set(UPGRADE, http1.then_some(WEBSOCKET));
+        set(CONNECTION, http1.then_some(UPGRADE_TOKEN));
+        set(SEC_WEBSOCKET_ACCEPT, self.accept);
+        set(SEC_WEBSOCKET_PROTOCOL, self.subprotocol);
+        for name in [SEC_WEBSOCKET_VERSION, CONTENT_LENGTH, TRANSFER_ENCODING] {
+            headers.remove(name);
+        }
+    }
+
+    /// Whether a client would take this status for a completed handshake.
+    fn is_completed_by(&self, status: StatusCode) -> bool {
+        match self.transport() {
+            Transport::Http1 => status == StatusCode::SWITCHING_PROTOCOLS,
+            Transport::ExtendedConnect => status.is_success(),
+        }
+    }
+}
+
+pin_project! {
+    /// Response future of [`Responder`](super::Responder).
+    pub struct ResponseFuture<F: Future> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F: Future> {
+        Inner { #[pin] future: F },
+        Deciding { #[pin] future: F, decision: Option<(PendingUpgrade, Answer)> },
+        Ready { response: Option<F::Output> },
+    }
+}
+
+impl<F, B, E> ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    pub(super) fn inner(future: F) -> Self {
+        Self { state: State::Inner { future } }
+    }
+
+    pub(super) fn deciding(future: F, pending: PendingUpgrade, answer: Answer) -> Self {
+        Self { state: State::Deciding { future, decision: Some((pending, answer)) } }
+    }
+
+    pub(super) fn ready(response: Response<B>) -> Self {
+        Self { state: State::Ready { response: Some(Ok(response)) } }
+    }
+}
+
+impl<F, B, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Default,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProj::Inner { future } => future.poll(cx),
+            StateProj::Deciding { future, decision } => {
+                let mut response = ready!(future.poll(cx))?;
+                if let Some((pending, answer)) = decision.take() {
+                    decide(&pending, answer, &mut response);
+                }
+                Poll::Ready(Ok(response))
+            }
+            StateProj::Ready { response } => {
+                Poll::Ready(response.take().expect("`ResponseFuture` polled after completion"))
+            }
+        }
+    }
+}
+
+fn decide<B: Default>(pending: &PendingUpgrade, answer: Answer, response: &mut Response<B>) {
+    let status = response.status();
+    let accepted = pending.close();
+    if accepted && !status.is_client_error() && !status.is_server_error() {
+        answer.complete(response);
+    } else if answer.is_completed_by(status) {
+        // The inner service claims a handshake that it has not accepted: there will be no connection.
+        let (mut request, ()) = Request::new(()).into_parts();
+        if answer.transport() == Transport::ExtendedConnect {
+            request.version = Version::HTTP_2;
+        }
+        *response = refuse(RejectionKind::NotUpgradable.into(), &request, &EmptyBody, true);
+    }
+}
+
+impl<F: Future> fmt::Debug for ResponseFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,211 @@
+use std::{
+    fmt,
+    future::Future,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response, request::Parts};
+use hyper::upgrade::OnUpgrade;
+use tower_service::Service;
+
+use super::{PendingUpgrade, ResponseFuture, Upgraded, future::Answer, upgrade::Upgrade};
+use crate::{
+    guard::Rules,
+    handshake::{Handshake, is_attempt},
+    rejection::{EmptyBody, Rejection, RejectionKind, RespondRejection, refuse},
+    subprotocol::{Subprotocols, choose},
+};
+
+/// Answers handshakes with 101 (over HTTP/2: 200), and hands over the upgraded connection.
+///
+/// See the [module docs](crate::responder) for an example. It is made by a [`ResponderLayer`](super::ResponderLayer).
+pub struct Responder<S, M = InnerDecides, R = EmptyBody> {
+    inner: S,
+    policy: Arc<Policy<M, R>>,
+}
+
+/// The inner service decides, through a [`PendingUpgrade`].
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct InnerDecides;
+
+/// Every valid handshake is accepted, and the connection given to a callback.
+pub struct OnUpgraded<F>(pub(super) Arc<F>);
+
+/// How a responder answers, and how it refuses.
+#[derive(Clone, Debug)]
+pub(super) struct Policy<M, R> {
+    pub(super) rules: Rules,
+    pub(super) mode: M,
+    pub(super) responder: R,
+}
+
+impl<M> Policy<M, EmptyBody> {
+    pub(super) fn new(mode: M) -> Self {
+        let rules = Rules { subprotocols: Some(Subprotocols::default()), ..Rules::default() };
+        Self { rules, mode, responder: EmptyBody }
+    }
+}
+
+impl<M, R> Policy<M, R> {
+    pub(super) fn respond_with<T>(self, responder: T) -> Policy<M, T> {
+        let Self { rules, mode, .. } = self;
+        Policy { rules, mode, responder }
+    }
+
+    /// Answers a refused attempt.
+    pub(super) fn refuse<B>(&self, rejection: Rejection, request: &Parts) -> Response<B>
+    where
+        R: RespondRejection<B>,
+    {
+        refuse(rejection, request, &self.responder, !self.rules.keep_connection)
+    }
+
+    /// Whatever was checked outside, nothing is answered 101 that is no valid handshake.
+    fn admit(&self, request: &mut Parts) -> Result<(OnUpgrade, Answer), Rejection> {
+        let Rules { subprotocols, accept_unmatched_subprotocols, .. } = &self.rules;
+        let handshake = Handshake::parse(request)?;
+        let offered = || handshake.subprotocols();
+        let chosen = match choose(subprotocols.as_ref(), &handshake, offered, std::iter::empty()) {
+            Err(_) if *accept_unmatched_subprotocols => None,
+            chosen => chosen?,
+        };
+        let answer = Answer::new(&handshake, chosen);
+        match request.extensions.remove::<OnUpgrade>() {
+            Some(on_upgrade) => Ok((on_upgrade, answer)),
+            None => Err(RejectionKind::NotUpgradable.into()),
+        }
+    }
+}
+
+impl<S, M, R> Responder<S, M, R> {
+    pub(super) fn with_policy(inner: S, policy: Policy<M, R>) -> Self {
+        Self { inner, policy: Arc::new(policy) }
+    }
+
+    inner_accessors!();
+}
+
+impl<S, M, R, ReqBody, ResBody> Service<Request<ReqBody>> for Responder<S, M, R>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    M: Mode<S, ReqBody>,
+    R: RespondRejection<ResBody>,
+    ResBody: Default,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        let policy = &self.policy;
+        if !is_attempt(&request) {
+            if !policy.rules.require_websocket {
+                return ResponseFuture::inner(self.inner.call(request));
+            }
+            let (parts, _) = request.into_parts();
+            let response = refuse(RejectionKind::NotWebsocket.into(), &parts, &policy.responder, false);
+            return ResponseFuture::ready(response);
+        }
+
+        let (mut parts, body) = request.into_parts();
+        match policy.admit(&mut parts) {
+            Ok((on_upgrade, answer)) => {
+                let request = Request::from_parts(parts, body);
+                policy.mode.proceed(&mut self.inner, request, on_upgrade, answer)
+            }
+            Err(rejection) => ResponseFuture::ready(policy.refuse(rejection, &parts)),
+        }
+    }
+}
+
+/// Who takes the connection.
+#[expect(unnameable_types, reason = "sealed: `ResponderLayer` has a constructor for each")]
+pub trait Mode<S: Service<Request<B>>, B>: Sized {
+    /// Goes on with a valid handshake.
+    fn proceed(
+        &self,
+        inner: &mut S,
+        request: Request<B>,
+        on_upgrade: OnUpgrade,
+        answer: Answer,
+    ) -> ResponseFuture<S::Future>;
+}
+
+impl<S, ReqBody, ResBody> Mode<S, ReqBody> for InnerDecides
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+{
+    fn proceed(
+        &self,
+        inner: &mut S,
+        mut request: Request<ReqBody>,
+        on_upgrade: OnUpgrade,
+        answer: Answer,
+    ) -> ResponseFuture<S::Future> {
+        let pending = PendingUpgrade::new(on_upgrade, answer.subprotocol());
+        request.extensions_mut().insert(pending.clone());
+        ResponseFuture::deciding(inner.call(request), pending, answer)
+    }
+}
+
+impl<S, F, Fut, ReqBody, ResBody> Mode<S, ReqBody> for OnUpgraded<F>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    F: Fn(Upgraded, Parts) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+    ResBody: Default,
+{
+    fn proceed(
+        &self,
+        _: &mut S,
+        request: Request<ReqBody>,
+        on_upgrade: OnUpgrade,
+        answer: Answer,
+    ) -> ResponseFuture<S::Future> {
+        let upgrade = Upgrade::new(on_upgrade, answer.subprotocol());
+        let (parts, _) = request.into_parts();
+        let callback = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            if let Ok(upgraded) = upgrade.await {
+                callback(upgraded, parts).await;
+            }
+        });
+        let mut response = Response::new(ResBody::default());
+        answer.complete(&mut response);
+        ResponseFuture::ready(response)
+    }
+}
+
+impl<S: Clone, M, R> Clone for Responder<S, M, R> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), policy: Arc::clone(&self.policy) }
+    }
+}
+
+impl<S: fmt::Debug, M, R> fmt::Debug for Responder<S, M, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Responder")
+            .field("inner", &self.inner)
+            .field("rules", &self.policy.rules)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<F> Clone for OnUpgraded<F> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<F> fmt::Debug for OnUpgraded<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnUpgraded").finish_non_exhaustive()
+    }
+}
