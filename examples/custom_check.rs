@@ -1,0 +1,44 @@
+//! A check of your own: one tenant for each host, which the handler finds in the extensions.
+//!
+//! `cargo run --example custom_check`, then open a socket to ws://acme.localhost:3000/ws from a page of that host.
+
+use axum::{
+    Extension, Router,
+    extract::ws::{Message, WebSocketUpgrade},
+    response::Response,
+    routing::any,
+};
+use http::StatusCode;
+use tower_ws_guard::{AllowOrigin, GuardLayer, Handshake, ProblemJson, Rejection};
+
+#[derive(Clone, Copy)]
+struct Tenant(&'static str);
+
+const TENANTS: [Tenant; 2] = [Tenant("acme"), Tenant("globex")];
+
+/// Runs on well-formed handshakes from allowed origins only, and before a token is looked at.
+fn known_tenant(handshake: &mut Handshake<'_>) -> Result<(), Rejection> {
+    let (label, _) = handshake.host().name().split_once('.').unwrap_or_default();
+    let tenant = TENANTS.into_iter().find(|Tenant(name)| label.eq_ignore_ascii_case(name));
+    let tenant = tenant.ok_or(Rejection::custom("tenant-unknown", StatusCode::NOT_FOUND))?;
+    handshake.extensions_mut().insert(tenant);
+    Ok(())
+}
+
+pub(crate) fn app() -> Router {
+    let guard = GuardLayer::new(AllowOrigin::same_origin()).check(known_tenant).respond_with(ProblemJson);
+    Router::new().route("/ws", any(handler).layer(guard))
+}
+
+async fn handler(upgrade: WebSocketUpgrade, Extension(Tenant(name)): Extension<Tenant>) -> Response {
+    upgrade.on_upgrade(async move |mut socket| {
+        let _ = socket.send(Message::text(format!("welcome to {name}"))).await;
+    })
+}
+
+#[tokio::main]
+async fn main() -> std::io::Result<()> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    axum::serve(listener, app()).await
+}

@@ -1,0 +1,42 @@
+//! Refusals in your API's own form, and logged for the operator by a layer outside.
+//!
+//! `cargo run --example custom_rejection`, then `curl -i -H 'Sec-WebSocket-Version: 13' http://127.0.0.1:3000/ws`.
+
+use axum::{
+    Router, body::Body, extract::ws::WebSocketUpgrade, middleware::map_response, response::Response, routing::any,
+};
+use http::{HeaderValue, header::CONTENT_TYPE, request::Parts};
+use tower_ws_guard::{AllowOrigin, GuardLayer, Rejection};
+
+/// `prepared` has the status and the headers that the protocol demands. Whatever comes back, these stay.
+fn envelope(rejection: &Rejection, request: &Parts, mut prepared: Response<()>) -> Response {
+    let error = serde_json::json!({
+        "error": { "code": rejection.kind().code(), "path": request.uri.path() },
+    });
+    prepared.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    prepared.map(|()| Body::from(error.to_string()))
+}
+
+/// `Display` of a rejection names the cause, the offending value and the fix: for logs, not for strangers.
+async fn log(response: Response) -> Response {
+    if let Some(rejection) = response.extensions().get::<Rejection>() {
+        eprintln!("{rejection}");
+    }
+    response
+}
+
+pub(crate) fn app() -> Router {
+    let guard = GuardLayer::new(AllowOrigin::same_origin()).respond_with(envelope);
+    Router::new().route("/ws", any(handler).layer(guard).layer(map_response(log)))
+}
+
+async fn handler(upgrade: WebSocketUpgrade) -> Response {
+    upgrade.on_upgrade(async |_| {})
+}
+
+#[tokio::main]
+async fn main() -> std::io::Result<()> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    axum::serve(listener, app()).await
+}

@@ -1,0 +1,58 @@
+//! Bare hyper with a stack of separate layers: the responder accepts, and a callback gets the connection.
+//!
+//! `cargo run --example hyper_responder`, then open a socket to ws://127.0.0.1:3000 from a page of http://127.0.0.1:3000.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use http::{Request, Response, request::Parts};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use tokio::net::TcpListener;
+use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
+use tower::{ServiceBuilder, service_fn};
+use tower_ws_guard::{AllowOrigin, OriginCheckLayer, ProblemJson, ResponderLayer, Upgraded};
+
+pub(crate) async fn serve(listener: TcpListener) -> std::io::Result<()> {
+    let service = ServiceBuilder::new()
+        .layer(OriginCheckLayer::new(AllowOrigin::same_origin()).respond_with(ProblemJson))
+        .layer(ResponderLayer::on_upgraded(echo).respond_with(ProblemJson))
+        .service(service_fn(other_requests));
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let service = TowerToHyperService::new(service.clone());
+        tokio::spawn(async move {
+            let server = auto::Builder::new(TokioExecutor::new());
+            // Without `_with_upgrades` every handshake would be refused as `not-upgradable`.
+            if let Err(error) = server.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
+                eprintln!("connection: {error}");
+            }
+        });
+    }
+}
+
+async fn other_requests(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    Ok(Response::new(Full::from("not a handshake\n")))
+}
+
+async fn echo(socket: Upgraded, _: Parts) {
+    let mut socket = WebSocketStream::from_raw_socket(socket, Role::Server, None).await;
+    while let Some(Ok(message)) = socket.next().await {
+        if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
+            break;
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> std::io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:3000").await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    serve(listener).await
+}

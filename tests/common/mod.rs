@@ -1,0 +1,213 @@
+//! What the tests share. Each test binary uses a part of it.
+#![allow(dead_code, unreachable_pub)]
+
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Response, Version};
+use http_body_util::Full;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tower::Service;
+
+pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+pub const HOST: &str = "chat.example.com";
+pub const ORIGIN: &str = "https://chat.example.com";
+
+pub type Body = Full<Bytes>;
+
+/// A request as text, to be sent over a socket or to be made an `http::Request`.
+#[derive(Clone, Debug)]
+pub struct Raw {
+    method: String,
+    target: String,
+    version: String,
+    headers: Vec<(String, Vec<u8>)>,
+    body: String,
+}
+
+/// A valid handshake from its own origin.
+pub fn handshake() -> Raw {
+    let headers = [
+        ("Host", HOST),
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Key", KEY),
+        ("Sec-WebSocket-Version", "13"),
+        ("Origin", ORIGIN),
+    ];
+    Raw {
+        method: "GET".into(),
+        target: "/ws".into(),
+        version: "HTTP/1.1".into(),
+        headers: headers.map(|(name, value)| (name.to_owned(), value.into())).into(),
+        body: String::new(),
+    }
+}
+
+/// A request without any header but `Host`.
+pub fn plain() -> Raw {
+    let mut raw = handshake();
+    raw.headers.truncate(1);
+    raw
+}
+
+impl Raw {
+    pub fn method(mut self, method: &str) -> Self {
+        self.method = method.into();
+        self
+    }
+
+    pub fn target(mut self, target: &str) -> Self {
+        self.target = target.into();
+        self
+    }
+
+    pub fn version(mut self, version: &str) -> Self {
+        self.version = version.into();
+        self
+    }
+
+    pub fn body(mut self, body: &str) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    pub fn without(mut self, name: &str) -> Self {
+        self.headers.retain(|(there, _)| !there.eq_ignore_ascii_case(name));
+        self
+    }
+
+    /// Adds a line.
+    pub fn and(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.headers.push((name.into(), value.as_ref().into()));
+        self
+    }
+
+    /// Replaces all lines of that name.
+    pub fn with(self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.without(name).and(name, value)
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = format!("{} {} {}\r\n", self.method, self.target, self.version).into_bytes();
+        for (name, value) in &self.headers {
+            bytes.extend_from_slice(name.as_bytes());
+            bytes.extend_from_slice(b": ");
+            bytes.extend_from_slice(value);
+            bytes.extend_from_slice(b"\r\n");
+        }
+        bytes.extend_from_slice(b"\r\n");
+        bytes.extend_from_slice(self.body.as_bytes());
+        bytes
+    }
+
+    pub fn request<B: Default>(&self) -> Request<B> {
+        let mut request = Request::new(B::default());
+        *request.method_mut() = self.method.parse().unwrap();
+        *request.uri_mut() = self.target.parse().unwrap();
+        *request.version_mut() = match &*self.version {
+            "HTTP/1.0" => Version::HTTP_10,
+            _ => Version::HTTP_11,
+        };
+        for (name, value) in &self.headers {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            request.headers_mut().append(name, HeaderValue::from_bytes(value).unwrap());
+        }
+        request
+    }
+
+    /// Like a request that hyper can upgrade; the upgrade itself fails at once.
+    pub fn upgradable<B: Default>(&self) -> Request<B> {
+        let mut request = self.request();
+        let on_upgrade = hyper::upgrade::on(&mut request);
+        request.extensions_mut().insert(on_upgrade);
+        request
+    }
+}
+
+/// The head of a response as it was on the wire, and what followed it.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    headers: Vec<(String, String)>,
+    pub rest: Vec<u8>,
+    pub stream: TcpStream,
+}
+
+impl Answer {
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        self.headers.iter().filter(|(there, _)| there == name).map(|(_, value)| &**value).collect()
+    }
+
+    /// Whether some line of a list has this element, in any case.
+    pub fn has(&self, name: &str, element: &str) -> bool {
+        self.all(name).iter().flat_map(|line| line.split(',')).any(|it| it.trim().eq_ignore_ascii_case(element))
+    }
+
+    /// Reads until the server closes.
+    pub async fn to_end(&mut self) -> String {
+        tokio::time::timeout(Duration::from_secs(10), self.stream.read_to_end(&mut self.rest))
+            .await
+            .expect("the server closes the connection")
+            .unwrap();
+        String::from_utf8_lossy(&self.rest).into_owned()
+    }
+}
+
+/// Sends a request over a new connection, and reads the head of the answer.
+pub async fn send(address: SocketAddr, request: &[u8]) -> Answer {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    let mut rest = Vec::new();
+    let end = loop {
+        if let Some(end) = rest.windows(4).position(|window| window == b"\r\n\r\n") {
+            break end;
+        }
+        let read = tokio::time::timeout(Duration::from_secs(10), stream.read_buf(&mut rest)).await;
+        assert!(read.expect("an answer in time").unwrap() > 0, "closed after {}", rest.escape_ascii());
+    };
+    let head = String::from_utf8(rest.drain(..end + 4).collect()).unwrap();
+    let mut lines = head.trim_end().lines();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let headers = lines.map(|line| line.split_once(": ").unwrap_or((line.trim_end_matches(':'), "")));
+    let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+    Answer { status, headers, rest, stream }
+}
+
+/// Serves over TCP with hyper, upgrades included, until the test ends.
+pub async fn serve<S>(service: S) -> SocketAddr
+where
+    S: Service<Request<hyper::body::Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let service = TowerToHyperService::new(service.clone());
+            tokio::spawn(async move {
+                let server = auto::Builder::new(TokioExecutor::new());
+                server.serve_connection_with_upgrades(TokioIo::new(stream), service).await.ok();
+            });
+        }
+    });
+    address
+}
+
+/// Serves an axum app over TCP until the test ends.
+pub async fn serve_axum(app: axum::Router) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    address
+}

@@ -1,0 +1,380 @@
+//! RFC 6455 4.2.1: every row of the table of refusals, by a request over a socket and by one made by hand.
+
+mod common;
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use common::{ACCEPT, Body, KEY, Raw, handshake, plain, send, serve};
+use http::{Request, Response};
+use tower::{ServiceBuilder, ServiceExt, service_fn};
+use tower_ws_guard::{
+    AllowHost, AllowOrigin, GuardLayer, PendingUpgrade, ProblemJson, Rejection, ResponderLayer, StaticTokens,
+    Subprotocols, TokenPolicy,
+};
+
+/// Status, code, and headers that must be in the answer with this element.
+type Refusal = (u16, &'static str, &'static [(&'static str, &'static str)]);
+
+const SWITCH: &[(&str, &str)] = &[("upgrade", "websocket"), ("connection", "upgrade"), ("sec-websocket-version", "13")];
+const VERSION: &[(&str, &str)] = &[("sec-websocket-version", "13")];
+const METHOD: Refusal = (405, "method-not-allowed", &[("allow", "GET")]);
+const UPGRADE: Refusal = (426, "upgrade-missing", SWITCH);
+const CONNECTION: Refusal = (400, "connection-missing", &[]);
+const HOST: Refusal = (400, "host-invalid", &[]);
+const KEY_INVALID: Refusal = (400, "key-invalid", &[]);
+const VERSION_INVALID: Refusal = (400, "version-invalid", VERSION);
+const UNSUPPORTED: Refusal = (426, "version-unsupported", SWITCH);
+const BODY: Refusal = (400, "body-present", &[]);
+const SUBPROTOCOL: Refusal = (400, "subprotocol-invalid", &[]);
+
+fn refused() -> Vec<(Raw, Refusal)> {
+    let mut cases = vec![
+        (handshake().method("POST"), METHOD),
+        (handshake().method("get"), METHOD),
+        (handshake().method("HEAD"), METHOD),
+        (handshake().version("HTTP/1.0"), (505, "http-version", &[])),
+        (handshake().without("Upgrade"), UPGRADE),
+        (handshake().without("Connection"), CONNECTION),
+        (handshake().without("Host"), HOST),
+        (handshake().and("Host", common::HOST), HOST),
+        (handshake().target("http://other.example/ws"), HOST),
+        (handshake().target("http://chat.example.com:8080/ws"), HOST),
+        (handshake().target("http://user@chat.example.com/ws"), HOST),
+        (handshake().without("Sec-WebSocket-Key"), (400, "key-missing", &[])),
+        (handshake().and("Sec-WebSocket-Key", KEY), (400, "key-repeated", &[])),
+        (handshake().without("Sec-WebSocket-Version"), (400, "version-missing", VERSION)),
+        (handshake().and("Sec-WebSocket-Version", "13"), VERSION_INVALID),
+        (handshake().and("Sec-WebSocket-Version", "8"), VERSION_INVALID),
+        (handshake().and("Content-Length", "5").body("hello"), BODY),
+        (handshake().and("Transfer-Encoding", "chunked").body("0\r\n\r\n"), BODY),
+        (handshake().and("Sec-WebSocket-Protocol", "chat").and("Sec-WebSocket-Protocol", "chat"), SUBPROTOCOL),
+        // An indicator is enough for an attempt.
+        (plain().and("Upgrade", "xWebSocketx"), UPGRADE),
+        (plain().and("Sec-WebSocket-Key", ""), UPGRADE),
+        (plain().and("Sec-WebSocket-Version", ""), UPGRADE),
+        (plain().and("Upgrade", "websocket"), CONNECTION),
+    ];
+    for upgrade in ["h2c", "websockets", "websocket/13", "web socket", "\"websocket\"", "websocket;q=1"] {
+        cases.push((handshake().with("Upgrade", upgrade), UPGRADE));
+    }
+    for connection in ["keep-alive", "not-upgrade", "upgraded", "keep-alive Upgrade", "\"upgrade\"", ""] {
+        cases.push((handshake().with("Connection", connection), CONNECTION));
+    }
+    for host in [
+        "",
+        "user@chat.example.com",
+        "chat example.com",
+        "chat.example.com:",
+        "chat.example.com:80a",
+        "chat.example.com:123456",
+        "chat.example.com:-1",
+        "chat/example",
+        "[::1",
+        "::1",
+        "[::1]x",
+        "[::1]:",
+        "[]",
+        "[::1%25eth0]",
+        "[v1.]",
+        "[v.a]",
+        "[1.2.3.4]",
+        ":80",
+        "chat.example.com:80:80",
+        "chat%zz",
+        "a,b c",
+        "\u{fc}",
+        "chat.example.com?",
+        "chat.example.com#",
+    ] {
+        cases.push((handshake().with("Host", host), HOST));
+    }
+    for key in [
+        "",
+        "zzz",
+        "dGhlIHNhbXBsZSBub25jZQ",
+        "dGhlIHNhbXBsZSBub25jZQ=",
+        "dGhlIHNhbXBsZSBub25jZQ===",
+        "dGhlIHNhbXBsZSBub25jZ===",
+        "dGhlIHNhbXBsZSBub25jZQ== x",
+        "dGhlIHNhbXBsZSBub25jZ-==",
+        "dGhlIHNhbXBsZSBub25jZ_==",
+        "dGhpcyBpcyAxNWJ5dGVz",
+        "dGhpcyBpcyBub3QgMTYgYnl0ZXM=",
+        "dGhlIHNhbXBsZSBub25j\u{e9}==",
+        "dGhlIHNhbXBs\tSBub25jZQ==",
+        "dGhlIHNhbXBsZSBub25jZQ==, dGhlIHNhbXBsZSBub25jZQ==",
+    ] {
+        cases.push((handshake().with("Sec-WebSocket-Key", key), KEY_INVALID));
+    }
+    for version in
+        ["", "013", "+13", "-13", "13, 8", "1 3", "256", "300", "1000", "13.0", "x", "0x0d", "\u{661}\u{663}"]
+    {
+        cases.push((handshake().with("Sec-WebSocket-Version", version), VERSION_INVALID));
+    }
+    for version in ["0", "7", "8", "12", "14", "25", "99", "100", "199", "200", "249", "250", "255"] {
+        cases.push((handshake().with("Sec-WebSocket-Version", version), UNSUPPORTED));
+    }
+    for subprotocol in ["", ",", " , ", "a b", "b@d", "a, a", "a/b", "\"a\"", "caf\u{e9}", "a, (b)", "a=b"] {
+        cases.push((handshake().with("Sec-WebSocket-Protocol", subprotocol), SUBPROTOCOL));
+    }
+    let too_many = (0..129).map(|i| i.to_string()).collect::<Vec<_>>().join(",");
+    cases.push((handshake().with("Sec-WebSocket-Protocol", too_many), SUBPROTOCOL));
+    cases
+}
+
+/// What hyper itself does not let through to a service, so only requests made by hand show it.
+fn refused_by_hand() -> Vec<(Raw, Refusal)> {
+    vec![
+        (handshake().and("Content-Length", "x"), BODY),
+        (handshake().and("Content-Length", "00"), BODY),
+        (handshake().and("Content-Length", "0").and("Content-Length", "0"), BODY),
+        (handshake().and("Transfer-Encoding", "gzip"), BODY),
+        (handshake().method("CONNECT").target("chat.example.com:80"), METHOD),
+    ]
+}
+
+fn accepted() -> Vec<Raw> {
+    vec![
+        handshake(),
+        handshake().with("Upgrade", "WebSocket"),
+        handshake().with("Upgrade", "h2c, websocket"),
+        handshake().with("Upgrade", "h2c").and("Upgrade", ",WEBSOCKET\t,"),
+        handshake().with("Connection", "keep-alive, Upgrade"),
+        handshake().with("Connection", "keep-alive").and("Connection", "upgrade"),
+        handshake().with("Connection", ",,\t, ,UPGRADE  ,"),
+        handshake().with("Sec-WebSocket-Key", "  dGhlIHNhbXBsZSBub25jZQ==\t"),
+        handshake().target("http://chat.example.com/ws?room=1"),
+        handshake().target("http://CHAT.example.com/ws"),
+        handshake().with("Host", "a_b.example").with("Origin", "https://a_b.example"),
+        handshake().with("Host", "[::1]:3000").with("Origin", "http://[::1]:3000"),
+        handshake().with("Host", "127.0.0.1:03000").with("Origin", "http://127.0.0.1:3000"),
+        handshake().and("Content-Length", "0"),
+        handshake().and("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits"),
+        handshake().and("Sec-WebSocket-Protocol", ",chat,, other,").and("Sec-WebSocket-Protocol", "third"),
+    ]
+}
+
+async fn inner(request: Request<impl Send>, calls: Arc<AtomicUsize>) -> Result<Response<Body>, Infallible> {
+    calls.fetch_add(1, Ordering::SeqCst);
+    if let Some(pending) = request.extensions().get::<PendingUpgrade>() {
+        pending.on_upgrade(async |_| {});
+    }
+    Ok(Response::new(Body::from("inner")))
+}
+
+macro_rules! service {
+    ($calls:expr) => {{
+        let calls = Arc::clone(&$calls);
+        let subprotocols = Subprotocols::list(["chat"]).unwrap();
+        ServiceBuilder::new()
+            .layer(GuardLayer::new(AllowOrigin::same_origin()).subprotocols(subprotocols).respond_with(ProblemJson))
+            .layer(ResponderLayer::new().respond_with(ProblemJson))
+            .service(service_fn(move |request| inner(request, Arc::clone(&calls))))
+    }};
+}
+
+#[tokio::test]
+async fn malformed_handshakes_are_refused_over_a_socket() {
+    let calls = Arc::default();
+    let address = serve(service!(calls)).await;
+    for (raw, (status, code, headers)) in refused() {
+        let mut answer = send(address, &raw.bytes()).await;
+        let body = answer.to_end().await;
+        assert_eq!(answer.status, status, "{raw:?} {body}");
+        assert!(raw.bytes().starts_with(b"HEAD") || body.contains(&format!(r#""code":"{code}""#)), "{raw:?} {body}");
+        for (name, element) in headers.iter().chain(&[("cache-control", "no-store"), ("connection", "close")]) {
+            assert!(answer.has(name, element), "{name} {raw:?} {answer:?}");
+        }
+        assert!(answer.all("sec-websocket-accept").is_empty());
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn malformed_handshakes_are_refused_by_hand() {
+    let calls = Arc::default();
+    let service = service!(calls);
+    for (raw, (status, code, headers)) in refused().into_iter().chain(refused_by_hand()) {
+        let response = service.clone().oneshot(raw.upgradable::<Body>()).await.unwrap();
+        assert_eq!(response.status(), status, "{raw:?}");
+        assert_eq!(response.extensions().get::<Rejection>().unwrap().kind().code(), code, "{raw:?}");
+        for (name, element) in headers.iter().chain(&[("cache-control", "no-store"), ("connection", "close")]) {
+            let line = response.headers()[*name].to_str().unwrap().to_ascii_lowercase();
+            assert!(line.split(", ").any(|it| it.eq_ignore_ascii_case(element)), "{name} {raw:?}");
+        }
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn well_formed_handshakes_are_accepted() {
+    let calls = Arc::default();
+    let service = service!(calls);
+    let address = serve(service!(calls)).await;
+    for raw in accepted() {
+        let answer = send(address, &raw.bytes()).await;
+        assert_eq!(answer.status, 101, "{raw:?} {answer:?}");
+        assert_eq!(answer.all("sec-websocket-accept"), [ACCEPT], "{raw:?}");
+        assert_eq!(answer.all("upgrade"), ["websocket"], "{raw:?}");
+        assert_eq!(answer.all("connection"), ["Upgrade"], "{raw:?}");
+        for absent in ["sec-websocket-version", "sec-websocket-extensions", "content-length", "transfer-encoding"] {
+            assert!(answer.all(absent).is_empty(), "{absent} {raw:?}");
+        }
+
+        let response = service.clone().oneshot(raw.upgradable::<Body>()).await.unwrap();
+        assert_eq!(response.status(), 101, "{raw:?}");
+        assert_eq!(response.headers()["sec-websocket-accept"], ACCEPT);
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 2 * accepted().len());
+}
+
+#[tokio::test]
+async fn the_rfc_own_key_with_trailing_bits_is_accepted() {
+    let service = service!(Arc::default());
+    let raw = handshake().with("Sec-WebSocket-Key", "AQIDBAUGBwgJCgsMDQ4PEC==");
+    let response = service.oneshot(raw.upgradable::<Body>()).await.unwrap();
+    let key = headers_accept("AQIDBAUGBwgJCgsMDQ4PEC==");
+    assert_eq!(response.headers()["sec-websocket-accept"], key);
+}
+
+/// Another implementation.
+fn headers_accept(key: &str) -> String {
+    tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.as_bytes())
+}
+
+#[test]
+fn accept_keys_are_those_of_another_implementation() {
+    for i in 0..10_000_u32 {
+        let key = format!("{:022}==", i.wrapping_mul(2_654_435_761));
+        let accept = tower_ws_guard::accept_key(key.as_bytes().try_into().unwrap());
+        assert_eq!(accept, headers_accept(&key).as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn bytes_behind_a_refused_handshake_are_no_second_request() {
+    let calls = Arc::default();
+    let address = serve(service!(calls)).await;
+    for raw in [
+        handshake().with("Sec-WebSocket-Version", "1777"),
+        handshake().with("Sec-WebSocket-Version", "8"),
+        handshake().with("Origin", "https://evil.example"),
+        handshake().and("Content-Length", "42"),
+        handshake().method("CONNECT"),
+    ] {
+        let mut answer = send(address, &raw.body("GET /internal HTTP/1.1\r\nHost: a\r\n\r\n").bytes()).await;
+        assert!(answer.status >= 400);
+        assert!(!answer.to_end().await.contains("HTTP/1.1"));
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn what_is_no_attempt_passes_untouched() {
+    let calls = Arc::default();
+    let address = serve(service!(calls)).await;
+    let cases = [
+        plain(),
+        plain().and("Origin", "https://evil.example"),
+        plain().and("Upgrade", "h2c").and("Connection", "Upgrade, HTTP2-Settings").and("HTTP2-Settings", "AAMAAABk"),
+        plain().and("Sec-WebSocket-Protocol", "chat"),
+        plain().and("Sec-WebSocket-Extensions", "permessage-deflate"),
+        plain().method("POST").and("Content-Length", "5").body("hello"),
+        plain().with("Connection", "upgrade"),
+    ];
+    for raw in &cases {
+        assert_eq!(send(address, &raw.bytes()).await.status, 200, "{raw:?}");
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), cases.len());
+
+    let seen = service_fn(async |request: Request<Body>| Ok::<_, Infallible>(Response::new(format!("{request:?}"))));
+    let guard =
+        GuardLayer::new(AllowOrigin::same_origin()).token(TokenPolicy::bearer(StaticTokens::new([("token", ())])));
+    for raw in cases {
+        let request = raw.and("Authorization", "Bearer token").request::<Body>();
+        let before = format!("{request:?}");
+        let response = ServiceBuilder::new().layer(guard.clone()).service(seen).oneshot(request).await.unwrap();
+        assert_eq!(*response.body(), before);
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_can_be_required() {
+    let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+    let guard = GuardLayer::new(AllowOrigin::same_origin()).require_websocket();
+    for raw in [plain(), plain().and("Upgrade", "h2c"), plain().method("POST")] {
+        for response in [
+            ServiceBuilder::new().layer(guard.clone()).service(inner).oneshot(raw.request()).await.unwrap(),
+            ServiceBuilder::new()
+                .layer(ResponderLayer::new().require_websocket())
+                .service(inner)
+                .oneshot(raw.request())
+                .await
+                .unwrap(),
+        ] {
+            assert_eq!(response.status(), 426);
+            assert_eq!(response.headers()["upgrade"], "websocket");
+            assert_eq!(response.headers()["connection"], "Upgrade");
+            assert_eq!(response.headers()["sec-websocket-version"], "13");
+            assert_eq!(response.headers()["cache-control"], "no-store");
+        }
+    }
+    let response = ServiceBuilder::new().layer(guard).service(inner).oneshot(handshake().request()).await.unwrap();
+    assert_eq!(response.status(), 200);
+}
+
+#[tokio::test]
+async fn the_connection_may_be_kept() {
+    let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+    let guard = GuardLayer::new(AllowOrigin::same_origin()).dangerous_keep_connection();
+    let service = ServiceBuilder::new().layer(guard).service(inner);
+    let refused = service.clone().oneshot(handshake().with("Origin", "https://evil.example").request());
+    assert!(!refused.await.unwrap().headers().contains_key("connection"));
+    let refused = service.oneshot(handshake().with("Sec-WebSocket-Version", "8").request());
+    assert_eq!(refused.await.unwrap().headers()["connection"], "Upgrade");
+}
+
+#[tokio::test]
+async fn the_first_fault_is_the_answer() {
+    let guard = GuardLayer::new(AllowOrigin::list(["https://app.example.com"]).unwrap())
+        .allow_host(AllowHost::list(["chat.example.com"]).unwrap())
+        .check(|handshake: &mut tower_ws_guard::Handshake<'_>| match handshake.headers().contains_key("x-bad") {
+            true => Err(Rejection::custom("bad", http::StatusCode::IM_A_TEAPOT)),
+            false => Ok(()),
+        })
+        .subprotocols(Subprotocols::list(["ours"]).unwrap())
+        .token(TokenPolicy::bearer(StaticTokens::new([("token", ())])));
+    let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+    let service = ServiceBuilder::new().layer(guard).service(inner);
+
+    // Mended one by one, from the last answer to the first.
+    let mut raw = handshake().and("Authorization", "Bearer token").with("Origin", "https://app.example.com");
+    assert_eq!(service.clone().oneshot(raw.request()).await.unwrap().status(), 200);
+    let faults: [(fn(Raw) -> Raw, &str); 14] = [
+        (|raw| raw.with("Authorization", "Bearer guess"), "token-invalid"),
+        (|raw| raw.and("Authorization", "Bearer token"), "token-ambiguous"),
+        (|raw| raw.without("Authorization"), "token-missing"),
+        (|raw| raw.and("Sec-WebSocket-Protocol", "theirs"), "subprotocol-unsupported"),
+        (|raw| raw.and("X-Bad", "1"), "bad"),
+        (|raw| raw.with("Origin", "https://evil.example"), "origin-not-allowed"),
+        (|raw| raw.with("Origin", "https://evil.example/"), "origin-invalid"),
+        (|raw| raw.and("Origin", "https://app.example.com"), "origin-repeated"),
+        (|raw| raw.with("Host", "elsewhere.example"), "host-not-allowed"),
+        (|raw| raw.with("Sec-WebSocket-Protocol", "the irs"), "subprotocol-invalid"),
+        (|raw| raw.and("Content-Length", "3"), "body-present"),
+        (|raw| raw.with("Sec-WebSocket-Key", "x").with("Sec-WebSocket-Version", "8"), "key-invalid"),
+        (|raw| raw.without("Host").without("Connection"), "connection-missing"),
+        (|raw| raw.without("Upgrade").version("HTTP/1.0").method("PUT"), "method-not-allowed"),
+    ];
+    for (fault, code) in faults {
+        raw = fault(raw);
+        let response = service.clone().oneshot(raw.request()).await.unwrap();
+        assert_eq!(response.extensions().get::<Rejection>().unwrap().kind().code(), code);
+    }
+}
