@@ -211,7 +211,7 @@ impl RejectionKind {
                 "send neither `Transfer-Encoding` nor a `Content-Length` other than 0"),
             Self::SubprotocolInvalid => ("subprotocol-invalid", StatusCode::BAD_REQUEST,
                 "`Sec-WebSocket-Protocol` is not a list of distinct tokens",
-                "offer each subprotocol once, of letters, digits and `!#$%&'*+-.^_`|~`, 128 at most"),
+                "offer each subprotocol once, 128 at most; its name is a token: no spaces, slashes, quotes or colons"),
             Self::HostNotAllowed => ("host-not-allowed", StatusCode::MISDIRECTED_REQUEST,
                 "this server does not answer for that host",
                 "add the host to `AllowHost::list`, with its port if the client sends one"),
@@ -227,8 +227,8 @@ impl RejectionKind {
                  authenticate with a token and not with a cookie; behind a proxy: see that it passes `Origin` on"),
             Self::OriginNotAllowed => ("origin-not-allowed", StatusCode::FORBIDDEN,
                 "the origin is not allowed",
-                "add it with `AllowOrigin::list`, or set `AllowOrigin::public_origin` if a proxy in front changes `Host`; \
-                 CORS settings have no effect on WebSockets"),
+                "add it with `AllowOrigin::list` (`null` with `AllowOrigin::allow_null`), or set `AllowOrigin::public_origin` if a \
+                 proxy in front changes `Host`; CORS settings have no effect on WebSockets"),
             Self::Custom { code, status } => (code, status,
                 "the handshake was refused",
                 "see the check that was put into the guard"),

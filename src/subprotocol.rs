@@ -69,10 +69,7 @@ impl Subprotocols {
 pub(crate) fn parse_token(value: &str) -> Result<HeaderValue, ConfigError> {
     match HeaderValue::from_str(value) {
         Ok(header) if is_token(value.as_bytes()) => Ok(header),
-        _ => Err(ConfigError::new(
-            value,
-            "a subprotocol is a token: letters, digits and `!#$%&'*+-.^_`|~`, no spaces or commas",
-        )),
+        _ => Err(ConfigError::new(value, "a subprotocol is a token: no spaces, commas, slashes, quotes or colons")),
     }
 }
 

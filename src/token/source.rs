@@ -58,7 +58,10 @@ impl TokenSource {
     /// `name` is no token (RFC 6265 4.1.1).
     pub fn cookie(name: &str) -> Result<Self, ConfigError> {
         if !is_token(name.as_bytes()) {
-            return Err(ConfigError::new(name, "a cookie has a name of letters, digits and `!#$%&'*+-.^_`|~`"));
+            return Err(ConfigError::new(
+                name,
+                "the name of a cookie is a token: no spaces, semicolons, quotes or colons",
+            ));
         }
         Ok(Self(Kind::Cookie(name.into())))
     }

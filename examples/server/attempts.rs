@@ -1,0 +1,347 @@
+//! The handshakes behind the buttons of the page: one that is right, and others with one thing wrong.
+//!
+//! A browser would send hardly any of them, so the server sends them over plain TCP, and only ever to itself.
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    http::StatusCode,
+    routing::{get, post},
+};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+use tower_ws_guard::RejectionKind;
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_RESPONSE: u64 = 64 * 1024;
+
+/// What a handshake must say to be accepted by this server.
+#[derive(Clone)]
+pub(crate) struct Attempts {
+    /// The address that the server listens on.
+    pub(crate) address: SocketAddr,
+    /// A `Host` that the server answers for; `None`: the address.
+    pub(crate) host: Option<String>,
+    /// An origin that the server allows; `None`: `http://` and the host.
+    pub(crate) origin: Option<String>,
+    /// A token that the server accepts as `Authorization: Bearer`, if that is one of its sources. It is never shown.
+    pub(crate) bearer: Option<String>,
+    /// A subprotocol that the server supports, if there is one.
+    pub(crate) subprotocol: Option<String>,
+}
+
+/// `GET /attempts` lists them, `POST /attempts/{id}` makes one and tells what came of it.
+pub(crate) fn routes(attempts: Attempts) -> Router {
+    Router::new().route("/attempts", get(list)).route("/attempts/{id}", post(make)).with_state(attempts)
+}
+
+async fn list(State(attempts): State<Attempts>) -> Json<Value> {
+    let available = attempts.available().map(|attempt| {
+        json!({
+            "id": attempt.id,
+            "group": attempt.group,
+            "title": attempt.title,
+            "summary": attempt.summary,
+        })
+    });
+    Json(available.collect())
+}
+
+async fn make(State(attempts): State<Attempts>, Path(id): Path<String>) -> Result<Json<Value>, Failure> {
+    let Some(attempt) = attempts.available().find(|attempt| attempt.id == id) else {
+        return Err(failure(StatusCode::NOT_FOUND, "there is no such attempt"));
+    };
+    let sent = attempts.request(attempt, attempts.bearer.as_deref());
+    let shown = attempts.request(attempt, attempts.bearer.as_ref().map(|_| "********"));
+
+    match exchange(attempts.target(), &sent.text).await {
+        Ok(response) => Ok(Json(report(&shown, &response))),
+        Err(error) => Err(failure(StatusCode::BAD_GATEWAY, &error.to_string())),
+    }
+}
+
+type Failure = (StatusCode, Json<Value>);
+
+fn failure(status: StatusCode, error: &str) -> Failure {
+    (status, Json(json!({ "error": error })))
+}
+
+/// The valid handshake with a change.
+struct Attempt {
+    group: &'static str,
+    id: &'static str,
+    title: &'static str,
+    summary: &'static str,
+    request_line: &'static str,
+    /// In place of those in [`HEADERS`].
+    headers: &'static [Header],
+    body: &'static str,
+}
+
+/// A name and the values of all its lines. Braces stand for what [`Attempts::fill`] knows.
+type Header = (&'static str, &'static [&'static str]);
+
+const REQUEST_LINE: &str = "GET /ws HTTP/1.1";
+
+const HEADERS: &[Header] = &[
+    ("Host", &["{host}"]),
+    ("Upgrade", &["websocket"]),
+    ("Connection", &["Upgrade"]),
+    // A real client sends a fresh one each time. This is the example of RFC 6455 1.3.
+    ("Sec-WebSocket-Key", &["dGhlIHNhbXBsZSBub25jZQ=="]),
+    ("Sec-WebSocket-Version", &["13"]),
+    ("Sec-WebSocket-Protocol", &["{subprotocol}"]),
+    ("Origin", &["{origin}"]),
+    ("Authorization", &["Bearer {token}"]),
+    ("Content-Length", &[]),
+];
+
+const COMPARISON: &str = "For comparison";
+const ORIGIN: &str = "Origin and host";
+const TOKEN: &str = "Token";
+const PROTOCOL: &str = "Protocol";
+
+#[rustfmt::skip]
+const ATTEMPTS: &[Attempt] = &[
+    attempt(COMPARISON, "valid", "Valid handshake",
+        "Nothing is wrong with it.", &[]),
+
+    attempt(ORIGIN, "foreign-origin", "Foreign origin",
+        "A page of another site opens a socket with your user's cookies: cross-site WebSocket hijacking.",
+        &[("Origin", &["https://evil.example"])]),
+    attempt(ORIGIN, "missing-origin", "No origin",
+        "Every browser sends an origin, most other clients do not.",
+        &[("Origin", &[])]),
+    attempt(ORIGIN, "null-origin", "Null origin",
+        "What a page in a sandboxed frame sends, so any page can.",
+        &[("Origin", &["null"])]),
+    attempt(ORIGIN, "malformed-origin", "Malformed origin",
+        "The right origin with a slash behind it, which no browser sends.",
+        &[("Origin", &["{origin}/"])]),
+    attempt(ORIGIN, "two-origins", "Two origins",
+        "One part of a system may look at the first, and another at the last.",
+        &[("Origin", &["{origin}", "https://evil.example"])]),
+    attempt(ORIGIN, "foreign-host", "Foreign host",
+        "DNS rebinding: the name of the attacker's page now leads to this server, so its host and origin agree.",
+        &[("Host", &["evil.example:{port}"]), ("Origin", &["http://evil.example:{port}"])]),
+    attempt(ORIGIN, "missing-host", "No host",
+        "HTTP/1.1 demands one, and the origin cannot be compared without it.",
+        &[("Host", &[])]),
+
+    attempt(TOKEN, "missing-token", "No token",
+        "The client does not say who it is.",
+        &[("Authorization", &[])]),
+    attempt(TOKEN, "wrong-token", "Wrong token",
+        "One that the server does not know.",
+        &[("Authorization", &["Bearer wrong-token"])]),
+    attempt(TOKEN, "two-tokens", "Two tokens",
+        "The right one and another: it is not for the server to choose.",
+        &[("Authorization", &["Bearer {token}", "Bearer wrong-token"])]),
+
+    attempt(PROTOCOL, "wrong-version", "Old version",
+        "8 is a draft from before RFC 6455.",
+        &[("Sec-WebSocket-Version", &["8"])]),
+    attempt(PROTOCOL, "missing-version", "No version",
+        "Some proxies drop headers that they do not know.",
+        &[("Sec-WebSocket-Version", &[])]),
+    attempt(PROTOCOL, "malformed-version", "Malformed version",
+        "A server may list the versions that it speaks, a client names one.",
+        &[("Sec-WebSocket-Version", &["13, 8"])]),
+    attempt(PROTOCOL, "missing-key", "No key",
+        "Without a key the answer cannot prove that the server speaks WebSocket.",
+        &[("Sec-WebSocket-Key", &[])]),
+    attempt(PROTOCOL, "malformed-key", "Malformed key",
+        "Base64, but of 8 bytes and not of 16.",
+        &[("Sec-WebSocket-Key", &["dG9vc2hvcnQ="])]),
+    attempt(PROTOCOL, "two-keys", "Two keys",
+        "A client sends one, so somebody on the way added another.",
+        &[("Sec-WebSocket-Key", &["dGhlIHNhbXBsZSBub25jZQ==", "x3JJHMbDL1EzLkh9GBhXDw=="])]),
+    attempt(PROTOCOL, "missing-upgrade", "No Upgrade",
+        "What arrives through a proxy that was not told to pass it on.",
+        &[("Upgrade", &[])]),
+    attempt(PROTOCOL, "broken-connection", "Broken Connection",
+        "What arrives through a proxy that puts its own in place.",
+        &[("Connection", &["keep-alive"])]),
+    Attempt { request_line: "POST /ws HTTP/1.1", ..attempt(PROTOCOL, "post", "POST",
+        "A handshake is a GET.", &[]) },
+    Attempt { request_line: "GET /ws HTTP/1.0", ..attempt(PROTOCOL, "http-1-0", "HTTP/1.0",
+        "The default of some proxies towards the servers behind them.", &[]) },
+    Attempt { body: "hello", ..attempt(PROTOCOL, "body", "A body",
+        "Frames begin behind the head, so there is no place for a body.",
+        &[("Content-Length", &["5"])]) },
+    attempt(PROTOCOL, "unsupported-subprotocol", "Unsupported subprotocol",
+        "The client offers only one, and the server does not speak it.",
+        &[("Sec-WebSocket-Protocol", &["unsupported.example"])]),
+    attempt(PROTOCOL, "malformed-subprotocols", "Malformed subprotocols",
+        "The name of a subprotocol has no spaces.",
+        &[("Sec-WebSocket-Protocol", &["chat, two words"])]),
+];
+
+const fn attempt(
+    group: &'static str,
+    id: &'static str,
+    title: &'static str,
+    summary: &'static str,
+    headers: &'static [Header],
+) -> Attempt {
+    Attempt { group, id, title, summary, request_line: REQUEST_LINE, headers, body: "" }
+}
+
+struct Request {
+    text: String,
+    /// Which lines differ from the valid handshake, from 0.
+    changed: Vec<usize>,
+    /// Which headers the valid handshake has and this has not.
+    left_out: Vec<&'static str>,
+}
+
+impl Attempts {
+    fn available(&self) -> impl Iterator<Item = &'static Attempt> {
+        let has_token = self.bearer.is_some();
+        ATTEMPTS.iter().filter(move |attempt| has_token || attempt.group != TOKEN)
+    }
+
+    /// Where the server can reach itself. Nothing of this comes from the client.
+    fn target(&self) -> SocketAddr {
+        let mut target = self.address;
+        if target.ip().is_unspecified() {
+            target.set_ip(match target {
+                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        target
+    }
+
+    fn request(&self, attempt: &Attempt, token: Option<&str>) -> Request {
+        let mut lines = vec![attempt.request_line.to_owned()];
+        let mut changed = Vec::new();
+        let mut left_out = Vec::new();
+        if attempt.request_line != REQUEST_LINE {
+            changed.push(0);
+        }
+        for &(name, valid) in HEADERS {
+            let change = attempt.headers.iter().find(|(header, _)| *header == name);
+            let values = change.map_or(valid, |(_, values)| values);
+            if values.is_empty() && !valid.is_empty() {
+                left_out.push(name);
+            }
+            for value in values.iter().filter_map(|value| self.fill(value, token)) {
+                if change.is_some() {
+                    changed.push(lines.len());
+                }
+                lines.push(format!("{name}: {value}"));
+            }
+        }
+        Request { text: format!("{}\r\n\r\n{}", lines.join("\r\n"), attempt.body), changed, left_out }
+    }
+
+    /// `None` if the template asks for what the server does not have.
+    fn fill(&self, template: &str, token: Option<&str>) -> Option<String> {
+        let target = self.target();
+        let host = self.host.clone().unwrap_or_else(|| target.to_string());
+        let origin = self.origin.clone().unwrap_or_else(|| format!("http://{host}"));
+        let port = target.port().to_string();
+
+        let mut filled = template.to_owned();
+        for (placeholder, value) in [
+            ("{host}", Some(&*host)),
+            ("{origin}", Some(&*origin)),
+            ("{port}", Some(&*port)),
+            ("{subprotocol}", self.subprotocol.as_deref()),
+            ("{token}", token),
+        ] {
+            if template.contains(placeholder) {
+                filled = filled.replace(placeholder, value?);
+            }
+        }
+        Some(filled)
+    }
+}
+
+struct Response {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+async fn exchange(target: SocketAddr, request: &str) -> io::Result<Response> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(target).await?;
+        stream.write_all(request.as_bytes()).await?;
+
+        let mut stream = stream.take(MAX_RESPONSE);
+        let mut received = Vec::new();
+        while !is_complete(&received) && stream.read_buf(&mut received).await? > 0 {}
+        parse(&received).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
+    };
+    timeout(TIMEOUT, exchange).await?
+}
+
+fn parse(received: &[u8]) -> Option<Response> {
+    let end = received.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let head = String::from_utf8_lossy(&received[..end]).into_owned();
+    let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
+    // Behind a 101 come frames.
+    let body = if status == 101 { &[] } else { &received[end + 4..] };
+    Some(Response { status, head, body: body.to_vec() })
+}
+
+/// Whether there is nothing to wait for; without a `Content-Length` the end of the connection is the end.
+fn is_complete(received: &[u8]) -> bool {
+    parse(received).is_some_and(|response| {
+        let length = header(&response.head, "content-length").and_then(|length| length.parse().ok());
+        response.status == 101 || length.is_some_and(|length: usize| response.body.len() >= length)
+    })
+}
+
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let mut lines = head.lines().filter_map(|line| line.split_once(':'));
+    lines.find(|(line, _)| line.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+}
+
+fn report(request: &Request, response: &Response) -> Value {
+    let problem = serde_json::from_slice::<Value>(&response.body).unwrap_or_default();
+    let code = problem["code"].as_str();
+    let kind = RejectionKind::ALL.iter().find(|kind| Some(kind.code()) == code);
+    let cause = match response.status {
+        101 => Some("the handshake was accepted"),
+        _ => kind.map(|kind| kind.cause()),
+    };
+    json!({
+        "request": request.text,
+        "changed": request.changed,
+        "left_out": request.left_out,
+        "response_head": response.head,
+        "body": String::from_utf8_lossy(&response.body),
+        "status": response.status,
+        "code": code,
+        "cause": cause,
+        "fix": kind.map(|kind| kind.fix()),
+        "browser": browser_events(request, response),
+    })
+}
+
+/// What a script would be told if its browser had sent this: neither the status nor the body of a refusal.
+fn browser_events(request: &Request, response: &Response) -> Value {
+    let subprotocol = "sec-websocket-protocol";
+    // WHATWG WebSockets: an answer that chooses none of the offered subprotocols fails the connection.
+    let unanswered = header(&request.text, subprotocol).is_some() && header(&response.head, subprotocol).is_none();
+    if response.status == 101 && !unanswered {
+        return json!([{ "type": "open" }]);
+    }
+    json!([
+        { "type": "error" },
+        { "type": "close", "code": 1006, "reason": "", "wasClean": false },
+    ])
+}

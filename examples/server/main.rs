@@ -1,0 +1,240 @@
+//! A WebSocket echo server with all checks, and a page to try handshakes on.
+//!
+//! `cargo run --example server`, then open the address that it prints. `--help` lists the flags.
+
+mod attempts;
+
+use std::{io, net::SocketAddr};
+
+use axum::{
+    Router,
+    extract::{
+        Request,
+        ws::{WebSocket, WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
+    },
+    response::{Html, IntoResponse, Response},
+    routing::{MethodRouter, any, get},
+};
+use clap::{Parser, ValueEnum, error::ErrorKind};
+use futures_util::{SinkExt, StreamExt};
+use http::request::Parts;
+use tokio::net::TcpListener;
+use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
+use tower_ws_guard::{
+    AllowHost, AllowOrigin, ConfigError, EmptyBody, GuardLayer, PendingUpgrade, PlainText, ProblemJson, Rejection,
+    RespondRejection, ResponderLayer, StaticTokens, Subprotocols, TokenPolicy, TokenSource, Upgraded, is_attempt,
+};
+
+use self::attempts::Attempts;
+
+#[derive(Parser)]
+#[command(about = "A WebSocket echo server behind tower-ws-guard")]
+struct Options {
+    /// Where to listen; port 0 picks a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3000")]
+    listen: SocketAddr,
+    /// Who answers: axum's WebSocketUpgrade behind the guard, or this crate.
+    #[arg(long, value_enum, default_value_t = Mode::Responder)]
+    mode: Mode,
+    /// Allow pages of this origin, as https://app.example.com or http://localhost:*; with none given: same-origin.
+    #[arg(long, value_name = "PATTERN", value_parser = |pattern: &str| AllowOrigin::list([pattern]).map(|_| pattern.to_owned()))]
+    allow_origin: Vec<String>,
+    /// Allow same-origin as well as the listed origins.
+    #[arg(long)]
+    same_origin: bool,
+    /// Compare same-origin with this instead of Host, as behind a proxy.
+    #[arg(long, value_name = "ORIGIN", value_parser = |origin: &str| AllowOrigin::public_origin(origin).map(|_| origin.to_owned()))]
+    public_origin: Option<String>,
+    /// Allow handshakes without Origin.
+    #[arg(long)]
+    allow_missing_origin: bool,
+    /// Allow `Origin: null`.
+    #[arg(long)]
+    allow_null_origin: bool,
+    /// Allow every page on the web.
+    #[arg(long)]
+    dangerous_any_origin: bool,
+    /// Allow this Host; with none given every one is allowed.
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = |host: &str| AllowHost::list([host]).map(|_| host.to_owned()))]
+    allow_host: Vec<String>,
+    /// Require a token, and accept this one.
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    token: Vec<String>,
+    /// Where the token may be: authorization (default), cookie:NAME, query:NAME, subprotocol:PREFIX, k8s, phoenix, pair:MARKER.
+    #[arg(long, value_name = "SOURCE", value_parser = parse_source, requires = "token")]
+    token_from: Vec<TokenSource>,
+    /// Speak this subprotocol; the first one given is preferred.
+    #[arg(long, value_name = "NAME")]
+    subprotocol: Vec<String>,
+    /// How a refusal looks.
+    #[arg(long, value_enum, default_value_t = Style::Problem)]
+    rejection: Style,
+    /// Answer a request to /ws that is no handshake with 426.
+    #[arg(long)]
+    require_websocket: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Mode {
+    Guard,
+    Responder,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Style {
+    Empty,
+    Plain,
+    Problem,
+}
+
+fn parse_source(source: &str) -> Result<TokenSource, String> {
+    let parsed = match source.split_once(':') {
+        None if source == "authorization" => Ok(TokenSource::authorization()),
+        None if source == "k8s" => Ok(TokenSource::kubernetes()),
+        None if source == "phoenix" => Ok(TokenSource::phoenix()),
+        Some(("cookie", name)) => TokenSource::cookie(name),
+        Some(("query", name)) => TokenSource::query(name),
+        Some(("subprotocol", prefix)) => TokenSource::subprotocol(prefix),
+        Some(("pair", marker)) => TokenSource::pair(marker),
+        _ => {
+            return Err(
+                "use authorization, cookie:NAME, query:NAME, subprotocol:PREFIX, k8s, phoenix or pair:MARKER".into()
+            );
+        }
+    };
+    parsed.map_err(|error| error.to_string())
+}
+
+impl Options {
+    fn origins(&self) -> Result<AllowOrigin, ConfigError> {
+        let own = match &self.public_origin {
+            Some(origin) => AllowOrigin::public_origin(origin)?,
+            None => AllowOrigin::same_origin(),
+        };
+        let mut origins = AllowOrigin::list(&self.allow_origin)?;
+        if self.same_origin || self.allow_origin.is_empty() {
+            origins = origins.or(own);
+        }
+        if self.allow_missing_origin {
+            origins = origins.allow_missing();
+        }
+        if self.allow_null_origin {
+            origins = origins.allow_null();
+        }
+        if self.dangerous_any_origin {
+            origins = origins.or(AllowOrigin::dangerous_any());
+        }
+        Ok(origins)
+    }
+
+    fn endpoint(&self) -> Result<MethodRouter, (&'static str, ConfigError)> {
+        let style = self.rejection;
+        let respond = move |rejection: &Rejection, request: &Parts, prepared: Response<()>| match style {
+            Style::Empty => EmptyBody.respond(rejection, request, prepared),
+            Style::Plain => PlainText.respond(rejection, request, prepared),
+            Style::Problem => ProblemJson.respond(rejection, request, prepared),
+        };
+        let subprotocols = Subprotocols::list(&self.subprotocol).map_err(|error| ("--subprotocol", error))?;
+        let origins = self.origins().map_err(|error| ("--allow-origin", error))?;
+        let mut guard = GuardLayer::new(origins).subprotocols(subprotocols).respond_with(respond);
+        if !self.allow_host.is_empty() {
+            guard = guard.allow_host(AllowHost::list(&self.allow_host).map_err(|error| ("--allow-host", error))?);
+        }
+        if self.require_websocket {
+            guard = guard.require_websocket();
+        }
+
+        let endpoint = match self.mode {
+            Mode::Guard => any(guarded),
+            Mode::Responder => any(responded).layer(ResponderLayer::new().respond_with(respond)),
+        };
+        if self.token.is_empty() {
+            return Ok(endpoint.layer(guard));
+        }
+        let sources = match &*self.token_from {
+            [] => vec![TokenSource::authorization()],
+            sources => sources.to_vec(),
+        };
+        let tokens = StaticTokens::new(self.token.iter().map(|token| (token, ())));
+        let token = TokenPolicy::from_sources(sources, tokens).map_err(|error| ("--token-from", error))?;
+        Ok(endpoint.layer(guard.token(token)))
+    }
+
+    /// What the page must send to be let in.
+    fn attempts(&self, address: SocketAddr) -> Attempts {
+        let is_bearer = self.token_from.is_empty() || self.token_from.contains(&TokenSource::authorization());
+        Attempts {
+            address,
+            host: self.allow_host.first().cloned(),
+            // A pattern stands for many origins, of which this is one.
+            origin: self
+                .allow_origin
+                .first()
+                .or(self.public_origin.as_ref())
+                .map(|pattern| pattern.to_ascii_lowercase().replace("://*.", "://www.").replace(":*", "")),
+            bearer: self.token.first().filter(|_| is_bearer).cloned(),
+            subprotocol: self.subprotocol.first().cloned(),
+        }
+    }
+}
+
+const HINT: &str = "This is a WebSocket endpoint: connect to it with a WebSocket client.\n";
+
+/// Mode `guard`: axum answers the handshake.
+async fn guarded(upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>, request: Request) -> Response {
+    match upgrade {
+        Ok(upgrade) => upgrade.on_upgrade(async |mut socket: WebSocket| {
+            use axum::extract::ws::Message::{Binary, Text};
+            while let Some(Ok(message)) = socket.recv().await {
+                if matches!(message, Text(_) | Binary(_)) && socket.send(message).await.is_err() {
+                    break;
+                }
+            }
+        }),
+        Err(_) if !is_attempt(&request) => HINT.into_response(),
+        Err(rejection) => rejection.into_response(),
+    }
+}
+
+/// Mode `responder`: this crate answers the handshake.
+async fn responded(pending: Option<PendingUpgrade>) -> &'static str {
+    if let Some(pending) = pending {
+        pending.on_upgrade(echo);
+    }
+    HINT
+}
+
+async fn echo(socket: Upgraded) {
+    let mut socket = WebSocketStream::from_raw_socket(socket, Role::Server, None).await;
+    while let Some(Ok(message)) = socket.next().await {
+        if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
+            break;
+        }
+    }
+}
+
+/// The operator's side of a refusal: what was wrong, and how to fix it.
+async fn log_rejection(response: Response) -> Response {
+    if let Some(rejection) = response.extensions().get::<Rejection>() {
+        eprintln!("refused: {rejection}");
+    }
+    response
+}
+
+#[tokio::main]
+async fn main() -> io::Result<()> {
+    let options = Options::parse();
+    let endpoint = options.endpoint().unwrap_or_else(|(flag, error)| {
+        use clap::CommandFactory;
+        Options::command().error(ErrorKind::ValueValidation, format!("{flag}: {error}")).exit()
+    });
+
+    let listener = TcpListener::bind(options.listen).await?;
+    let address = listener.local_addr()?;
+    let app = Router::new()
+        .route("/", get(Html(include_str!("page.html"))))
+        .route("/ws", endpoint.layer(axum::middleware::map_response(log_rejection)))
+        .merge(attempts::routes(options.attempts(address)));
+    println!("listening on http://{address}");
+    axum::serve(listener, app).await
+}
