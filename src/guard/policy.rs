@@ -159,9 +159,10 @@ fn canonicalise(headers: &mut HeaderMap, key: Option<[u8; 24]>) {
             headers.insert(name, HeaderValue::from_static(value));
         }
     }
-    let key = key.as_ref().and_then(|key| HeaderValue::from_bytes(key).ok());
-    if key.as_ref() != headers.get(SEC_WEBSOCKET_KEY) {
-        set(headers, SEC_WEBSOCKET_KEY, key);
+    if let Some(key) = key
+        && headers.get(SEC_WEBSOCKET_KEY).is_none_or(|line| line.as_bytes() != key)
+    {
+        set(headers, SEC_WEBSOCKET_KEY, HeaderValue::from_bytes(&key).ok());
     }
 }
 

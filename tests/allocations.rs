@@ -1,0 +1,140 @@
+//! What a request costs in allocations, from `call` to the response.
+
+mod common;
+
+use std::{
+    convert::Infallible,
+    future::{Future, Ready, ready},
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use common::{Raw, handshake, plain};
+use http::{HeaderName, HeaderValue, Request, Response};
+use tower::{Service, ServiceBuilder, service_fn};
+use tower_ws_guard::{
+    AllowHost, AllowOrigin, GuardLayer, Handshake, OriginCheckLayer, PendingUpgrade, ResponderLayer, StaticTokens,
+    Subprotocols, TokenCheckLayer, TokenPolicy, TokenSource, VersionCheckLayer,
+};
+
+type Answer = Ready<Result<Response<()>, Infallible>>;
+
+/// Makes the request as hyper does: all values are parts of one buffer, so that a clone of one costs nothing.
+fn received(raw: &Raw) -> Request<()> {
+    let mut request = raw.upgradable::<()>();
+    let buffer = Bytes::from(raw.bytes()).slice(..);
+    let _shared = buffer.clone();
+    for (_, value) in request.headers_mut() {
+        let bytes = value.as_bytes();
+        let start = buffer.windows(bytes.len()).position(|window| window == bytes).unwrap();
+        *value = HeaderValue::from_maybe_shared(buffer.slice(start..start + bytes.len())).unwrap();
+    }
+    request
+}
+
+fn allocations<S>(service: &mut S, request: Request<()>) -> (u64, u16)
+where
+    S: Service<Request<()>, Response = Response<()>, Error = Infallible>,
+{
+    let mut status = 0;
+    let info = allocation_counter::measure(|| {
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(service.poll_ready(&mut cx).is_ready());
+        let Poll::Ready(Ok(response)) = pin!(service.call(request)).poll(&mut cx) else { panic!("not ready") };
+        status = response.status().as_u16();
+    });
+    (info.count_total, status)
+}
+
+fn ok(_: Request<()>) -> Answer {
+    ready(Ok(Response::new(())))
+}
+
+fn accept(request: Request<()>) -> Answer {
+    let pending = request.extensions().get::<PendingUpgrade>().unwrap();
+    drop(pending.accept());
+    ok(request)
+}
+
+fn origins() -> AllowOrigin {
+    AllowOrigin::list([common::ORIGIN, "https://*.example.com"]).unwrap()
+}
+
+fn token() -> TokenPolicy<StaticTokens<u64>> {
+    let sources = [TokenSource::authorization(), TokenSource::subprotocol("auth.").unwrap()];
+    TokenPolicy::from_sources(sources, StaticTokens::new([("s3cr3t", 7)])).unwrap()
+}
+
+fn ordinary() -> Vec<Request<()>> {
+    let browser = plain()
+        .and("Connection", "keep-alive")
+        .and("Accept", "text/html,application/xhtml+xml")
+        .and("Accept-Encoding", "gzip, deflate, br, zstd")
+        .and("Accept-Language", "en")
+        .and("Cache-Control", "no-cache")
+        .and("Cookie", "session=1")
+        .and("Origin", common::ORIGIN)
+        .and("Sec-Fetch-Site", "same-origin")
+        .and("User-Agent", "Mozilla/5.0")
+        .and("Authorization", "Bearer s3cr3t");
+    let mut connect = browser.clone().method("CONNECT").target("chat.example.com:443").request();
+    *connect.version_mut() = http::Version::HTTP_2;
+    vec![
+        received(&browser),
+        received(&browser.clone().method("POST")),
+        received(&browser.and("Upgrade", "h2c")),
+        connect,
+    ]
+}
+
+#[test]
+fn an_ordinary_request_costs_nothing() {
+    let mut guard = ServiceBuilder::new()
+        .layer(
+            GuardLayer::new(origins())
+                .allow_host(AllowHost::list([common::HOST]).unwrap())
+                .check(|_: &mut Handshake<'_>| Ok(()))
+                .subprotocols(Subprotocols::list(["chat"]).unwrap())
+                .token(token()),
+        )
+        .service(service_fn(ok));
+    let mut layers = ServiceBuilder::new()
+        .layer(VersionCheckLayer::new())
+        .layer(OriginCheckLayer::new(origins()))
+        .layer(TokenCheckLayer::new(token()))
+        .layer(ResponderLayer::new())
+        .service(service_fn(ok));
+    for request in ordinary() {
+        assert_eq!(allocations(&mut guard, request), (0, 200));
+    }
+    for request in ordinary() {
+        assert_eq!(allocations(&mut layers, request), (0, 200));
+    }
+}
+
+#[test]
+fn a_refusal_costs_its_headers_and_the_rejection() {
+    let mut guard = ServiceBuilder::new().layer(GuardLayer::new(origins())).service(service_fn(ok));
+    let foreign = handshake().with("Origin", "https://evil.example");
+    // Two for the map of the headers, three for the `Rejection` in the extensions.
+    assert_eq!(allocations(&mut guard, received(&foreign)), (5, 403));
+}
+
+#[test]
+fn an_accepted_handshake_costs_little() {
+    let mut guarded = ServiceBuilder::new().layer(GuardLayer::new(origins())).service(service_fn(ok));
+    assert_eq!(allocations(&mut guarded, received(&handshake())), (0, 200));
+
+    let stack = || ServiceBuilder::new().layer(GuardLayer::new(origins())).layer(ResponderLayer::new());
+    // Two for the map of the headers, one for the accept key, two for `PendingUpgrade` in the extensions.
+    let mut responder = stack().service(service_fn(accept));
+    assert_eq!(allocations(&mut responder, received(&handshake())), (5, 101));
+}
+
+#[test]
+fn received_values_are_cloned_for_free() {
+    let request = received(&handshake());
+    let value = &request.headers()[HeaderName::from_static("origin")];
+    assert_eq!(allocation_counter::measure(|| drop(value.clone())).count_total, 0);
+}
