@@ -1,12 +1,89 @@
-//! Placeholder
+//! Tower layers that validate WebSocket handshakes, for axum, hyper and every other tower service.
+//!
+//! A browser lets any page open a WebSocket to your server with your user's cookies, and neither CORS nor CSRF layers look at
+//! that. The handshakes of most servers are also lax on the protocol, so that what one part of a system takes for an ordinary
+//! request another takes for a WebSocket. These layers refuse both, before a handler sees it, and say why.
+//!
+//! | layer | lets in |
+//! |---|---|
+//! | [`GuardLayer`] | what passes all of the following checks, in the right order |
+//! | [`VersionCheckLayer`] | well-formed handshakes: RFC 6455 4.2.1 in full, RFC 8441 over HTTP/2 |
+//! | [`OriginCheckLayer`] | handshakes from allowed pages, to allowed hosts |
+//! | [`TokenCheckLayer`] | handshakes with exactly one valid credential; hands over its [`Claims`] |
+//! | [`ResponderLayer`] | answers 101 with `Sec-WebSocket-Accept` and the subprotocol, and hands over the connection |
+//!
+//! Requests that are no handshake [attempts](is_attempt) pass untouched, without an allocation.
+//!
+//! # Example
+//!
+//! ```
+//! use axum::{Router, body::Body, extract::ws::WebSocketUpgrade, routing::any};
+//! use http::{Request, StatusCode};
+//! use tower::ServiceExt;
+//! use tower_ws_guard::{AllowOrigin, GuardLayer};
+//!
+//! async fn handler(_: WebSocketUpgrade) {}
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower_ws_guard::ConfigError> {
+//! let guard = GuardLayer::new(AllowOrigin::list(["https://app.example.com"])?);
+//! let app: Router = Router::new().route("/ws", any(handler).layer(guard));
+//!
+//! let handshake = |origin: &str| {
+//!     let mut request = Request::get("/ws")
+//!         .header("host", "chat.example.com")
+//!         .header("upgrade", "websocket")
+//!         .header("connection", "upgrade")
+//!         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+//!         .header("sec-websocket-version", "13")
+//!         .header("origin", origin)
+//!         .body(Body::empty())
+//!         .unwrap();
+//!     let on_upgrade = hyper::upgrade::on(&mut request); // a server does this
+//!     request.extensions_mut().insert(on_upgrade);
+//!     request
+//! };
+//! let accepted = app.clone().oneshot(handshake("https://app.example.com")).await.unwrap();
+//! assert_eq!(accepted.status(), StatusCode::OK);
+//! let refused = app.oneshot(handshake("https://evil.example")).await.unwrap();
+//! assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Order
+//!
+//! [`GuardLayer`] is the easy way: it makes all checks in one service. Separate layers go into one `ServiceBuilder`, from the outside:
+//! [`OriginCheckLayer`], [`TokenCheckLayer`], [`ResponderLayer`]. Each of them parses the handshake strictly by itself, so no malformed
+//! one reaches a policy whatever the order; but a token check outside the origin check would tell every page on the web whether a
+//! token is good.
+//!
+//! # Limits
+//!
+//! - `Origin` protects the users of browsers. It authenticates nobody.
+//! - The layers end at the 101. Frames, their size and their rate are the codec's affair.
+//! - A request that is no attempt passes. A handler that answers 101 to anything else, as a proxy that reflects its upstream's
+//!   answer may, is outside their reach.
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `responder` (default) | [`ResponderLayer`] and [`accept_key`], on hyper's upgrades and tokio's `AsyncRead` and `AsyncWrite` |
+//! | `axum` | the [extractors](extract), and tokens taken out of `OriginalUri` too |
+//! | `http2` | WebSocket over HTTP/2; without it every extended `CONNECT` is refused, because it cannot be told what it is for |
+//! | `full` | all of these |
+
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![warn(clippy::unwrap_used)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 #[macro_use]
 mod macros;
 
-#[cfg(feature = "axum")]
-pub mod axum;
 mod config;
+#[cfg(feature = "axum")]
+pub mod extract;
 pub mod guard;
 pub mod handshake;
 pub mod origin;
@@ -17,19 +94,18 @@ mod subprotocol;
 pub mod token;
 pub mod version;
 
+pub use self::{
+    config::ConfigError,
+    guard::{Check, Guard, GuardLayer, check_fn},
+    handshake::{Handshake, Host, Transport, is_attempt},
+    origin::{AllowHost, AllowOrigin, InvalidOrigin, Origin, OriginCheck, OriginCheckLayer, RequestOrigin},
+    rejection::{EmptyBody, PlainText, ProblemJson, Rejection, RejectionKind, RespondRejection, respond_fn},
+    subprotocol::Subprotocols,
+    token::{Claims, NoToken, StaticTokens, Token, TokenCheck, TokenCheckLayer, TokenPolicy, TokenSource, VerifyToken},
+    version::{VersionCheck, VersionCheckLayer},
+};
 #[cfg(feature = "responder")]
 pub use self::{
     handshake::accept_key,
     responder::{PendingUpgrade, Responder, ResponderLayer, Upgrade, UpgradeError, Upgraded},
-};
-
-pub use self::{
-    config::ConfigError,
-    guard::{Check, Guard, GuardLayer},
-    handshake::{Handshake, Host, Transport, is_attempt},
-    origin::{AllowHost, AllowOrigin, InvalidOrigin, Origin, OriginCheck, OriginCheckLayer, RequestOrigin},
-    rejection::{EmptyBody, PlainText, ProblemJson, Rejection, RejectionKind, RespondRejection},
-    subprotocol::Subprotocols,
-    token::{Claims, NoToken, StaticTokens, Token, TokenCheck, TokenCheckLayer, TokenPolicy, TokenSource, VerifyToken},
-    version::{VersionCheck, VersionCheckLayer},
 };

@@ -11,18 +11,16 @@
 //! # Example
 //!
 //! ```
-//! use http::{Request, Response, StatusCode, request::Parts};
+//! use http::{Request, Response, StatusCode};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
-//! use tower_ws_guard::{Rejection, VersionCheckLayer};
+//! use tower_ws_guard::{Rejection, VersionCheckLayer, respond_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
 //! let service = ServiceBuilder::new()
-//!     .layer(VersionCheckLayer::new().respond_with(
-//!         |rejection: &Rejection, _: &Parts, prepared: Response<()>| {
-//!             prepared.map(|()| format!("refused: {}", rejection.kind().code()))
-//!         },
-//!     ))
+//!     .layer(VersionCheckLayer::new().respond_with(respond_fn(|rejection, _, prepared| {
+//!         prepared.map(|()| format!("refused: {}", rejection.kind().code()))
+//!     })))
 //!     .service(service_fn(async |_: Request<()>| {
 //!         Ok::<_, std::convert::Infallible>(Response::new("accepted".to_owned()))
 //!     }));
@@ -380,8 +378,8 @@ impl Error for Rejection {
 
 /// Makes the response to a refused handshake.
 ///
-/// Implemented by [`EmptyBody`] (the default), [`PlainText`], [`ProblemJson`], and by closures; these must annotate their
-/// parameters: `|rejection: &Rejection, request: &Parts, prepared: Response<()>| …`.
+/// Implemented by [`EmptyBody`] (the default), [`PlainText`], [`ProblemJson`], and by functions and closures, which are best wrapped
+/// in [`respond_fn`].
 ///
 /// `prepared` has the status and all headers that are needed; as a rule, add a body: `prepared.map(|()| body)`. What comes
 /// back is corrected where it breaks the protocol: a status that is not 4xx or 5xx is replaced by the prepared one, the
@@ -393,8 +391,7 @@ impl Error for Rejection {
     label = "cannot make a body of type `{B}`",
     note = "the inner service's body is `{B}`: `EmptyBody`, the default, needs `{B}: Default`; `PlainText` and `ProblemJson` need \
             `{B}: From<String>`",
-    note = "for any other body give the layer a closure: `.respond_with(|rejection: &Rejection, request: &Parts, prepared: \
-            Response<()>| prepared.map(|()| /* a {B} */))`"
+    note = "for any other body: `.respond_with(respond_fn(|rejection, request, prepared| prepared.map(|()| /* a {B} */)))`"
 )]
 pub trait RespondRejection<B> {
     /// Makes the response to `request`, refused because of `rejection`.
@@ -409,6 +406,14 @@ where
     fn respond(&self, rejection: &Rejection, request: &Parts, prepared: Response<()>) -> Response<B> {
         self(rejection, request, prepared)
     }
+}
+
+/// A [`RespondRejection`] from a closure, which then needs no annotations.
+pub fn respond_fn<F, B>(respond: F) -> F
+where
+    F: Fn(&Rejection, &Parts, Response<()>) -> Response<B>,
+{
+    respond
 }
 
 /// Answers with an empty body: `B::default()`. The default.

@@ -111,7 +111,7 @@ async fn custom_check() {
     let unknown = handshake().with("Host", "evil.localhost").with("Origin", "http://evil.localhost");
     let mut refused = send(address, &unknown.bytes()).await;
     assert_eq!(refused.status, 404);
-    assert!(refused.to_end().await.contains(r#""code":"tenant-unknown""#));
+    assert!(refused.read_rest().await.contains(r#""code":"tenant-unknown""#));
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn custom_rejection() {
     let mut refused = send(address, &handshake().without("Origin").bytes()).await;
     assert_eq!(refused.status, 403);
     assert_eq!(refused.all("content-type"), ["application/json"]);
-    assert_eq!(refused.to_end().await, r#"{"error":{"code":"origin-missing","path":"/ws"}}"#);
+    assert_eq!(refused.read_rest().await, r#"{"error":{"code":"origin-missing","path":"/ws"}}"#);
 }
 
 /// The example server as a program of its own; it ends with the test.
@@ -179,7 +179,7 @@ async fn the_server_echoes_in_both_modes() {
 
 async fn get(server: &Server, raw: Raw) -> (u16, String) {
     let mut answer = send(server.address, &raw.and("Connection", "close").bytes()).await;
-    (answer.status, answer.to_end().await)
+    (answer.status, answer.read_rest().await)
 }
 
 #[tokio::test]

@@ -185,7 +185,7 @@ async fn malformed_handshakes_are_refused_over_a_socket() {
     let address = serve(service!(calls)).await;
     for (raw, (status, code, headers)) in refused() {
         let mut answer = send(address, &raw.bytes()).await;
-        let body = answer.to_end().await;
+        let body = answer.read_rest().await;
         assert_eq!(answer.status, status, "{raw:?} {body}");
         assert!(raw.bytes().starts_with(b"HEAD") || body.contains(&format!(r#""code":"{code}""#)), "{raw:?} {body}");
         for (name, element) in headers.iter().chain(&[("cache-control", "no-store"), ("connection", "close")]) {
@@ -270,7 +270,7 @@ async fn bytes_behind_a_refused_handshake_are_no_second_request() {
     ] {
         let mut answer = send(address, &raw.body("GET /internal HTTP/1.1\r\nHost: a\r\n\r\n").bytes()).await;
         assert!(answer.status >= 400);
-        assert!(!answer.to_end().await.contains("HTTP/1.1"));
+        assert!(!answer.read_rest().await.contains("HTTP/1.1"));
     }
     assert_eq!(calls.load(Ordering::SeqCst), 0);
 }
@@ -356,7 +356,8 @@ async fn the_first_fault_is_the_answer() {
     // Mended one by one, from the last answer to the first.
     let mut raw = handshake().and("Authorization", "Bearer token").with("Origin", "https://app.example.com");
     assert_eq!(service.clone().oneshot(raw.request()).await.unwrap().status(), 200);
-    let faults: [(fn(Raw) -> Raw, &str); 14] = [
+    type Fault = fn(Raw) -> Raw;
+    let faults: [(Fault, &str); 14] = [
         (|raw| raw.with("Authorization", "Bearer guess"), "token-invalid"),
         (|raw| raw.and("Authorization", "Bearer token"), "token-ambiguous"),
         (|raw| raw.without("Authorization"), "token-missing"),

@@ -65,7 +65,7 @@ async fn the_inner_service_decides() {
     assert_eq!(accepted.all("sec-websocket-protocol"), ["chat"]);
     assert_eq!(accepted.all("set-cookie"), ["seen=1"]);
     assert!(accepted.all("content-length").is_empty());
-    assert_eq!(accepted.to_end().await, r#"hello Some("chat")"#);
+    assert_eq!(accepted.read_rest().await, r#"hello Some("chat")"#);
 
     for (raw, status, body) in [
         (raw.clone().target("/ws?cancel"), 403, "not allowed"),
@@ -76,7 +76,7 @@ async fn the_inner_service_decides() {
         assert_eq!(answer.status, status);
         assert!(answer.all("sec-websocket-accept").is_empty());
         assert_eq!(answer.all("set-cookie"), ["seen=1"]);
-        assert_eq!(answer.to_end().await, body);
+        assert_eq!(answer.read_rest().await, body);
     }
 }
 
@@ -101,7 +101,7 @@ async fn a_callback_gets_the_connection_and_the_request() {
     let raw = handshake().target("/ws?room=1").and("Authorization", "Bearer s3cr3t");
     let mut accepted = send(address, &raw.clone().and("Sec-WebSocket-Protocol", "v1, v2").bytes()).await;
     assert_eq!(accepted.status, 101);
-    assert_eq!(accepted.to_end().await, r#"alice /ws?room=1 Some("v2")"#);
+    assert_eq!(accepted.read_rest().await, r#"alice /ws?room=1 Some("v2")"#);
 
     assert_eq!(send(address, &raw.with("Authorization", "Bearer x").bytes()).await.status, 401);
     assert_eq!(send(address, &plain().bytes()).await.status, 200);
@@ -138,7 +138,7 @@ async fn a_handshake_is_accepted_once_and_in_time() {
         async move {
             let pending = request.extensions().get::<PendingUpgrade>().unwrap().clone();
             if request.uri().path() == "/ws" {
-                assert!(pending.clone().accept().is_some());
+                assert!(pending.accept().is_some());
                 assert!(pending.accept().is_none());
             }
             sender.send(pending).unwrap();
@@ -188,9 +188,9 @@ async fn a_panic_in_a_callback_ends_its_own_connection_alone() {
     let address = serve(layer.layer(inner)).await;
     let mut panicked = send(address, &handshake().target("/panic").bytes()).await;
     assert_eq!(panicked.status, 101);
-    assert_eq!(panicked.to_end().await, "");
+    assert_eq!(panicked.read_rest().await, "");
     let mut other = send(address, &handshake().body("hello").bytes()).await;
-    assert_eq!(other.to_end().await, "hello None");
+    assert_eq!(other.read_rest().await, "hello None");
 }
 
 #[tokio::test]
@@ -204,7 +204,8 @@ async fn subprotocols_are_negotiated() {
     let server = || ResponderLayer::new().subprotocols(list());
     let client = || ResponderLayer::new().subprotocols(list().prefer_client_order());
     let offer = |value: &str| handshake().and("Sec-WebSocket-Protocol", value);
-    let cases: [(ResponderLayer, Raw, Result<Option<&str>, u16>); 12] = [
+    type Outcome = Result<Option<&'static str>, u16>;
+    let cases: [(ResponderLayer, Raw, Outcome); 12] = [
         (server(), offer("v1.chat, v2.chat"), Ok(Some("v2.chat"))),
         (client(), offer("x, v1.chat, v2.chat"), Ok(Some("v1.chat"))),
         (server(), offer("other, v1.chat"), Ok(Some("v1.chat"))),
@@ -276,5 +277,5 @@ async fn an_idle_connection_stays_open() {
     let mut answer = send(address, &handshake().bytes()).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     answer.stream.write_all(b"later").await.unwrap();
-    assert_eq!(answer.to_end().await, "later None");
+    assert_eq!(answer.read_rest().await, "later None");
 }

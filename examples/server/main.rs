@@ -17,12 +17,12 @@ use axum::{
 };
 use clap::{Parser, ValueEnum, error::ErrorKind};
 use futures_util::{SinkExt, StreamExt};
-use http::request::Parts;
 use tokio::net::TcpListener;
 use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 use tower_ws_guard::{
     AllowHost, AllowOrigin, ConfigError, EmptyBody, GuardLayer, PendingUpgrade, PlainText, ProblemJson, Rejection,
     RespondRejection, ResponderLayer, StaticTokens, Subprotocols, TokenPolicy, TokenSource, Upgraded, is_attempt,
+    respond_fn,
 };
 
 use self::attempts::Attempts;
@@ -129,11 +129,11 @@ impl Options {
 
     fn endpoint(&self) -> Result<MethodRouter, (&'static str, ConfigError)> {
         let style = self.rejection;
-        let respond = move |rejection: &Rejection, request: &Parts, prepared: Response<()>| match style {
+        let respond = respond_fn(move |rejection, request, prepared| match style {
             Style::Empty => EmptyBody.respond(rejection, request, prepared),
             Style::Plain => PlainText.respond(rejection, request, prepared),
             Style::Problem => ProblemJson.respond(rejection, request, prepared),
-        };
+        });
         let subprotocols = Subprotocols::list(&self.subprotocol).map_err(|error| ("--subprotocol", error))?;
         let origins = self.origins().map_err(|error| ("--allow-origin", error))?;
         let mut guard = GuardLayer::new(origins).subprotocols(subprotocols).respond_with(respond);

@@ -4,27 +4,27 @@ use crate::{handshake::Handshake, rejection::Rejection};
 
 /// A check of your own on a well-formed handshake whose host and origin are allowed.
 ///
-/// Implemented by closures, whose parameter must be annotated (`|handshake: &mut Handshake<'_>| …`), by tuples of up to four
-/// checks, which are made in order, and by `Arc` and `Option` of a check.
+/// Implemented by functions and closures, which are best wrapped in [`check_fn`]; by tuples of up to four checks, which are made
+/// in order; and by `Arc` and `Option` of a check.
 ///
 /// It must not block: what has to wait belongs into a [`VerifyToken`](crate::VerifyToken).
 ///
 /// ```
 /// use http::StatusCode;
-/// use tower_ws_guard::{AllowOrigin, GuardLayer, Handshake, Rejection};
+/// use tower_ws_guard::{AllowOrigin, GuardLayer, Rejection, check_fn};
 ///
-/// let guard = GuardLayer::new(AllowOrigin::same_origin()).check(|handshake: &mut Handshake<'_>| {
+/// let guard = GuardLayer::new(AllowOrigin::same_origin()).check(check_fn(|handshake| {
 ///     match handshake.headers().contains_key("x-tenant") {
 ///         true => Ok(()),
 ///         false => Err(Rejection::custom("tenant-missing", StatusCode::BAD_REQUEST)),
 ///     }
-/// });
+/// }));
 /// # let _ = guard;
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot check handshakes",
-    note = "a check is a closure `|handshake: &mut Handshake<'_>| -> Result<(), Rejection>` whose parameter is annotated, a tuple of \
-            checks, or a type that implements `Check`"
+    note = "a check is `check_fn(|handshake| …)`, a function `fn(&mut Handshake<'_>) -> Result<(), Rejection>`, a tuple of checks, or \
+            a type that implements `Check`"
 )]
 pub trait Check {
     /// Lets the handshake pass, or says why not.
@@ -43,6 +43,14 @@ where
     fn check(&self, handshake: &mut Handshake<'_>) -> Result<(), Rejection> {
         self(handshake)
     }
+}
+
+/// A [`Check`] from a closure, which then needs no annotations.
+pub fn check_fn<F>(check: F) -> F
+where
+    F: Fn(&mut Handshake<'_>) -> Result<(), Rejection>,
+{
+    check
 }
 
 impl<C: Check + ?Sized> Check for Arc<C> {

@@ -3,7 +3,7 @@
 //! 1. Is it a handshake attempt at all? What is none [passes untouched](crate::is_attempt), without an allocation.
 //! 2. The syntax of RFC 6455 4.2.1: a malformed attempt reaches no policy and no handler.
 //! 3. [`AllowHost`], [`AllowOrigin`], and then your own [`Check`]s.
-//! 4. The choice of the [subprotocol](Subprotocols).
+//! 4. The choice of the [subprotocol](crate::Subprotocols).
 //! 5. The [token](crate::token), last: a foreign page learns nothing about tokens, and a ticket is spent only when all else is
 //!    right.
 //!
@@ -13,7 +13,7 @@
 //!
 //! A handshake in one canonical form, so that no handler with a laxer or stricter parser can disagree with the guard: one
 //! `Upgrade: websocket`, one `Connection: Upgrade`, no token in a subprotocol, the query or `Authorization`, and, if the
-//! guard has [`Subprotocols`], the chosen one alone. When they answer 101 (over HTTP/2: 200), the guard sets
+//! guard has [`Subprotocols`](crate::Subprotocols), the chosen one alone. When they answer 101 (over HTTP/2: 200), the guard sets
 //! `Sec-WebSocket-Protocol` to what it chose.
 //!
 //! A guard inside another sees no token any more: give the token to one of them.
@@ -62,7 +62,6 @@
 //! [`AllowHost`]: crate::AllowHost
 //! [`AllowOrigin`]: crate::AllowOrigin
 //! [`RespondRejection`]: crate::RespondRejection
-//! [`Subprotocols`]: crate::Subprotocols
 
 mod check;
 mod future;
@@ -71,4 +70,9 @@ mod policy;
 mod service;
 
 pub(crate) use self::policy::{Policy, Rules};
-pub use self::{check::Check, future::ResponseFuture, layer::GuardLayer, service::Guard};
+pub use self::{
+    check::{Check, check_fn},
+    future::ResponseFuture,
+    layer::GuardLayer,
+    service::Guard,
+};

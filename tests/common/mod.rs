@@ -154,7 +154,7 @@ impl Answer {
     }
 
     /// Reads until the server closes.
-    pub async fn to_end(&mut self) -> String {
+    pub async fn read_rest(&mut self) -> String {
         tokio::time::timeout(Duration::from_secs(10), self.stream.read_to_end(&mut self.rest))
             .await
             .expect("the server closes the connection")
@@ -178,7 +178,7 @@ pub async fn send(address: SocketAddr, request: &[u8]) -> Answer {
     let head = String::from_utf8(rest.drain(..end + 4).collect()).unwrap();
     let mut lines = head.trim_end().lines();
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    let headers = lines.map(|line| line.split_once(": ").unwrap_or((line.trim_end_matches(':'), "")));
+    let headers = lines.map(|line| line.split_once(": ").unwrap_or_else(|| (line.trim_end_matches(':'), "")));
     let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
     Answer { status, headers, rest, stream }
 }

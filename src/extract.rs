@@ -1,4 +1,4 @@
-//! Extractors: [`Claims<T>`](crate::Claims), and with feature `responder` [`PendingUpgrade`](crate::PendingUpgrade).
+//! Extractors for axum: [`Claims<T>`](crate::Claims), and with feature `responder` [`PendingUpgrade`](crate::PendingUpgrade).
 //!
 //! Both may be wrapped in `Option`.
 //!
