@@ -31,7 +31,7 @@
 //! assert_eq!(rejection.kind(), RejectionKind::KeyInvalid);
 //! ```
 
-use std::net::Ipv6Addr;
+use std::{fmt, net::Ipv6Addr};
 
 use http::{
     Extensions, HeaderMap, HeaderValue, Method, Request, Uri, Version,
@@ -123,7 +123,6 @@ impl Protocol {
 }
 
 /// A well-formed handshake, seen without its body: what a [`Check`](crate::Check) decides on.
-#[derive(Debug)]
 pub struct Handshake<'a> {
     method: &'a Method,
     uri: &'a Uri,
@@ -262,8 +261,19 @@ impl<'a> Handshake<'a> {
     }
 }
 
+/// Without headers and query, which may hold credentials.
+impl fmt::Debug for Handshake<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handshake")
+            .field("transport", &self.transport)
+            .field("host", &self.host)
+            .field("path", &self.uri.path())
+            .finish_non_exhaustive()
+    }
+}
+
 /// A header that may be there once.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Default)]
 enum Line<'a> {
     #[default]
     Absent,

@@ -73,6 +73,7 @@
 //! | `axum` | the [extractors](extract), and tokens taken out of `OriginalUri` too |
 //! | `http2` | WebSocket over HTTP/2; without it every extended `CONNECT` is refused, because it cannot be told what it is for |
 //! | `full` | all of these |
+//! | `test-util` | [`test_util`]: requests that can be upgraded in memory, for tests |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::unwrap_used)]
@@ -80,6 +81,10 @@
 
 #[macro_use]
 mod macros;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod config;
 #[cfg(feature = "axum")]
@@ -91,6 +96,8 @@ pub mod rejection;
 #[cfg(feature = "responder")]
 pub mod responder;
 mod subprotocol;
+#[cfg(feature = "test-util")]
+pub mod test_util;
 pub mod token;
 pub mod version;
 

@@ -180,7 +180,9 @@ impl TokenSource {
     pub(super) fn strip(&self, uri: &mut Uri, headers: &mut HeaderMap) -> Result<(), http::Error> {
         match &self.0 {
             Kind::Authorization => {
-                headers.remove(AUTHORIZATION);
+                if headers.get(AUTHORIZATION).is_some_and(|line| bearer(line.as_bytes()).is_some()) {
+                    headers.remove(AUTHORIZATION);
+                }
             }
             Kind::Query(name) => strip_query(uri, name)?,
             Kind::Cookie(_) | Kind::Prefix(..) | Kind::Pair(_) => {}
