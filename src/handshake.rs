@@ -35,7 +35,10 @@ use std::{fmt, net::Ipv6Addr};
 
 use http::{
     Extensions, HeaderMap, HeaderValue, Method, Request, Uri, Version,
-    header::{SEC_WEBSOCKET_PROTOCOL, UPGRADE},
+    header::{
+        CONNECTION, CONTENT_LENGTH, HOST, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+        TRANSFER_ENCODING, UPGRADE,
+    },
     request::Parts,
 };
 
@@ -79,9 +82,9 @@ pub fn is_attempt<B>(request: &Request<B>) -> bool {
 }
 
 fn has_websocket_header(headers: &HeaderMap) -> bool {
-    headers.iter().any(|(name, value)| match name.as_str() {
-        "sec-websocket-key" | "sec-websocket-version" => true,
-        "upgrade" => contains_ignore_case(value.as_bytes(), b"websocket"),
+    headers.iter().any(|(name, value)| match *name {
+        SEC_WEBSOCKET_KEY | SEC_WEBSOCKET_VERSION => true,
+        UPGRADE => contains_ignore_case(value.as_bytes(), b"websocket"),
         _ => false,
     })
 }
@@ -308,19 +311,19 @@ impl<'a> Lines<'a> {
     fn of(headers: &'a HeaderMap) -> Self {
         let mut lines = Self::default();
         for (name, value) in headers {
-            match name.as_str() {
-                "upgrade" => lines.upgrade_websocket |= has_element(value, b"websocket"),
-                "connection" => lines.connection_upgrade |= has_element(value, b"upgrade"),
-                "host" => lines.host.add(value),
-                "sec-websocket-key" => lines.key.add(value),
-                "sec-websocket-version" => lines.version.add(value),
-                "sec-websocket-protocol" => lines.subprotocols = true,
-                "origin" => lines.origin.add(value),
-                "content-length" => {
+            match *name {
+                UPGRADE => lines.upgrade_websocket |= has_element(value, b"websocket"),
+                CONNECTION => lines.connection_upgrade |= has_element(value, b"upgrade"),
+                HOST => lines.host.add(value),
+                SEC_WEBSOCKET_KEY => lines.key.add(value),
+                SEC_WEBSOCKET_VERSION => lines.version.add(value),
+                SEC_WEBSOCKET_PROTOCOL => lines.subprotocols = true,
+                ORIGIN => lines.origin.add(value),
+                CONTENT_LENGTH => {
                     lines.body |= lines.content_length || trim(value.as_bytes()) != b"0";
                     lines.content_length = true;
                 }
-                "transfer-encoding" => lines.body = true,
+                TRANSFER_ENCODING => lines.body = true,
                 _ => {}
             }
         }
@@ -442,7 +445,7 @@ impl<'a> Host<'a> {
     /// RFC 3986 3.2.2 without userinfo; a colon must be followed by a port of 1 to 5 digits.
     pub(crate) fn parse(value: &'a [u8]) -> Option<Self> {
         let value = std::str::from_utf8(value).ok()?;
-        let (name, port) = match value.rfind(':') {
+        let (name, port) = match value.bytes().rposition(|byte| byte == b':') {
             Some(colon) if !value.ends_with(']') => (&value[..colon], Some(&value[colon + 1..])),
             _ => (value, None),
         };

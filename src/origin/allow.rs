@@ -1,6 +1,9 @@
 use std::{cmp::Ordering, fmt, net::Ipv6Addr, sync::Arc};
 
-use http::header::{HOST, ORIGIN};
+use http::{
+    HeaderName,
+    header::{HOST, ORIGIN},
+};
 
 use crate::{
     config::ConfigError,
@@ -205,7 +208,9 @@ impl AllowOrigin {
 
 /// Fetch Metadata (W3C) is used to refuse and never to allow: Chromium sends none on a WebSocket handshake.
 fn is_cross_site(handshake: &Handshake<'_>) -> bool {
-    let mut sites = handshake.headers().get_all("sec-fetch-site").iter();
+    const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+    let mut sites = handshake.headers().get_all(SEC_FETCH_SITE).iter();
     sites.any(|site| trim(site.as_bytes()).eq_ignore_ascii_case(b"cross-site"))
 }
 

@@ -52,13 +52,15 @@ impl<'a> Origin<'a> {
             Ok(value) if value.is_ascii() => value,
             _ => return Err(InvalidOrigin("it is not ASCII; write the name in punycode")),
         };
-        let Some((scheme, rest)) = value.split_once("://") else {
+        let Some((scheme, rest)) =
+            value.split_once(':').and_then(|(scheme, rest)| Some((scheme, rest.strip_prefix("//")?)))
+        else {
             return Err(InvalidOrigin("it has no scheme; write `https://` before the host"));
         };
         if !is_scheme(scheme.as_bytes()) {
             return Err(InvalidOrigin("its scheme is malformed; write it in lower case"));
         }
-        let (host, port) = match rest.rfind(':') {
+        let (host, port) = match rest.bytes().rposition(|byte| byte == b':') {
             Some(colon) if !rest.ends_with(']') => (&rest[..colon], Some(&rest[colon + 1..])),
             _ => (rest, None),
         };
