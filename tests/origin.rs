@@ -9,11 +9,16 @@ use http::{Request, Response};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_ws_guard::{AllowHost, AllowOrigin, ConfigError, OriginCheckLayer, Rejection};
 
-/// The code of the refusal, or `ok`.
+/// The code of the refusal, or `ok`: the same over HTTP/1.1 and HTTP/2.
 async fn code(layer: OriginCheckLayer, raw: &Raw) -> &'static str {
-    let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
-    let response = ServiceBuilder::new().layer(layer).service(inner).oneshot(raw.request()).await.unwrap();
-    response.extensions().get::<Rejection>().map_or("ok", |rejection| rejection.kind().code())
+    let mut codes = Vec::new();
+    for request in raw.over_both() {
+        let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+        let response = ServiceBuilder::new().layer(layer.clone()).service(inner).oneshot(request).await.unwrap();
+        codes.push(response.extensions().get::<Rejection>().map_or("ok", |rejection| rejection.kind().code()));
+    }
+    assert_eq!(codes[0], codes[1], "{raw:?}");
+    codes[0]
 }
 
 async fn assert_codes(origins: AllowOrigin, cases: &[(&[u8], &str)]) {

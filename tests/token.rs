@@ -32,20 +32,26 @@ fn guard(sources: Vec<TokenSource>, ours: &[&str]) -> GuardLayer<(), TokenPolicy
         .token(TokenPolicy::from_sources(sources, tokens()).unwrap())
 }
 
-/// The code of the refusal; or the user and what the inner service sees of the subprotocols, the target and the credentials.
+/// The same over HTTP/1.1 and HTTP/2: the code of the refusal; or the user and what the inner service sees of the subprotocols, the target and the credentials.
 async fn outcome(layer: GuardLayer<(), TokenPolicy<StaticTokens<&'static str>>>, raw: &Raw) -> String {
     let inner = service_fn(async |request: Request<()>| {
         let headers = request.headers();
+        let target = request.uri().path_and_query().unwrap();
         let seen = |name| headers.get(name).map_or("-", |value| value.to_str().unwrap());
         let Claims(user) = request.extensions().get::<Claims<&str>>().unwrap();
-        let seen = format!("{user} {} {} {}", seen("sec-websocket-protocol"), request.uri(), seen("authorization"));
+        let seen = format!("{user} {} {} {}", seen("sec-websocket-protocol"), target, seen("authorization"));
         Ok::<_, Infallible>(Response::new(seen))
     });
-    let response = ServiceBuilder::new().layer(layer).service(inner).oneshot(raw.request()).await.unwrap();
-    match response.extensions().get::<Rejection>() {
-        Some(rejection) => rejection.kind().code().to_owned(),
-        None => response.into_body(),
+    let mut outcomes = Vec::new();
+    for request in raw.over_both() {
+        let response = ServiceBuilder::new().layer(layer.clone()).service(inner).oneshot(request).await.unwrap();
+        outcomes.push(match response.extensions().get::<Rejection>() {
+            Some(rejection) => rejection.kind().code().to_owned(),
+            None => response.into_body(),
+        });
     }
+    assert_eq!(outcomes[0], outcomes[1], "{raw:?}");
+    outcomes.remove(0)
 }
 
 #[tokio::test]

@@ -4,7 +4,10 @@
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response, Version};
+use http::{
+    HeaderName, HeaderValue, Method, Request, Response, Version,
+    header::{CONNECTION, HOST as HOST_NAME, SEC_WEBSOCKET_KEY, UPGRADE},
+};
 use http_body_util::Full;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -123,6 +126,26 @@ impl Raw {
             request.headers_mut().append(name, HeaderValue::from_bytes(value).unwrap());
         }
         request
+    }
+
+    /// The same handshake over HTTP/2 (RFC 8441 5).
+    pub fn extended_connect<B: Default>(&self) -> Request<B> {
+        let mut request = self.request();
+        let host = request.headers_mut().remove(HOST_NAME).expect("a host to make an authority of");
+        let target = request.uri().path_and_query().unwrap().clone();
+        *request.uri_mut() = format!("https://{}{target}", host.to_str().unwrap()).parse().unwrap();
+        *request.method_mut() = Method::CONNECT;
+        *request.version_mut() = Version::HTTP_2;
+        for name in [UPGRADE, CONNECTION, SEC_WEBSOCKET_KEY] {
+            request.headers_mut().remove(name);
+        }
+        request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
+        request
+    }
+
+    /// Over HTTP/1.1 and over HTTP/2.
+    pub fn over_both<B: Default>(&self) -> [Request<B>; 2] {
+        [self.request(), self.extended_connect()]
     }
 
     /// Like a request that hyper can upgrade; the upgrade itself fails at once.
