@@ -16,6 +16,9 @@
 //! guard has [`Subprotocols`](crate::Subprotocols), the chosen one alone. When they answer 101 (over HTTP/2: 200), the guard sets
 //! `Sec-WebSocket-Protocol` to what it chose.
 //!
+//! One thing stays different: tungstenite, unlike RFC 6455, refuses keys with stray bits behind the 16th byte, as the one of the RFC's own
+//! example. No client makes such keys.
+//!
 //! A guard inside another sees no token any more: give the token to one of them.
 //!
 //! # In axum
@@ -23,6 +26,11 @@
 //! Put it on the route of the endpoint, which must take `any` method, because over HTTP/2 a handshake is a `CONNECT`:
 //! `.route("/ws", any(handler).layer(guard))`. `Router::layer` guards all routes, and unknown paths too. Several layers go into
 //! one `ServiceBuilder`: each call of `Router::layer` costs an allocation of its own for every request.
+//!
+//! # With tower-http
+//!
+//! Its layers go around a guard as around any service. Inside, those that change the type of the body, such as `CompressionLayer`, need
+//! `MapResponseBodyLayer::new(Body::new)` between the guard and them, so that the guard can make a body of that type.
 //!
 //! # Example
 //!

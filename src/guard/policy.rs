@@ -101,9 +101,7 @@ impl<C: Check, V: TokenStage, R> Policy<C, V, R> {
         if let Offer::Only(offer) = offer {
             set(&mut request.headers, SEC_WEBSOCKET_PROTOCOL, offer);
         }
-        if transport == Transport::Http1 {
-            canonicalise(&mut request.headers, key);
-        }
+        canonicalise(&mut request.headers, key);
         self.token.strip(request)?;
         if let Some(chosen) = &chosen {
             request.extensions.insert(Chosen(chosen.clone()));
@@ -151,18 +149,23 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
     }
 }
 
-/// Leaves no room for a handler to read the handshake in another way than this crate did.
+/// Leaves no room for a handler to read the handshake in another way than this crate did. Over HTTP/2 there is no `key`.
 fn canonicalise(headers: &mut HeaderMap, key: Option<[u8; 24]>) {
-    for (name, value) in [(UPGRADE, "websocket"), (CONNECTION, "Upgrade"), (SEC_WEBSOCKET_VERSION, "13")] {
-        let mut lines = headers.get_all(&name).iter();
-        if !(lines.next().is_some_and(|line| line == value) && lines.next().is_none()) {
-            headers.insert(name, HeaderValue::from_static(value));
+    set_line(headers, SEC_WEBSOCKET_VERSION, "13");
+    if let Some(key) = key {
+        set_line(headers, UPGRADE, "websocket");
+        set_line(headers, CONNECTION, "Upgrade");
+        if headers.get(SEC_WEBSOCKET_KEY).is_none_or(|line| line.as_bytes() != key) {
+            set(headers, SEC_WEBSOCKET_KEY, HeaderValue::from_bytes(&key).ok());
         }
     }
-    if let Some(key) = key
-        && headers.get(SEC_WEBSOCKET_KEY).is_none_or(|line| line.as_bytes() != key)
-    {
-        set(headers, SEC_WEBSOCKET_KEY, HeaderValue::from_bytes(&key).ok());
+}
+
+/// Rewrites nothing that is right already.
+fn set_line(headers: &mut HeaderMap, name: HeaderName, value: &'static str) {
+    let mut lines = headers.get_all(&name).iter();
+    if !(lines.next().is_some_and(|line| line == value) && lines.next().is_none()) {
+        headers.insert(name, HeaderValue::from_static(value));
     }
 }
 

@@ -8,8 +8,8 @@ use std::{
 use http::{
     HeaderName, HeaderValue, Request, Response, StatusCode, Version,
     header::{
-        CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
-        TRANSFER_ENCODING, UPGRADE,
+        CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL,
+        SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
     },
 };
 use pin_project_lite::pin_project;
@@ -48,7 +48,7 @@ impl Answer {
         }
     }
 
-    /// RFC 6455 4.2.2 item 5, over HTTP/2 RFC 8441 5. What else is in the head of the response stays.
+    /// RFC 6455 4.2.2 item 5, over HTTP/2 RFC 8441 5. What else is in the head stays, but not what describes the body.
     pub(super) fn complete<B: Default>(self, response: &mut Response<B>) {
         const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
         const UPGRADE_TOKEN: HeaderValue = HeaderValue::from_static("Upgrade");
@@ -65,7 +65,7 @@ impl Answer {
         set(CONNECTION, http1.then_some(UPGRADE_TOKEN));
         set(SEC_WEBSOCKET_ACCEPT, self.accept);
         set(SEC_WEBSOCKET_PROTOCOL, self.subprotocol);
-        for name in [SEC_WEBSOCKET_VERSION, CONTENT_LENGTH, TRANSFER_ENCODING] {
+        for name in [SEC_WEBSOCKET_VERSION, CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_TYPE, TRANSFER_ENCODING] {
             headers.remove(name);
         }
     }

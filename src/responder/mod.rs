@@ -13,6 +13,8 @@
 //!   inner service sees all other requests. In axum put it on a route (`MethodRouter::layer` or `Router::route_layer`): by
 //!   `Router::layer` it would accept handshakes on every path, unknown ones too.
 //!
+//! The body of the inner service's response must be `Default`: a 101 has an empty one.
+//!
 //! It answers 101 only if the connection can be upgraded, and no other 101 gets past it. It takes `OnUpgrade` out of the
 //! request, so axum's `WebSocketUpgrade` does not work behind it: put that behind a [`GuardLayer`](crate::GuardLayer) alone.
 //!

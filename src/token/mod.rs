@@ -69,6 +69,7 @@ use crate::{
     config::ConfigError,
     guard::{Guard, Policy, Rules},
     rejection::EmptyBody,
+    subprotocol::Subprotocols,
 };
 
 /// What a verified token stands for: in the extensions of the request, and, with feature `axum`, an extractor.
@@ -163,6 +164,12 @@ impl<V: VerifyToken> TokenCheckLayer<V> {
 
 impl<V, R> TokenCheckLayer<V, R> {
     layer_options!(TokenCheckLayer<V>);
+
+    /// Chooses the subprotocol before the token is verified. Without it a layer behind does, when a ticket has been spent already.
+    pub fn subprotocols(mut self, subprotocols: Subprotocols) -> Self {
+        self.policy.rules.subprotocols = Some(subprotocols);
+        self
+    }
 
     unmatched_option!();
 }
