@@ -77,9 +77,6 @@ pub(crate) fn parse_token(value: &str) -> Result<HeaderValue, ConfigError> {
 #[derive(Clone, Debug)]
 pub(crate) struct Chosen(pub(crate) HeaderValue);
 
-/// Chooses one of `offered`, which is what the handshake offers without its token carriers. `markers` are those that may come
-/// with a token.
-///
 /// Without a list of ours the choice is left to the inner service, and only an offer of nothing but carriers is refused.
 pub(crate) fn choose<'a, I>(
     ours: Option<&Subprotocols>,

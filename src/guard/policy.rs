@@ -35,6 +35,35 @@ pub(crate) struct Rules {
     pub(crate) keep_connection: bool,
 }
 
+impl Rules {
+    /// Chooses one of `offered`, which is what the handshake offers without its token carriers. `markers` are those that may
+    /// come with a token.
+    pub(crate) fn choose_subprotocol<'a, I>(
+        &self,
+        handshake: &Handshake<'_>,
+        offered: impl Fn() -> I,
+        markers: impl Iterator<Item = &'a HeaderValue>,
+    ) -> Result<Option<HeaderValue>, Rejection>
+    where
+        I: Iterator<Item = &'a str>,
+    {
+        match choose(self.subprotocols.as_ref(), handshake, offered, markers) {
+            Err(_) if self.accept_unmatched_subprotocols => Ok(None),
+            chosen => chosen,
+        }
+    }
+
+    /// Answers a refused attempt.
+    pub(crate) fn refuse<B>(
+        &self,
+        rejection: Rejection,
+        request: &Parts,
+        responder: &impl RespondRejection<B>,
+    ) -> Response<B> {
+        refuse(rejection, request, responder, !self.keep_connection)
+    }
+}
+
 impl Policy<(), NoToken, EmptyBody> {
     pub(crate) fn new(rules: Rules) -> Self {
         Self { rules, checks: (), token: NoToken, responder: EmptyBody }
@@ -56,46 +85,35 @@ impl<C, V, R> Policy<C, V, R> {
         let Self { rules, checks, token, .. } = self;
         Policy { rules, checks, token, responder }
     }
-
-    /// Answers a refused attempt.
-    pub(crate) fn refuse<B>(&self, rejection: Rejection, request: &Parts) -> Response<B>
-    where
-        R: RespondRejection<B>,
-    {
-        refuse(rejection, request, &self.responder, !self.rules.keep_connection)
-    }
 }
 
 impl<C: Check, V: TokenStage, R> Policy<C, V, R> {
     /// Makes all checks but the verification of the token, and brings the request into its canonical form.
     pub(crate) fn admit(&self, request: &mut Parts) -> Result<(V::Token, Echo), Rejection> {
-        let Rules { hosts, origins, subprotocols, accept_unmatched_subprotocols, .. } = &self.rules;
         let sources = self.token.sources();
         if !sources.is_empty() {
             hide_credentials(&mut request.headers);
         }
 
         let mut handshake = Handshake::parse(request)?;
-        if let Some(hosts) = hosts {
+        if let Some(hosts) = &self.rules.hosts {
             hosts.check(&handshake)?;
         }
-        if let Some(origins) = origins {
+        if let Some(origins) = &self.rules.origins {
             origins.check(&handshake)?;
         }
         self.checks.check(&mut handshake)?;
 
         let offered = || without_carriers(handshake.subprotocols(), sources);
         let markers = sources.iter().filter_map(TokenSource::marker);
-        let chosen = match choose(subprotocols.as_ref(), &handshake, offered, markers) {
-            Err(_) if *accept_unmatched_subprotocols => None,
-            chosen => chosen?,
-        };
+        let chosen = self.rules.choose_subprotocol(&handshake, offered, markers)?;
         let token = self.token.find(&handshake)?;
 
-        let offer = match subprotocols {
-            Some(_) => Offer::Only(chosen.clone()),
-            None if offered().count() == handshake.subprotocols().count() => Offer::Untouched,
-            None => Offer::Only(join(offered())),
+        let chooses = self.rules.subprotocols.is_some();
+        let offer = match chooses {
+            true => Offer::Only(chosen.clone()),
+            false if offered().count() == handshake.subprotocols().count() => Offer::Untouched,
+            false => Offer::Only(join(offered())),
         };
         let (transport, key) = (handshake.transport(), handshake.key());
         if let Offer::Only(offer) = offer {
@@ -106,7 +124,7 @@ impl<C: Check, V: TokenStage, R> Policy<C, V, R> {
         if let Some(chosen) = &chosen {
             request.extensions.insert(Chosen(chosen.clone()));
         }
-        Ok((token, Echo::new(transport, subprotocols.is_some(), chosen)))
+        Ok((token, Echo::new(transport, chooses, chosen)))
     }
 }
 
@@ -172,18 +190,17 @@ fn set_line(headers: &mut HeaderMap, name: HeaderName, value: &'static str) {
 /// What a guard does to `Sec-WebSocket-Protocol` in an answer that completes the handshake.
 #[derive(Clone, Debug)]
 pub(crate) enum Echo {
-    /// It was not asked to choose.
     Nothing,
-    /// It chose.
+    /// The guard chose.
     Exactly(Transport, Option<HeaderValue>),
-    /// The inner service chooses; this came with the token, and no other may be in the answer.
+    /// The inner service chooses; if it does not, this is named, because it came with the token.
     Fallback(Transport, HeaderValue),
 }
 
 impl Echo {
-    fn new(transport: Transport, choosing: bool, chosen: Option<HeaderValue>) -> Self {
+    fn new(transport: Transport, chooses: bool, chosen: Option<HeaderValue>) -> Self {
         match chosen {
-            chosen if choosing => Self::Exactly(transport, chosen),
+            chosen if chooses => Self::Exactly(transport, chosen),
             Some(marker) => Self::Fallback(transport, marker),
             None => Self::Nothing,
         }

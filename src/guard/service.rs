@@ -64,7 +64,9 @@ where
         let (mut parts, body) = request.into_parts();
         let (token, echo) = match policy.admit(&mut parts) {
             Ok(admitted) => admitted,
-            Err(rejection) => return ResponseFuture::refused(policy.refuse(rejection, &parts)),
+            Err(rejection) => {
+                return ResponseFuture::refused(policy.rules.refuse(rejection, &parts, &policy.responder));
+            }
         };
         match V::verify(policy, &mut self.inner, token, Request::from_parts(parts, body)) {
             Verification::Done(future) => ResponseFuture::admitted(future, echo),

@@ -14,7 +14,7 @@ use crate::{
     guard::Rules,
     handshake::{Handshake, is_attempt},
     rejection::{EmptyBody, Rejection, RejectionKind, RespondRejection, refuse},
-    subprotocol::{Subprotocols, choose},
+    subprotocol::Subprotocols,
 };
 
 /// Answers handshakes with 101 (over HTTP/2: 200), and hands over the upgraded connection.
@@ -54,23 +54,11 @@ impl<M, R> Policy<M, R> {
         Policy { rules, mode, responder }
     }
 
-    /// Answers a refused attempt.
-    pub(super) fn refuse<B>(&self, rejection: Rejection, request: &Parts) -> Response<B>
-    where
-        R: RespondRejection<B>,
-    {
-        refuse(rejection, request, &self.responder, !self.rules.keep_connection)
-    }
-
     /// Whatever was checked outside, nothing is answered 101 that is no valid handshake.
     fn admit(&self, request: &mut Parts) -> Result<(OnUpgrade, Answer), Rejection> {
-        let Rules { subprotocols, accept_unmatched_subprotocols, .. } = &self.rules;
         let handshake = Handshake::parse(request)?;
         let offered = || handshake.subprotocols();
-        let chosen = match choose(subprotocols.as_ref(), &handshake, offered, std::iter::empty()) {
-            Err(_) if *accept_unmatched_subprotocols => None,
-            chosen => chosen?,
-        };
+        let chosen = self.rules.choose_subprotocol(&handshake, offered, std::iter::empty())?;
         let answer = Answer::new(&handshake, chosen);
         match request.extensions.remove::<OnUpgrade>() {
             Some(on_upgrade) => Ok((on_upgrade, answer)),
@@ -120,7 +108,7 @@ where
                 let request = Request::from_parts(parts, body);
                 policy.mode.proceed(&mut self.inner, request, on_upgrade, answer)
             }
-            Err(rejection) => ResponseFuture::ready(policy.refuse(rejection, &parts)),
+            Err(rejection) => ResponseFuture::ready(policy.rules.refuse(rejection, &parts, &policy.responder)),
         }
     }
 }

@@ -167,7 +167,7 @@ where
                     parts.extensions.insert(Claims(claims));
                     Ok(inner.call(Request::from_parts(parts, body)))
                 }
-                Err(rejection) => Err(policy.refuse(rejection, &parts)),
+                Err(rejection) => Err(policy.rules.refuse(rejection, &parts, &policy.responder)),
             }
         }))
     }
