@@ -3,8 +3,14 @@
 //! `cargo run --example server`, then open the address that it prints. `--help` lists the flags.
 
 mod attempts;
+mod serve;
 
-use std::{io, net::SocketAddr};
+use std::{
+    fmt::Display,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use axum::{
     Router,
@@ -15,9 +21,10 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::{MethodRouter, any, get},
 };
-use clap::{Parser, ValueEnum, error::ErrorKind};
+use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 use tower_ws_guard::{
     AllowHost, AllowOrigin, ConfigError, EmptyBody, GuardLayer, PendingUpgrade, PlainText, ProblemJson, Rejection,
@@ -69,6 +76,15 @@ struct Options {
     /// How a refusal looks.
     #[arg(long, value_enum, default_value_t = Style::Problem)]
     rejection: Style,
+    /// Speak TLS with this certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The private key of the certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Speak TLS with a certificate for localhost and 127.0.0.1 that is made at start.
+    #[arg(long, conflicts_with_all = ["tls_cert", "tls_key"])]
+    tls_self_signed: bool,
     /// Answer a request to /ws that is no handshake with 426.
     #[arg(long)]
     require_websocket: bool,
@@ -160,6 +176,19 @@ impl Options {
         Ok(endpoint.layer(guard.token(token)))
     }
 
+    fn tls(&self) -> Result<Option<TlsAcceptor>, (&'static str, String)> {
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(certificate), Some(key)) => {
+                let tls = serve::tls_from_files(certificate, key).map_err(|error| ("--tls-cert, --tls-key", error))?;
+                Ok(Some(tls))
+            }
+            _ if self.tls_self_signed => {
+                serve::tls_self_signed().map(Some).map_err(|error| ("--tls-self-signed", error))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// What the page must send to be let in.
     fn attempts(&self, address: SocketAddr) -> Attempts {
         let is_bearer = self.token_from.is_empty() || self.token_from.contains(&TokenSource::authorization());
@@ -221,20 +250,35 @@ async fn log_rejection(response: Response) -> Response {
     response
 }
 
+/// Ends the program as any other wrong flag does.
+fn wrong_flag(flag: &str, error: impl Display) -> ! {
+    Options::command().error(ErrorKind::ValueValidation, format!("{flag}: {error}")).exit()
+}
+
 #[tokio::main]
 async fn main() -> io::Result<()> {
     let options = Options::parse();
-    let endpoint = options.endpoint().unwrap_or_else(|(flag, error)| {
-        use clap::CommandFactory;
-        Options::command().error(ErrorKind::ValueValidation, format!("{flag}: {error}")).exit()
-    });
+    let endpoint = options.endpoint().unwrap_or_else(|(flag, error)| wrong_flag(flag, error));
+    let tls = options.tls().unwrap_or_else(|(flag, error)| wrong_flag(flag, error));
 
     let listener = TcpListener::bind(options.listen).await?;
     let address = listener.local_addr()?;
-    let app = Router::new()
-        .route("/", get(Html(include_str!("page.html"))))
-        .route("/ws", endpoint.layer(axum::middleware::map_response(log_rejection)))
-        .merge(attempts::routes(options.attempts(address)));
-    println!("listening on http://{address}");
-    axum::serve(listener, app).await
+    let endpoint = Router::new().route("/ws", endpoint.layer(axum::middleware::map_response(log_rejection)));
+    // The page's handshakes are sent in the clear, so with TLS they go to a port of their own.
+    let plain = match tls {
+        Some(_) => Some(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?),
+        None => None,
+    };
+    let attempts = match &plain {
+        Some(plain) => options.attempts(plain.local_addr()?),
+        None => options.attempts(address),
+    };
+    let app = endpoint.clone().merge(attempts::routes(attempts)).route("/", get(Html(include_str!("page.html"))));
+    if let Some(plain) = plain {
+        tokio::spawn(serve::serve(plain, None, endpoint));
+    }
+
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    println!("listening on {scheme}://{address}");
+    serve::serve(listener, tls, app).await
 }
