@@ -69,8 +69,8 @@ impl Transport {
 /// Whether a request tries to open a WebSocket, well-formed or not.
 ///
 /// True if some `Upgrade` contains `websocket` in any case, even inside a longer word; if there is a `Sec-WebSocket-Key` or a
-/// `Sec-WebSocket-Version`; or, over HTTP/2 and newer, for a `CONNECT` whose `:protocol` contains `websocket`. So it is for a
-/// `CONNECT` whose `:protocol` cannot be read, as without the feature `http2`.
+/// `Sec-WebSocket-Version`; or, over HTTP/2 and newer, for a `CONNECT` whose `:protocol` contains `websocket`, or cannot be read,
+/// as without the feature `http2` (see [`ConnectProtocol`]).
 ///
 /// This is a superset of what axum, hyper-tungstenite, tungstenite and fastwebsockets would take for a handshake.
 #[must_use]
@@ -93,9 +93,8 @@ fn contains_ignore_case(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window.eq_ignore_ascii_case(needle))
 }
 
-/// The `:protocol` of a `CONNECT` (RFC 8441 4).
+/// The `:protocol` of a `CONNECT` (RFC 8441 4), as this crate sees it.
 enum Protocol {
-    #[cfg_attr(not(feature = "http2"), expect(dead_code))]
     WebSocket,
     /// One that a lax handler may take for `websocket`, or that this build cannot read.
     Doubtful,
@@ -104,24 +103,54 @@ enum Protocol {
 }
 
 impl Protocol {
-    #[cfg_attr(not(feature = "http2"), expect(unused_variables))]
     fn of(uri: &Uri, extensions: &Extensions) -> Self {
+        let read = |protocol: &str| match protocol {
+            "websocket" => Self::WebSocket,
+            _ if contains_ignore_case(protocol.as_bytes(), b"websocket") => Self::Doubtful,
+            _ => Self::Other,
+        };
         #[cfg(feature = "http2")]
         if let Some(protocol) = extensions.get::<hyper::ext::Protocol>() {
-            let protocol = protocol.as_str();
-            return if protocol == "websocket" {
-                Self::WebSocket
-            } else if contains_ignore_case(protocol.as_bytes(), b"websocket") {
-                Self::Doubtful
-            } else {
-                Self::Other
-            };
+            return read(protocol.as_str());
         }
-        // Only an extended CONNECT has a path (RFC 8441 4).
-        match uri.path_and_query() {
-            Some(_) => Self::Doubtful,
+        match extensions.get() {
+            Some(ConnectProtocol(protocol)) => read(protocol),
+            // Only an extended CONNECT has a path (RFC 8441 4).
+            None if uri.path_and_query().is_some() => Self::Doubtful,
             None => Self::Other,
         }
+    }
+}
+
+/// The `:protocol` of a `CONNECT`, for transports that hyper does not know, such as HTTP/3 (RFC 9220).
+///
+/// The adapter between such a transport and tower puts it into the extensions of every request that has a `:protocol`, as it
+/// was sent. hyper's own type for HTTP/2 is read with feature `http2`. An extended `CONNECT` with neither is refused, because it
+/// cannot be told what it is for.
+///
+/// ```
+/// use http::{Method, Request, Version};
+/// use tower_ws_guard::{ConnectProtocol, Handshake};
+///
+/// let (mut parts, ()) = Request::builder()
+///     .method(Method::CONNECT)
+///     .version(Version::HTTP_3)
+///     .uri("https://server.example.com/ws")
+///     .header("sec-websocket-version", "13")
+///     .body(())
+///     .unwrap()
+///     .into_parts();
+/// assert!(Handshake::parse(&mut parts).is_err());
+/// parts.extensions.insert(ConnectProtocol::new("websocket"));
+/// assert!(Handshake::parse(&mut parts).is_ok());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectProtocol(Box<str>);
+
+impl ConnectProtocol {
+    /// The value of `:protocol`, as it was sent.
+    pub fn new(protocol: impl Into<Box<str>>) -> Self {
+        Self(protocol.into())
     }
 }
 

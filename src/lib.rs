@@ -104,7 +104,7 @@ pub mod version;
 pub use self::{
     config::ConfigError,
     guard::{Check, Guard, GuardLayer, check_fn},
-    handshake::{Handshake, Host, Transport, is_attempt},
+    handshake::{ConnectProtocol, Handshake, Host, Transport, is_attempt},
     origin::{AllowHost, AllowOrigin, InvalidOrigin, Origin, OriginCheck, OriginCheckLayer, RequestOrigin},
     rejection::{EmptyBody, PlainText, ProblemJson, Rejection, RejectionKind, RespondRejection, respond_fn},
     subprotocol::Subprotocols,
