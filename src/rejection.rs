@@ -531,10 +531,11 @@ fn mandatory_headers(kind: RejectionKind, transport: Transport, close: bool) -> 
         if upgrade { header(UPGRADE, "websocket") } else { None },
         match kind {
             // RFC 6455 4.2.2 and 4.4.
-            Kind::VersionMissing | Kind::VersionInvalid | Kind::VersionUnsupported => {
-                header(SEC_WEBSOCKET_VERSION, "13")
-            }
-            Kind::UpgradeMissing | Kind::NotWebsocket if http1 => header(SEC_WEBSOCKET_VERSION, "13"),
+            Kind::VersionMissing
+            | Kind::VersionInvalid
+            | Kind::VersionUnsupported
+            | Kind::UpgradeMissing
+            | Kind::NotWebsocket => header(SEC_WEBSOCKET_VERSION, "13"),
             _ => None,
         },
         // RFC 9110 15.5.6: a 405 must send `Allow`.
