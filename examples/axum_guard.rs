@@ -4,7 +4,7 @@
 
 use axum::{
     Router,
-    extract::ws::{WebSocket, WebSocketUpgrade},
+    extract::ws::{Message, WebSocket, WebSocketUpgrade},
     response::Response,
     routing::any,
 };
@@ -25,7 +25,8 @@ async fn handler(upgrade: WebSocketUpgrade) -> Response {
 
 async fn echo(mut socket: WebSocket) {
     while let Some(Ok(message)) = socket.recv().await {
-        if socket.send(message).await.is_err() {
+        // axum answers pings and the close by itself.
+        if matches!(message, Message::Text(_) | Message::Binary(_)) && socket.send(message).await.is_err() {
             break;
         }
     }

@@ -73,8 +73,7 @@ async fn axum_guard() {
     let headers = [("origin", &*own), ("sec-websocket-protocol", "v1.echo, v2.echo")];
     let (mut socket, chosen) = connect(address, &headers).await.unwrap();
     assert_eq!(chosen.as_deref(), Some("v2.echo"));
-    socket.send(Message::text("hello")).await.unwrap();
-    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello"));
+    assert_echo(&mut socket).await;
     assert_eq!(connect(address, &[FOREIGN]).await.unwrap_err(), 403);
 }
 

@@ -1,0 +1,37 @@
+//! Guard and responder with tokio-websockets for the frames, over HTTP/1.1 and HTTP/2.
+//!
+//! `cargo run --example codec_tokio_websockets`, then open a socket to ws://127.0.0.1:3000/ws from a page of http://127.0.0.1:3000.
+
+use axum::{Router, routing::any};
+use futures_util::{SinkExt, StreamExt};
+use tokio_websockets::ServerBuilder;
+use tower::ServiceBuilder;
+use tower_ws_guard::{AllowOrigin, GuardLayer, PendingUpgrade, ResponderLayer, Upgraded};
+
+pub(crate) fn app() -> Router {
+    let guard = GuardLayer::new(AllowOrigin::same_origin());
+    let layers = ServiceBuilder::new().layer(guard).layer(ResponderLayer::new());
+    // `any` and not `get`: over HTTP/2 a handshake is a CONNECT.
+    Router::new().route("/ws", any(handler).layer(layers))
+}
+
+async fn handler(pending: PendingUpgrade) {
+    pending.on_upgrade(echo);
+}
+
+/// Reads to the end, because tokio-websockets answers pings and the close while it is read.
+async fn echo(socket: Upgraded) {
+    let mut socket = ServerBuilder::new().serve(socket);
+    while let Some(Ok(message)) = socket.next().await {
+        if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
+            break;
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> std::io::Result<()> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    axum::serve(listener, app()).await
+}
