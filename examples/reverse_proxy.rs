@@ -1,0 +1,174 @@
+//! A reverse proxy that guards a WebSocket server written in anything.
+//!
+//! `cargo run --example reverse_proxy -- --upstream http://127.0.0.1:8080`, then open a socket to ws://127.0.0.1:3000 from a page
+//! of http://127.0.0.1:3000. `--help` lists the flags.
+
+use std::{convert::Infallible, error::Error, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    ServiceExt as _,
+    body::{Body, HttpBody as _},
+    extract::Request,
+    response::IntoResponse,
+    response::Response,
+};
+use clap::Parser;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version,
+    header::{
+        CONNECTION, CONTENT_LENGTH, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+        TRANSFER_ENCODING, UPGRADE,
+    },
+};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tower::{ServiceBuilder, service_fn, util::BoxCloneSyncService};
+use tower_ws_guard::{AllowOrigin, ConfigError, GuardLayer, ProblemJson, accept_key, is_attempt};
+
+#[derive(Parser)]
+#[command(about = "A reverse proxy with tower-ws-guard in front of a WebSocket server")]
+struct Options {
+    /// Where to listen.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3000")]
+    listen: SocketAddr,
+    /// The server behind, as http://HOST:PORT.
+    #[arg(long, value_name = "URL", value_parser = parse_upstream)]
+    upstream: Arc<str>,
+    /// Allow pages of this origin, as https://app.example.com or http://localhost:*; with none given: same-origin.
+    #[arg(long, value_name = "PATTERN", value_parser = |pattern: &str| AllowOrigin::list([pattern]).map(|_| pattern.to_owned()))]
+    allow_origin: Vec<String>,
+    /// Allow pages of this origin, under which the proxy itself is reached.
+    #[arg(long, value_name = "ORIGIN", value_parser = |origin: &str| AllowOrigin::public_origin(origin).map(|_| origin.to_owned()))]
+    public_origin: Option<String>,
+}
+
+fn parse_upstream(url: &str) -> Result<Arc<str>, &'static str> {
+    let address = url.strip_prefix("http://").map(|address| address.trim_end_matches('/'));
+    match address.and_then(|address| address.rsplit_once(':')) {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(format!("{host}:{port}").into()),
+        _ => Err("use http://HOST:PORT"),
+    }
+}
+
+fn origins(options: &Options) -> Result<AllowOrigin, ConfigError> {
+    match &options.public_origin {
+        Some(origin) => Ok(AllowOrigin::list(&options.allow_origin)?.or(AllowOrigin::public_origin(origin)?)),
+        None if options.allow_origin.is_empty() => Ok(AllowOrigin::same_origin()),
+        None => AllowOrigin::list(&options.allow_origin),
+    }
+}
+
+/// `upstream` is `HOST:PORT`.
+pub(crate) fn app(origins: AllowOrigin, upstream: Arc<str>) -> BoxCloneSyncService<Request, Response, Infallible> {
+    let guard = GuardLayer::new(origins).respond_with(ProblemJson);
+    let proxy = service_fn(move |request| proxy(request, Arc::clone(&upstream)));
+    BoxCloneSyncService::new(ServiceBuilder::new().layer(guard).service(proxy))
+}
+
+async fn proxy(request: Request, upstream: Arc<str>) -> Result<Response, Infallible> {
+    let is_handshake = is_attempt(&request);
+    let mut response = forward(request, is_handshake, &upstream).await.unwrap_or_else(IntoResponse::into_response);
+    if is_handshake && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        // As where the guard refuses: what the client sent behind its handshake is no second request.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+/// Passes on a request that the guard let in. Nothing but a valid handshake asks the upstream to switch protocols, and only an answer
+/// to that very handshake makes a tunnel.
+async fn forward(mut request: Request, is_handshake: bool, upstream: &str) -> Result<Response, StatusCode> {
+    // To proxy a CONNECT is to open a tunnel to anywhere; and the upstream speaks HTTP/1.1.
+    if request.method() == Method::CONNECT || request.version() >= Version::HTTP_2 {
+        return Err(StatusCode::NOT_IMPLEMENTED);
+    }
+    let client = hyper::upgrade::on(&mut request);
+    let (mut parts, body) = request.into_parts();
+    strip_hop_by_hop(&mut parts.headers);
+    if let Some(Ok(host)) = parts.uri.authority().map(|authority| authority.as_str().parse()) {
+        parts.headers.insert(HOST, host);
+    }
+    if parts.headers.get_all(HOST).iter().count() != 1 {
+        return Err(StatusCode::BAD_REQUEST); // RFC 9112 3.2
+    }
+    parts.uri = parts.uri.path_and_query().cloned().ok_or(StatusCode::BAD_REQUEST)?.into();
+    parts.version = Version::HTTP_11;
+    if body.size_hint().exact().is_none() {
+        // Otherwise hyper's client drops the body of a GET.
+        parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    if is_handshake {
+        switch_to_websocket(&mut parts.headers);
+    }
+    let asked = parts.headers.clone();
+
+    let mut response = send(Request::from_parts(parts, body), upstream).await.map_err(|error| {
+        eprintln!("upstream: {error}");
+        StatusCode::BAD_GATEWAY
+    })?;
+    let server = hyper::upgrade::on(&mut response);
+    *response.version_mut() = Version::HTTP_11;
+    strip_hop_by_hop(response.headers_mut());
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(response);
+    }
+    if !is_handshake || !completes(&asked, response.headers()) {
+        eprintln!("upstream: a 101 that nobody asked for");
+        return Err(StatusCode::BAD_GATEWAY);
+    }
+    response.headers_mut().remove(CONTENT_LENGTH);
+    switch_to_websocket(response.headers_mut());
+    tokio::spawn(async {
+        if let Ok((client, server)) = tokio::try_join!(client, server) {
+            tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(server)).await.ok();
+        }
+    });
+    Ok(response)
+}
+
+async fn send(request: Request, upstream: &str) -> Result<Response, Box<dyn Error + Send + Sync>> {
+    let stream = tokio::time::timeout(Duration::from_secs(10), TcpStream::connect(upstream)).await??;
+    stream.set_nodelay(true)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection.with_upgrades());
+    Ok(sender.send_request(request).await?.map(Body::new))
+}
+
+fn switch_to_websocket(headers: &mut HeaderMap) {
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+}
+
+/// Whether a 101 answers what was asked (RFC 6455 4.1): with the accept of that key, and with one of those subprotocols.
+fn completes(asked: &HeaderMap, answered: &HeaderMap) -> bool {
+    let accept = asked.get(SEC_WEBSOCKET_KEY).and_then(|key| key.as_bytes().try_into().ok()).map(accept_key);
+    let is_offered = |chosen: &HeaderValue| elements(asked, SEC_WEBSOCKET_PROTOCOL).any(|offer| chosen == offer);
+    let mut chosen = answered.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    accept.is_some_and(|accept| answered.get_all(SEC_WEBSOCKET_ACCEPT).iter().eq([&accept[..]]))
+        && chosen.next().is_none_or(is_offered)
+        && chosen.next().is_none()
+}
+
+/// What is for one hop alone, and what `Connection` says is so (RFC 9110 7.6.1).
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    const ALWAYS: [&str; 7] =
+        ["connection", "http2-settings", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
+    let nominated: Vec<_> =
+        elements(headers, CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
+    nominated.iter().for_each(|name| drop(headers.remove(name)));
+    ALWAYS.iter().for_each(|name| drop(headers.remove(*name)));
+}
+
+fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
+    let lines = headers.get_all(name).into_iter();
+    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let options = Options::parse();
+    let app = app(origins(&options)?, options.upstream);
+    let listener = TcpListener::bind(options.listen).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    Ok(axum::serve(listener, app.into_make_service()).await?)
+}
