@@ -67,12 +67,7 @@ pub(crate) fn app(origins: AllowOrigin, upstream: Arc<str>) -> BoxCloneSyncServi
 
 async fn proxy(request: Request, upstream: Arc<str>) -> Result<Response, Infallible> {
     let is_handshake = is_attempt(&request);
-    let mut response = forward(request, is_handshake, &upstream).await.unwrap_or_else(IntoResponse::into_response);
-    if is_handshake && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        // As where the guard refuses: what the client sent behind its handshake is no second request.
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    Ok(response)
+    Ok(forward(request, is_handshake, &upstream).await.unwrap_or_else(IntoResponse::into_response))
 }
 
 /// Passes on a request that the guard let in. Nothing but a valid handshake asks the upstream to switch protocols, and only an answer

@@ -37,24 +37,35 @@
 //! # }
 //! ```
 
+use std::{any::type_name, convert::Infallible, error::Error, fmt};
+
 use axum::{
     extract::{FromRequestParts, OptionalFromRequestParts},
     response::{IntoResponse, Response},
 };
 use http::{StatusCode, request::Parts};
 
-use crate::token::Claims;
+use crate::{
+    handshake::is_attempt_without_body,
+    rejection::{PlainText, RejectionKind, refuse},
+    token::Claims,
+};
 
-/// Without a token check whose verifier returns `T` on the route, the answer is 500.
+/// The answer to a request that is no handshake is 426. To one that is, without a token check on the route whose verifier returns
+/// `T`, it is 500.
 impl<T, S> FromRequestParts<S> for Claims<T>
 where
     T: Clone + Send + Sync + 'static,
     S: Send + Sync,
 {
-    type Rejection = ClaimsMissing;
+    type Rejection = Response;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ClaimsMissing> {
-        parts.extensions.get::<Self>().cloned().ok_or(ClaimsMissing)
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
+        match parts.extensions.get::<Self>() {
+            Some(claims) => Ok(claims.clone()),
+            None if !is_attempt_without_body(parts) => Err(not_websocket(parts)),
+            None => Err(ClaimsMissing(type_name::<T>()).into_response()),
+        }
     }
 }
 
@@ -63,47 +74,60 @@ where
     T: Clone + Send + Sync + 'static,
     S: Send + Sync,
 {
-    type Rejection = std::convert::Infallible;
+    type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Self::Rejection> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Infallible> {
         Ok(parts.extensions.get::<Self>().cloned())
     }
 }
 
-/// The request has no [`Claims`] of the wanted type: it is no handshake, or the route has no token check whose verifier returns
-/// that type.
+fn not_websocket(request: &Parts) -> Response {
+    refuse(RejectionKind::NotWebsocket.into(), request, &PlainText, false)
+}
+
+/// There are no [`Claims`] of the wanted type: the route has no token check whose verifier returns it. It is in the extensions of
+/// the response.
 #[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct ClaimsMissing;
+pub struct ClaimsMissing(&'static str);
+
+impl fmt::Display for ClaimsMissing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no `Claims<{0}>`: put the route behind a token check whose verifier returns `{0}`", self.0)
+    }
+}
+
+impl Error for ClaimsMissing {}
 
 impl IntoResponse for ClaimsMissing {
     fn into_response(self) -> Response {
-        StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        response.extensions_mut().insert(self);
+        response
     }
 }
 
 #[cfg(feature = "responder")]
 mod responder {
     use super::*;
-    use crate::{
-        rejection::{PlainText, RejectionKind, refuse},
-        responder::PendingUpgrade,
-    };
+    use crate::responder::PendingUpgrade;
 
-    /// A request that is no handshake is answered with 426.
+    /// The answer to a request that is no handshake is 426. To one that is, without a `ResponderLayer` on the route, it is 500.
     impl<S: Send + Sync> FromRequestParts<S> for PendingUpgrade {
         type Rejection = Response;
 
         async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
-            let pending = parts.extensions.get::<Self>().cloned();
-            pending.ok_or_else(|| refuse(RejectionKind::NotWebsocket.into(), parts, &PlainText, false))
+            match parts.extensions.get::<Self>() {
+                Some(pending) => Ok(pending.clone()),
+                None if !is_attempt_without_body(parts) => Err(not_websocket(parts)),
+                None => Err(refuse(RejectionKind::NotUpgradable.into(), parts, &PlainText, true)),
+            }
         }
     }
 
     impl<S: Send + Sync> OptionalFromRequestParts<S> for PendingUpgrade {
-        type Rejection = std::convert::Infallible;
+        type Rejection = Infallible;
 
-        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Self::Rejection> {
+        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Infallible> {
             Ok(parts.extensions.get::<Self>().cloned())
         }
     }

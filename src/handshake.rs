@@ -34,7 +34,7 @@
 use std::{fmt, net::Ipv6Addr};
 
 use http::{
-    Extensions, HeaderMap, HeaderValue, Method, Request, Uri, Version,
+    Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version,
     header::{
         CONNECTION, CONTENT_LENGTH, HOST, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
         TRANSFER_ENCODING, UPGRADE,
@@ -47,7 +47,7 @@ use crate::{
     rejection::{Rejection, RejectionKind as Kind},
 };
 
-/// The most subprotocols that a client may offer.
+/// The most elements that a client may put into `Sec-WebSocket-Protocol`, empty ones included.
 const MAX_SUBPROTOCOLS: usize = 128;
 
 /// How the handshake came, which decides how it is answered.
@@ -61,6 +61,14 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// Whether a client takes this status for a completed handshake.
+    pub(crate) fn is_completed_by(self, status: StatusCode) -> bool {
+        match self {
+            Self::Http1 => status == StatusCode::SWITCHING_PROTOCOLS,
+            Self::ExtendedConnect => status.is_success(),
+        }
+    }
+
     pub(crate) fn of(version: Version) -> Self {
         if version >= Version::HTTP_2 { Self::ExtendedConnect } else { Self::Http1 }
     }
@@ -77,8 +85,19 @@ impl Transport {
 pub fn is_attempt<B>(request: &Request<B>) -> bool {
     has_websocket_header(request.headers())
         || (request.method() == Method::CONNECT
-            && request.version() >= Version::HTTP_2
-            && !matches!(Protocol::of(request.uri(), request.extensions()), Protocol::Other))
+            && has_websocket_protocol(request.version(), request.uri(), request.extensions()))
+}
+
+/// [`is_attempt`] for a request whose body is elsewhere.
+#[cfg(feature = "axum")]
+pub(crate) fn is_attempt_without_body(request: &Parts) -> bool {
+    has_websocket_header(&request.headers)
+        || (request.method == Method::CONNECT
+            && has_websocket_protocol(request.version, &request.uri, &request.extensions))
+}
+
+fn has_websocket_protocol(version: Version, uri: &Uri, extensions: &Extensions) -> bool {
+    version >= Version::HTTP_2 && !matches!(Protocol::of(uri, extensions), Protocol::Other)
 }
 
 fn has_websocket_header(headers: &HeaderMap) -> bool {
@@ -360,6 +379,14 @@ impl<'a> Lines<'a> {
     }
 }
 
+/// Replaces all lines of a header, or removes them.
+pub(crate) fn set_header(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
+    match value {
+        Some(value) => drop(headers.insert(name, value)),
+        None => drop(headers.remove(name)),
+    }
+}
+
 /// Optional white space around a field value is no part of it (RFC 9110 5.5).
 pub(crate) fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
@@ -413,14 +440,19 @@ fn check_version(line: Line<'_>) -> Result<(), Rejection> {
 fn check_subprotocols(headers: &HeaderMap) -> Result<(), Rejection> {
     let mut offered = [b"".as_slice(); MAX_SUBPROTOCOLS];
     let mut count = 0;
-    for value in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
-        for subprotocol in elements(value) {
-            if count == MAX_SUBPROTOCOLS || !is_token(subprotocol) || offered[..count].contains(&subprotocol) {
-                return Err(Kind::SubprotocolInvalid.into());
-            }
-            offered[count] = subprotocol;
-            count += 1;
+    let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    for (i, element) in lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b',')).map(trim).enumerate() {
+        if i == MAX_SUBPROTOCOLS {
+            return Err(Kind::SubprotocolInvalid.into());
         }
+        if element.is_empty() {
+            continue;
+        }
+        if !is_token(element) || offered[..count].contains(&element) {
+            return Err(Kind::SubprotocolInvalid.into());
+        }
+        offered[count] = element;
+        count += 1;
     }
     if count == 0 {
         return Err(Kind::SubprotocolInvalid.into());
@@ -464,7 +496,7 @@ fn parse_host<'a>(lines: &Lines<'a>, uri: &'a Uri, transport: Transport) -> Resu
 }
 
 /// A valid `Host` or `:authority`: a name or an address, and a port if there was one.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Host<'a> {
     name: &'a str,
     port: Option<u32>,
@@ -506,6 +538,16 @@ impl<'a> Host<'a> {
 
     pub(crate) fn is(&self, other: Host<'_>) -> bool {
         self.name.eq_ignore_ascii_case(other.name) && self.port == other.port
+    }
+}
+
+impl fmt::Display for Host<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)?;
+        match self.port {
+            Some(port) => write!(f, ":{port}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -552,6 +594,7 @@ fn is_unreserved_or_sub_delim(byte: &u8) -> bool {
 pub fn accept_key(key: &[u8; 24]) -> [u8; 28] {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
 
+    // One call of the compression function for both blocks, the second of which never changes.
     const GUID: &[u8; 36] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     /// SHA-1 of less than a block starts from here (FIPS 180-4 5.3.1).
     const INITIAL: [u32; 5] = [0x6745_2301, 0xEFCD_AB89, 0x98BA_DCFE, 0x1032_5476, 0xC3D2_E1F0];

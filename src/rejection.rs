@@ -62,7 +62,7 @@ use crate::handshake::Transport;
 
 /// The reason for a refusal, with a stable [`code`](Self::code).
 ///
-/// The variants stand in the order in which the reasons are looked for: the first that applies is the answer.
+/// The variants stand in the order in which the reasons are looked for in a handshake: the first that applies is the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RejectionKind {
@@ -138,7 +138,7 @@ struct Entry {
 }
 
 impl RejectionKind {
-    /// Every kind but [`Custom`](Self::Custom), in the order of checking.
+    /// Every kind but [`Custom`](Self::Custom), in the order of the variants.
     pub const ALL: &'static [Self] = &[
         Self::MethodNotAllowed,
         Self::HttpVersion,
@@ -179,7 +179,8 @@ impl RejectionKind {
                 "make the proxy in front speak HTTP/1.1 to this server (nginx: `proxy_http_version 1.1`)"),
             Self::UpgradeMissing => ("upgrade-missing", StatusCode::UPGRADE_REQUIRED,
                 "the request does not ask for an upgrade to `websocket`",
-                "send `Upgrade: websocket`; a proxy in front must pass it on (nginx: `proxy_set_header Upgrade $http_upgrade`)"),
+                "send `Upgrade: websocket`; a proxy in front must pass it on (nginx: `proxy_set_header Upgrade $http_upgrade`); over \
+                 HTTP/2: send `:protocol` = `websocket`, and build the server with the feature `http2`"),
             Self::ConnectionMissing => ("connection-missing", StatusCode::BAD_REQUEST,
                 "`Connection` does not name `upgrade`",
                 "send `Connection: Upgrade`; a proxy in front must pass it on (nginx: `proxy_set_header Connection upgrade`)"),
@@ -218,7 +219,7 @@ impl RejectionKind {
                 "send one `Origin`; look for a proxy that adds a second"),
             Self::OriginInvalid => ("origin-invalid", StatusCode::FORBIDDEN,
                 "`Origin` is malformed",
-                "send `null` or `scheme://host[:port]` in lower case without path or trailing slash; browsers always do"),
+                "send `null` or `scheme://host[:port]` in lower case, without path, trailing slash or trailing dot"),
             Self::OriginMissing => ("origin-missing", StatusCode::FORBIDDEN,
                 "`Origin` is missing",
                 "clients other than browsers: send `Origin`, or allow its absence with `AllowOrigin::allow_missing` if they \
@@ -300,7 +301,7 @@ impl RejectionKind {
 /// A refused handshake: its [`kind`](Self::kind) and what is known beyond it.
 ///
 /// `Display` names the cause, the offending value (escaped and cut) and the fix: it is for logs, not for responses.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Rejection {
     kind: RejectionKind,
     value: Option<HeaderValue>,
@@ -356,17 +357,36 @@ impl From<RejectionKind> for Rejection {
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// Enough to recognise a value by, and too little to flood a log.
-        const SHOWN: usize = 128;
-
         let Entry { code, cause, fix, .. } = self.kind.entry();
         write!(f, "{code}: {cause}")?;
-        if let Some(value) = self.value.as_ref().map(HeaderValue::as_bytes) {
-            let (shown, rest) = value.split_at(value.len().min(SHOWN));
-            let ellipsis = if rest.is_empty() { "" } else { "…" };
-            write!(f, ": `{}{ellipsis}`", shown.escape_ascii())?;
+        if let Some(value) = &self.value {
+            write!(f, ": `{}`", Shown(value))?;
         }
         write!(f, "; {fix}")
+    }
+}
+
+impl fmt::Debug for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rejection")
+            .field("kind", &self.kind)
+            .field("value", &self.value.as_ref().map(|value| Shown(value).to_string()))
+            .field("source", &self.source)
+            .finish()
+    }
+}
+
+/// A hostile value, escaped and cut: enough to recognise it by, and too little to flood a log.
+struct Shown<'a>(&'a HeaderValue);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const LENGTH: usize = 128;
+
+        let value = self.0.as_bytes();
+        let (shown, rest) = value.split_at(value.len().min(LENGTH));
+        let ellipsis = if rest.is_empty() { "" } else { "…" };
+        write!(f, "{}{ellipsis}", shown.escape_ascii())
     }
 }
 
@@ -385,7 +405,7 @@ impl Error for Rejection {
 /// back is corrected where it breaks the protocol: a status that is not 4xx or 5xx is replaced by the prepared one, the
 /// prepared headers are restored, and `Sec-WebSocket-Accept` is removed.
 ///
-/// `request` is the handshake as it arrived, so it may hold a credential: do not log its headers or its query.
+/// `request` may still hold a credential, if it was refused before the token was looked at: do not log its headers or its query.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot answer a refused handshake with a `Response<{B}>`",
     label = "cannot make a body of type `{B}`",
@@ -456,10 +476,15 @@ impl<B: From<String>> RespondRejection<B> for ProblemJson {
             r#"{{"type":"about:blank","title":"{}","status":{},"code":"{}"}}"#,
             kind.cause(),
             prepared.status().as_u16(),
-            kind.code().replace('\\', r"\\").replace('"', r#"\""#),
+            escape_json(kind.code()),
         );
         with_body(prepared, "application/problem+json", body)
     }
+}
+
+/// For a code of the caller's; those of this crate need none.
+fn escape_json(code: &str) -> String {
+    code.replace('\\', r"\\").replace('"', r#"\""#).replace(char::is_control, " ")
 }
 
 fn with_body<B: From<String>>(mut prepared: Response<()>, content_type: &'static str, body: String) -> Response<B> {
@@ -495,8 +520,13 @@ pub(crate) fn refuse<B>(
     }
     let headers = response.headers_mut();
     for (name, value) in mandatory.into_iter().flatten() {
-        if !headers.get_all(&name).iter().any(|there| there == value) {
-            headers.insert(name, value);
+        if headers.get_all(&name).iter().any(|there| there == value) {
+            continue;
+        }
+        match name {
+            // Several challenges may stand side by side (RFC 9110 11.6.1).
+            WWW_AUTHENTICATE => drop(headers.append(name, value)),
+            _ => drop(headers.insert(name, value)),
         }
     }
     headers.remove(SEC_WEBSOCKET_ACCEPT);

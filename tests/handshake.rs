@@ -276,6 +276,32 @@ async fn bytes_behind_a_refused_handshake_are_no_second_request() {
 }
 
 #[tokio::test]
+async fn what_a_handler_declines_is_closed_too() {
+    let declining = service_fn(async |_: Request<hyper::body::Incoming>| {
+        Ok::<_, Infallible>(
+            Response::builder().status(404).header("connection", "keep-alive").body(Body::from("declined")).unwrap(),
+        )
+    });
+    let guard = || GuardLayer::new(AllowOrigin::same_origin());
+    let smuggled = || handshake().body("GET /internal HTTP/1.1\r\nHost: a\r\n\r\n").bytes();
+    for address in [
+        serve(ServiceBuilder::new().layer(guard()).service(declining)).await,
+        serve(ServiceBuilder::new().layer(ResponderLayer::new()).service(declining)).await,
+    ] {
+        let mut answer = send(address, &smuggled()).await;
+        assert_eq!((answer.status, answer.all("connection")), (404, vec!["close"]));
+        assert_eq!(answer.read_rest().await, "declined");
+    }
+    // An ordinary request is none of the guard's business; nor is a handshake, if it was told so.
+    for (service, raw) in [
+        (ServiceBuilder::new().layer(guard()).service(declining), plain()),
+        (ServiceBuilder::new().layer(guard().dangerous_keep_connection()).service(declining), handshake()),
+    ] {
+        assert_eq!(send(serve(service).await, &raw.bytes()).await.all("connection"), ["keep-alive"]);
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_attempt_passes_untouched() {
     let calls = Arc::default();
     let address = serve(service!(calls)).await;

@@ -122,12 +122,12 @@ async fn a_code_of_the_callers_is_escaped_and_its_status_corrected() {
     let inner = || service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())));
     for (status, answered) in [(200, 500), (101, 500), (302, 500), (418, 418), (429, 429), (503, 503)] {
         let status = StatusCode::from_u16(status).unwrap();
-        let check = move |_: &mut tower_ws_guard::Handshake<'_>| Err(Rejection::custom(r#"odd"\code"#, status));
+        let check = move |_: &mut tower_ws_guard::Handshake<'_>| Err(Rejection::custom("odd\"\\\ncode", status));
         let guard = GuardLayer::new(AllowOrigin::same_origin()).check(check).respond_with(ProblemJson);
         let response = guard.layer(inner()).oneshot(handshake().request()).await.unwrap();
         assert_eq!(response.status(), answered);
         let problem: serde_json::Value = serde_json::from_str(response.body()).unwrap();
-        assert_eq!(problem["code"], r#"odd"\code"#);
+        assert_eq!(problem["code"], "odd\"\\ code");
     }
 }
 

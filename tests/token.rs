@@ -93,6 +93,8 @@ async fn every_source_holds_exactly_one_token() {
         (vec![cookie()], with("Cookie", "session"), "token-missing"),
         (vec![cookie()], with("Cookie", "session="), "token-invalid"),
         (vec![cookie()], with("Cookie", "session=s3cr3t-alpha-01; session=x"), "token-ambiguous"),
+        (vec![cookie()], with("Cookie", "session=s3cr3t-alpha-01; session\t=x"), "token-ambiguous"),
+        (vec![cookie()], with("Cookie", "session = s3cr3t-alpha-01"), "alice - /ws -"),
         (vec![query()], at("/ws?token=s3cr3t-alpha-01"), "alice - /ws -"),
         (vec![query()], at("/ws?a=1&token=s3cr3t-alpha-01&b=2"), "alice - /ws?a=1&b=2 -"),
         (vec![query()], at("/ws?%74oken=s3cr3t-alpha-01&a"), "alice - /ws?a -"),
@@ -310,6 +312,13 @@ fn sources_that_cannot_work_are_errors() {
         TokenSource::pair("a b").unwrap_err(),
         TokenPolicy::from_sources([], tokens()).unwrap_err(),
         TokenPolicy::from_sources([TokenSource::authorization(), TokenSource::authorization()], tokens()).unwrap_err(),
+        TokenPolicy::from_sources(["auth.", "au"].map(|it| TokenSource::subprotocol(it).unwrap()), tokens())
+            .unwrap_err(),
+        TokenPolicy::from_sources(
+            [TokenSource::pair("bearer").unwrap(), TokenSource::subprotocol("bear").unwrap()],
+            tokens(),
+        )
+        .unwrap_err(),
         Subprotocols::list(["a", "a"]).unwrap_err(),
         Subprotocols::list(["a b"]).unwrap_err(),
         Subprotocols::list([""]).unwrap_err(),

@@ -8,14 +8,14 @@ use std::{
 use http::Response;
 use pin_project_lite::pin_project;
 
-use super::policy::Echo;
+use super::policy::Finish;
 
 pin_project! {
     /// Response future of [`Guard`](super::Guard).
     pub struct ResponseFuture<F: Future, V> {
         #[pin]
         state: State<F, V>,
-        echo: Echo,
+        finish: Option<Finish>,
     }
 }
 
@@ -33,19 +33,19 @@ where
     F: Future<Output = Result<Response<B>, E>>,
 {
     pub(super) fn inner(future: F) -> Self {
-        Self::admitted(future, Echo::Nothing)
+        Self { state: State::Inner { future }, finish: None }
     }
 
-    pub(super) fn admitted(future: F, echo: Echo) -> Self {
-        Self { state: State::Inner { future }, echo }
+    pub(super) fn admitted(future: F, finish: Finish) -> Self {
+        Self { state: State::Inner { future }, finish: Some(finish) }
     }
 
-    pub(super) fn verifying(verification: V, echo: Echo) -> Self {
-        Self { state: State::Verifying { verification }, echo }
+    pub(super) fn verifying(verification: V, finish: Finish) -> Self {
+        Self { state: State::Verifying { verification }, finish: Some(finish) }
     }
 
     pub(super) fn refused(response: Response<B>) -> Self {
-        Self { state: State::Refused { response: Some(Ok(response)) }, echo: Echo::Nothing }
+        Self { state: State::Refused { response: Some(Ok(response)) }, finish: None }
     }
 }
 
@@ -62,8 +62,8 @@ where
             match this.state.as_mut().project() {
                 StateProj::Inner { future } => {
                     let mut result = ready!(future.poll(cx));
-                    if let Ok(response) = &mut result {
-                        std::mem::replace(this.echo, Echo::Nothing).apply(response);
+                    if let (Some(finish), Ok(response)) = (this.finish.take(), &mut result) {
+                        finish.apply(response);
                     }
                     return Poll::Ready(result);
                 }

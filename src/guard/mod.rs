@@ -77,7 +77,7 @@ mod layer;
 mod policy;
 mod service;
 
-pub(crate) use self::policy::{Policy, Rules};
+pub(crate) use self::policy::{Policy, Rules, close_declined};
 pub use self::{
     check::{Check, check_fn},
     future::ResponseFuture,

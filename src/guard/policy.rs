@@ -1,5 +1,5 @@
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Request, Response,
     header::{
         AUTHORIZATION, CONNECTION, COOKIE, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
     },
@@ -8,9 +8,9 @@ use http::{
 
 use super::Check;
 use crate::{
-    handshake::{Handshake, Transport},
+    handshake::{Handshake, Transport, set_header},
     origin::{AllowHost, AllowOrigin},
-    rejection::{EmptyBody, Rejection, RespondRejection, refuse},
+    rejection::{EmptyBody, Rejection, RejectionKind, RespondRejection, refuse},
     subprotocol::{Chosen, Subprotocols, choose},
     token::{NoToken, TokenSource, TokenStage},
 };
@@ -53,6 +53,16 @@ impl Rules {
         }
     }
 
+    /// Answers a request that is no attempt, where a WebSocket is required.
+    pub(crate) fn require_websocket<ReqBody, B>(
+        &self,
+        request: Request<ReqBody>,
+        responder: &impl RespondRejection<B>,
+    ) -> Response<B> {
+        let (request, _) = request.into_parts();
+        refuse(RejectionKind::NotWebsocket.into(), &request, responder, false)
+    }
+
     /// Answers a refused attempt.
     pub(crate) fn refuse<B>(
         &self,
@@ -89,7 +99,7 @@ impl<C, V, R> Policy<C, V, R> {
 
 impl<C: Check, V: TokenStage, R> Policy<C, V, R> {
     /// Makes all checks but the verification of the token, and brings the request into its canonical form.
-    pub(crate) fn admit(&self, request: &mut Parts) -> Result<(V::Token, Echo), Rejection> {
+    pub(crate) fn admit(&self, request: &mut Parts) -> Result<(V::Token, Finish), Rejection> {
         let sources = self.token.sources();
         if !sources.is_empty() {
             hide_credentials(&mut request.headers);
@@ -117,14 +127,19 @@ impl<C: Check, V: TokenStage, R> Policy<C, V, R> {
         };
         let (transport, key) = (handshake.transport(), handshake.key());
         if let Offer::Only(offer) = offer {
-            set(&mut request.headers, SEC_WEBSOCKET_PROTOCOL, offer);
+            set_header(&mut request.headers, SEC_WEBSOCKET_PROTOCOL, offer);
         }
         canonicalise(&mut request.headers, key);
         self.token.strip(request)?;
         if let Some(chosen) = &chosen {
             request.extensions.insert(Chosen(chosen.clone()));
         }
-        Ok((token, Echo::new(transport, chooses, chosen)))
+        let subprotocol = match chosen {
+            chosen if chooses => Echo::Exactly(chosen),
+            Some(marker) => Echo::Fallback(marker),
+            None => Echo::Nothing,
+        };
+        Ok((token, Finish { transport, close: !self.rules.keep_connection, subprotocol }))
     }
 }
 
@@ -160,13 +175,6 @@ fn join<'a>(subprotocols: impl Iterator<Item = &'a str>) -> Option<HeaderValue> 
     HeaderValue::try_from(joined).ok().filter(|value| !value.is_empty())
 }
 
-fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
-    match value {
-        Some(value) => drop(headers.insert(name, value)),
-        None => drop(headers.remove(name)),
-    }
-}
-
 /// Leaves no room for a handler to read the handshake in another way than this crate did. Over HTTP/2 there is no `key`.
 fn canonicalise(headers: &mut HeaderMap, key: Option<[u8; 24]>) {
     set_line(headers, SEC_WEBSOCKET_VERSION, "13");
@@ -174,7 +182,7 @@ fn canonicalise(headers: &mut HeaderMap, key: Option<[u8; 24]>) {
         set_line(headers, UPGRADE, "websocket");
         set_line(headers, CONNECTION, "Upgrade");
         if headers.get(SEC_WEBSOCKET_KEY).is_none_or(|line| line.as_bytes() != key) {
-            set(headers, SEC_WEBSOCKET_KEY, HeaderValue::from_bytes(&key).ok());
+            set_header(headers, SEC_WEBSOCKET_KEY, HeaderValue::from_bytes(&key).ok());
         }
     }
 }
@@ -187,43 +195,42 @@ fn set_line(headers: &mut HeaderMap, name: HeaderName, value: &'static str) {
     }
 }
 
-/// What a guard does to `Sec-WebSocket-Protocol` in an answer that completes the handshake.
+/// What a guard does to the answer of its inner service to a handshake that it let in.
 #[derive(Clone, Debug)]
-pub(crate) enum Echo {
-    Nothing,
-    /// The guard chose.
-    Exactly(Transport, Option<HeaderValue>),
-    /// The inner service chooses; if it does not, this is named, because it came with the token.
-    Fallback(Transport, HeaderValue),
+pub(crate) struct Finish {
+    transport: Transport,
+    close: bool,
+    subprotocol: Echo,
 }
 
-impl Echo {
-    fn new(transport: Transport, chooses: bool, chosen: Option<HeaderValue>) -> Self {
-        match chosen {
-            chosen if chooses => Self::Exactly(transport, chosen),
-            Some(marker) => Self::Fallback(transport, marker),
-            None => Self::Nothing,
-        }
-    }
+#[derive(Clone, Debug)]
+enum Echo {
+    /// The inner service chooses.
+    Nothing,
+    /// The guard chose.
+    Exactly(Option<HeaderValue>),
+    /// The inner service chooses; if it does not, this is named, because it came with the token.
+    Fallback(HeaderValue),
+}
 
+impl Finish {
     pub(crate) fn apply<B>(self, response: &mut Response<B>) {
-        let (Self::Exactly(transport, _) | Self::Fallback(transport, _)) = self else {
-            return;
-        };
-        let accepted = match transport {
-            Transport::Http1 => StatusCode::SWITCHING_PROTOCOLS,
-            Transport::ExtendedConnect => StatusCode::OK,
-        };
-        if response.status() != accepted {
-            return;
-        }
+        let is_completed = self.transport.is_completed_by(response.status());
         let headers = response.headers_mut();
-        match self {
-            Self::Exactly(_, chosen) => set(headers, SEC_WEBSOCKET_PROTOCOL, chosen),
-            Self::Fallback(_, marker) => {
+        match self.subprotocol {
+            _ if !is_completed => close_declined(headers, self.transport, self.close),
+            Echo::Nothing => {}
+            Echo::Exactly(chosen) => set_header(headers, SEC_WEBSOCKET_PROTOCOL, chosen),
+            Echo::Fallback(marker) => {
                 headers.entry(SEC_WEBSOCKET_PROTOCOL).or_insert(marker);
             }
-            Self::Nothing => {}
         }
+    }
+}
+
+/// A handshake that a handler declines is refused like any other: what follows it on the connection is no second request.
+pub(crate) fn close_declined(headers: &mut HeaderMap, transport: Transport, close: bool) {
+    if close && transport == Transport::Http1 {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
 }

@@ -10,7 +10,7 @@ use tower_service::Service;
 use super::{Check, Policy, ResponseFuture};
 use crate::{
     handshake::is_attempt,
-    rejection::{EmptyBody, RejectionKind, RespondRejection, refuse},
+    rejection::{EmptyBody, RespondRejection},
     token::{NoToken, Verification, Verify},
 };
 
@@ -56,21 +56,19 @@ where
             if !policy.rules.require_websocket {
                 return ResponseFuture::inner(self.inner.call(request));
             }
-            let (parts, _) = request.into_parts();
-            let response = refuse(RejectionKind::NotWebsocket.into(), &parts, &policy.responder, false);
-            return ResponseFuture::refused(response);
+            return ResponseFuture::refused(policy.rules.require_websocket(request, &policy.responder));
         }
 
         let (mut parts, body) = request.into_parts();
-        let (token, echo) = match policy.admit(&mut parts) {
+        let (token, finish) = match policy.admit(&mut parts) {
             Ok(admitted) => admitted,
             Err(rejection) => {
                 return ResponseFuture::refused(policy.rules.refuse(rejection, &parts, &policy.responder));
             }
         };
         match V::verify(policy, &mut self.inner, token, Request::from_parts(parts, body)) {
-            Verification::Done(future) => ResponseFuture::admitted(future, echo),
-            Verification::Pending(verification) => ResponseFuture::verifying(verification, echo),
+            Verification::Done(future) => ResponseFuture::admitted(future, finish),
+            Verification::Pending(verification) => ResponseFuture::verifying(verification, finish),
         }
     }
 }

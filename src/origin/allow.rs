@@ -1,9 +1,6 @@
 use std::{cmp::Ordering, fmt, net::Ipv6Addr, sync::Arc};
 
-use http::{
-    HeaderName,
-    header::{HOST, ORIGIN},
-};
+use http::{HeaderName, HeaderValue, header::ORIGIN};
 
 use crate::{
     config::ConfigError,
@@ -33,8 +30,8 @@ use crate::{
 ///
 /// `Origin` protects the users of browsers; it authenticates nobody, because every other client can send what it likes.
 ///
-/// A request that says `Sec-Fetch-Site: cross-site` is refused even if its `Origin` is the server's own, or missing and that is
-/// allowed. It is let in by a listed pattern, a [`predicate`](Self::predicate), [`allow_null`](Self::allow_null), or
+/// A request that says `Sec-Fetch-Site: cross-site` is refused even if its `Origin` is the server's own, or is missing and
+/// that is allowed. It is let in by a listed pattern, a [`predicate`](Self::predicate), [`allow_null`](Self::allow_null), or
 /// [`dangerous_any`](Self::dangerous_any). A request without that header is judged by its `Origin` alone.
 ///
 /// `X-Forwarded-*` and `Forwarded` are never read.
@@ -171,7 +168,13 @@ impl AllowOrigin {
         if allowed {
             return Ok(());
         }
-        Err(Rejection::new(Kind::OriginNotAllowed).with_value(handshake.headers().get(ORIGIN)))
+        let rejection = Rejection::new(Kind::OriginNotAllowed).with_value(handshake.headers().get(ORIGIN));
+        Err(match is_cross_site(handshake) {
+            true => {
+                rejection.with_source("`Sec-Fetch-Site` says `cross-site`: only an origin that is listed is let in")
+            }
+            false => rejection,
+        })
     }
 
     fn is_listed(&self, origin: &Origin<'_>) -> bool {
@@ -350,6 +353,8 @@ impl AllowHost {
         if self.0.iter().any(is_allowed) {
             return Ok(());
         }
-        Err(Rejection::new(Kind::HostNotAllowed).with_value(handshake.headers().get(HOST)))
+        // Over HTTP/2 it is no header.
+        let value = HeaderValue::try_from(host.to_string()).ok();
+        Err(Rejection::new(Kind::HostNotAllowed).with_value(value.as_ref()))
     }
 }

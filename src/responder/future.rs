@@ -6,7 +6,7 @@ use std::{
 };
 
 use http::{
-    HeaderName, HeaderValue, Request, Response, StatusCode, Version,
+    HeaderValue, Request, Response, StatusCode, Version,
     header::{
         CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL,
         SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
@@ -16,7 +16,8 @@ use pin_project_lite::pin_project;
 
 use super::PendingUpgrade;
 use crate::{
-    handshake::{Handshake, Transport, accept_key},
+    guard::close_declined,
+    handshake::{Handshake, Transport, accept_key, set_header},
     rejection::{EmptyBody, RejectionKind, refuse},
 };
 
@@ -27,14 +28,16 @@ pub struct Answer {
     /// `None` over HTTP/2.
     accept: Option<HeaderValue>,
     subprotocol: Option<HeaderValue>,
+    /// Whether a connection that is not upgraded is closed.
+    close: bool,
 }
 
 impl Answer {
-    pub(super) fn new(handshake: &Handshake<'_>, subprotocol: Option<HeaderValue>) -> Self {
+    pub(super) fn new(handshake: &Handshake<'_>, subprotocol: Option<HeaderValue>, close: bool) -> Self {
         let accept = handshake
             .key()
             .map(|key| HeaderValue::from_bytes(&accept_key(&key)).expect("base64 is a valid header value"));
-        Self { accept, subprotocol }
+        Self { accept, subprotocol, close }
     }
 
     pub(super) fn subprotocol(&self) -> Option<HeaderValue> {
@@ -57,24 +60,12 @@ impl Answer {
         *response.status_mut() = if http1 { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::OK };
         *response.body_mut() = B::default();
         let headers = response.headers_mut();
-        let mut set = |name: HeaderName, value: Option<HeaderValue>| match value {
-            Some(value) => drop(headers.insert(name, value)),
-            None => drop(headers.remove(name)),
-        };
-        set(UPGRADE, http1.then_some(WEBSOCKET));
-        set(CONNECTION, http1.then_some(UPGRADE_TOKEN));
-        set(SEC_WEBSOCKET_ACCEPT, self.accept);
-        set(SEC_WEBSOCKET_PROTOCOL, self.subprotocol);
+        set_header(headers, UPGRADE, http1.then_some(WEBSOCKET));
+        set_header(headers, CONNECTION, http1.then_some(UPGRADE_TOKEN));
+        set_header(headers, SEC_WEBSOCKET_ACCEPT, self.accept);
+        set_header(headers, SEC_WEBSOCKET_PROTOCOL, self.subprotocol);
         for name in [SEC_WEBSOCKET_VERSION, CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_TYPE, TRANSFER_ENCODING] {
             headers.remove(name);
-        }
-    }
-
-    /// Whether a client would take this status for a completed handshake.
-    fn is_completed_by(&self, status: StatusCode) -> bool {
-        match self.transport() {
-            Transport::Http1 => status == StatusCode::SWITCHING_PROTOCOLS,
-            Transport::ExtendedConnect => status.is_success(),
         }
     }
 }
@@ -140,15 +131,18 @@ where
 fn decide<B: Default>(pending: &PendingUpgrade, answer: Answer, response: &mut Response<B>) {
     let status = response.status();
     let accepted = pending.close();
+    let transport = answer.transport();
     if accepted && !status.is_client_error() && !status.is_server_error() {
         answer.complete(response);
-    } else if answer.is_completed_by(status) {
+    } else if transport.is_completed_by(status) {
         // The inner service claims a handshake that it has not accepted: there will be no connection.
         let (mut request, ()) = Request::new(()).into_parts();
-        if answer.transport() == Transport::ExtendedConnect {
+        if transport == Transport::ExtendedConnect {
             request.version = Version::HTTP_2;
         }
-        *response = refuse(RejectionKind::NotUpgradable.into(), &request, &EmptyBody, true);
+        *response = refuse(RejectionKind::NotUpgradable.into(), &request, &EmptyBody, answer.close);
+    } else {
+        close_declined(response.headers_mut(), transport, answer.close);
     }
 }
 

@@ -13,7 +13,7 @@ use super::{PendingUpgrade, ResponseFuture, Upgraded, future::Answer, upgrade::U
 use crate::{
     guard::Rules,
     handshake::{Handshake, is_attempt},
-    rejection::{EmptyBody, Rejection, RejectionKind, RespondRejection, refuse},
+    rejection::{EmptyBody, Rejection, RejectionKind, RespondRejection},
     subprotocol::Subprotocols,
 };
 
@@ -59,7 +59,7 @@ impl<M, R> Policy<M, R> {
         let handshake = Handshake::parse(request)?;
         let offered = || handshake.subprotocols();
         let chosen = self.rules.choose_subprotocol(&handshake, offered, std::iter::empty())?;
-        let answer = Answer::new(&handshake, chosen);
+        let answer = Answer::new(&handshake, chosen, !self.rules.keep_connection);
         match request.extensions.remove::<OnUpgrade>() {
             Some(on_upgrade) => Ok((on_upgrade, answer)),
             None => Err(RejectionKind::NotUpgradable.into()),
@@ -97,9 +97,7 @@ where
             if !policy.rules.require_websocket {
                 return ResponseFuture::inner(self.inner.call(request));
             }
-            let (parts, _) = request.into_parts();
-            let response = refuse(RejectionKind::NotWebsocket.into(), &parts, &policy.responder, false);
-            return ResponseFuture::ready(response);
+            return ResponseFuture::ready(policy.rules.require_websocket(request, &policy.responder));
         }
 
         let (mut parts, body) = request.into_parts();

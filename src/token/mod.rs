@@ -95,7 +95,7 @@ impl<V: VerifyToken> TokenPolicy<V> {
     ///
     /// # Errors
     ///
-    /// No source at all, or one twice.
+    /// No source at all, one twice, or a subprotocol's prefix that another source begins with.
     ///
     /// ```
     /// use tower_ws_guard::{StaticTokens, TokenPolicy, TokenSource};
@@ -115,8 +115,12 @@ impl<V: VerifyToken> TokenPolicy<V> {
         if sources.is_empty() {
             return Err(ConfigError::new("", "without a source there is never a token; name one"));
         }
-        if (1..sources.len()).any(|i| sources[..i].contains(&sources[i])) {
-            return Err(ConfigError::new("", "the same token source is listed twice: every token would be ambiguous"));
+        let overlap = |i: usize| (0..sources.len()).any(|j| i != j && sources[i].overlaps(&sources[j]));
+        if (0..sources.len()).any(overlap) {
+            return Err(ConfigError::new(
+                "",
+                "a token source is listed twice, or is a prefix of another: its tokens would be ambiguous",
+            ));
         }
         Ok(Self { sources, verifier, keep_credential: false })
     }

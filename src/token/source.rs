@@ -78,7 +78,8 @@ impl TokenSource {
         Ok(Self(Kind::Query(name.into())))
     }
 
-    /// A subprotocol that begins with `prefix`; what follows is the token as it is.
+    /// A subprotocol that begins with `prefix`; what follows is the token as it is. None of the server's own subprotocols may begin
+    /// so: it would be taken for a token.
     ///
     /// # Errors
     ///
@@ -147,10 +148,10 @@ impl TokenSource {
             Kind::Cookie(name) => {
                 let lines = headers.get_all(COOKIE).iter();
                 for pair in lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b';')) {
-                    if let Some(value) =
-                        trim(pair).strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
-                    {
-                        found(Credential { value, encoding: Encoding::Plain });
+                    let Some(equals) = pair.iter().position(|&byte| byte == b'=') else { continue };
+                    // Trimmed, as parsers behind may do: or they would see another cookie of that name.
+                    if trim(&pair[..equals]) == name.as_bytes() {
+                        found(Credential { value: trim(&pair[equals + 1..]), encoding: Encoding::Plain });
                     }
                 }
             }
@@ -176,21 +177,24 @@ impl TokenSource {
         }
     }
 
-    /// Takes the credential out of the header or the query; subprotocols are rewritten elsewhere, cookies stay.
-    pub(super) fn strip(&self, uri: &mut Uri, headers: &mut HeaderMap) -> Result<(), http::Error> {
-        match &self.0 {
-            Kind::Authorization => {
-                if headers.get(AUTHORIZATION).is_some_and(|line| bearer(line.as_bytes()).is_some()) {
-                    headers.remove(AUTHORIZATION);
-                }
-            }
-            Kind::Query(name) => strip_query(uri, name)?,
-            Kind::Cookie(_) | Kind::Prefix(..) | Kind::Pair(_) => {}
+    /// Whether a token of the one source would be found by the other too.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Kind::Prefix(prefix, _), Kind::Prefix(other, _)) => other.starts_with(&**prefix),
+            (Kind::Prefix(prefix, _), Kind::Pair(marker)) => marker.as_bytes().starts_with(prefix.as_bytes()),
+            _ => self == other,
         }
-        Ok(())
     }
 
-    #[cfg(feature = "axum")]
+    /// Takes the credential out of a header. Subprotocols are rewritten elsewhere, cookies stay.
+    pub(super) fn strip_headers(&self, headers: &mut HeaderMap) {
+        let is_bearer = |line: &HeaderValue| bearer(line.as_bytes()).is_some();
+        if self.0 == Kind::Authorization && headers.get(AUTHORIZATION).is_some_and(is_bearer) {
+            headers.remove(AUTHORIZATION);
+        }
+    }
+
+    /// Takes the credential out of the query.
     pub(super) fn strip_uri(&self, uri: &mut Uri) -> Result<(), http::Error> {
         match &self.0 {
             Kind::Query(name) => strip_query(uri, name),
@@ -230,7 +234,7 @@ fn strip_query(uri: &mut Uri, name: &str) -> Result<(), http::Error> {
     let question_mark = if others.is_empty() { "" } else { "?" };
     let path_and_query = format!("{}{question_mark}{others}", uri.path());
 
-    let mut parts = std::mem::take(uri).into_parts();
+    let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::try_from(path_and_query)?);
     *uri = Uri::from_parts(parts)?;
     Ok(())

@@ -129,7 +129,8 @@ impl<V: VerifyToken> TokenStage for TokenPolicy<V> {
         // Fails closed: a credential that cannot be taken out goes no further.
         let invalid = |error| Rejection::new(RejectionKind::TokenInvalid).with_source(Box::new(error));
         for source in &*self.sources {
-            source.strip(&mut request.uri, &mut request.headers).map_err(invalid)?;
+            source.strip_headers(&mut request.headers);
+            source.strip_uri(&mut request.uri).map_err(invalid)?;
             #[cfg(feature = "axum")]
             if let Some(original) = request.extensions.get_mut::<axum::extract::OriginalUri>() {
                 source.strip_uri(&mut original.0).map_err(invalid)?;
