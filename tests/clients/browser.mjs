@@ -46,9 +46,9 @@ async function handshake(context, page) {
     session.on("Network.webSocketHandshakeResponseReceived", ({ response }) => resolve(response.status));
     session.on("Network.webSocketFrameError", ({ errorMessage }) => {
       const [, code] = /Unexpected response code: (\d+)/.exec(errorMessage) ?? [];
-      // It words a 401 in its own way.
+      // It words a 401 in its own way, and over HTTP/2 not at all.
       const status = errorMessage.includes("HTTP Authentication failed") ? 401 : Number(code);
-      resolve(status || errorMessage);
+      resolve(status || errorMessage || null);
     });
   });
   return async () => ({ status: await status });
