@@ -18,14 +18,9 @@ mod custom_rejection;
 #[allow(dead_code)]
 mod hyper_responder;
 
-use std::{
-    io::{BufRead, BufReader},
-    net::SocketAddr,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-};
+use std::net::SocketAddr;
 
-use common::{Raw, handshake, plain, send, serve_axum};
+use common::{Raw, handshake, plain, send, serve_axum, server::Server};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::{
@@ -123,39 +118,6 @@ async fn custom_rejection() {
     assert_eq!(refused.status, 403);
     assert_eq!(refused.all("content-type"), ["application/json"]);
     assert_eq!(refused.read_rest().await, r#"{"error":{"code":"origin-missing","path":"/ws"}}"#);
-}
-
-/// The example server as a program of its own; it ends with the test.
-struct Server {
-    process: Child,
-    address: SocketAddr,
-}
-
-impl Server {
-    fn command(flags: &[&str]) -> Command {
-        // Cargo builds the examples beside the tests: target/debug/examples and target/debug/deps.
-        let tests = std::env::current_exe().unwrap();
-        let program: PathBuf = [tests.parent().unwrap().parent().unwrap(), "examples/server".as_ref()].iter().collect();
-        let mut command = Command::new(program);
-        command.args(["--listen", "127.0.0.1:0"]).args(flags);
-        command
-    }
-
-    fn start(flags: &[&str]) -> Self {
-        let mut process =
-            Self::command(flags).stdout(Stdio::piped()).spawn().expect("`cargo build --example server` was run");
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim_end().strip_prefix("listening on http://").expect("its address").parse().unwrap();
-        Self { process, address }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.process.kill().ok();
-        self.process.wait().ok();
-    }
 }
 
 #[tokio::test]

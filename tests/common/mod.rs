@@ -1,6 +1,8 @@
 //! What the tests share. Each test binary uses a part of it.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod server;
+
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;

@@ -1,0 +1,23 @@
+// Every client reads a JSON array of cases from stdin, and prints one of what came of each.
+
+const TIMEOUT = 20_000;
+
+/** Fails what would hang. */
+export function inTime(promise) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error("nothing happened in time")), TIMEOUT);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
+/** One after the other, so that the server's log is in the order of the cases. */
+export async function answer(attempt) {
+  let input = "";
+  for await (const chunk of process.stdin) input += chunk;
+  const results = [];
+  for (const it of JSON.parse(input)) {
+    results.push(await inTime(attempt(it)).catch((error) => ({ error: String(error.stack) })));
+  }
+  console.log(JSON.stringify(results));
+}
