@@ -12,17 +12,19 @@
 //! | [`TokenCheckLayer`] | handshakes with exactly one valid credential; hands over its [`Claims`] |
 //! | [`ResponderLayer`] | answers 101 with `Sec-WebSocket-Accept` and the subprotocol, and hands over the connection |
 //!
-//! Requests that are no handshake [attempts](is_attempt) pass untouched, without an allocation.
+//! Requests that are not handshake [attempts](is_attempt) pass untouched, without an allocation.
 //!
 //! # Example
 //!
 //! ```
-//! use axum::{Router, body::Body, extract::ws::WebSocketUpgrade, routing::any};
+//! use axum::{Router, body::Body, extract::ws::WebSocketUpgrade, response::Response, routing::any};
 //! use http::{Request, StatusCode};
 //! use tower::ServiceExt;
-//! use tower_ws_guard::{AllowOrigin, GuardLayer};
+//! use tower_ws_guard::{AllowOrigin, GuardLayer, test_util::upgradable};
 //!
-//! async fn handler(_: WebSocketUpgrade) {}
+//! async fn handler(upgrade: WebSocketUpgrade) -> Response {
+//!     upgrade.on_upgrade(async |socket| drop(socket))
+//! }
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), tower_ws_guard::ConfigError> {
@@ -30,7 +32,7 @@
 //! let app: Router = Router::new().route("/ws", any(handler).layer(guard));
 //!
 //! let handshake = |origin: &str| {
-//!     let mut request = Request::get("/ws")
+//!     Request::get("/ws")
 //!         .header("host", "chat.example.com")
 //!         .header("upgrade", "websocket")
 //!         .header("connection", "upgrade")
@@ -38,13 +40,11 @@
 //!         .header("sec-websocket-version", "13")
 //!         .header("origin", origin)
 //!         .body(Body::empty())
-//!         .unwrap();
-//!     let on_upgrade = hyper::upgrade::on(&mut request); // a server does this
-//!     request.extensions_mut().insert(on_upgrade);
-//!     request
+//!         .unwrap()
 //! };
-//! let accepted = app.clone().oneshot(handshake("https://app.example.com")).await.unwrap();
-//! assert_eq!(accepted.status(), StatusCode::OK);
+//! let (request, _client) = upgradable(handshake("https://app.example.com")).await;
+//! let accepted = app.clone().oneshot(request).await.unwrap();
+//! assert_eq!(accepted.status(), StatusCode::SWITCHING_PROTOCOLS);
 //! let refused = app.oneshot(handshake("https://evil.example")).await.unwrap();
 //! assert_eq!(refused.status(), StatusCode::FORBIDDEN);
 //! # Ok(())
@@ -60,8 +60,8 @@
 //!
 //! # Limits
 //!
-//! - `Origin` protects the users of browsers. It authenticates nobody.
-//! - The layers end at the 101. Frames, their size and their rate are the codec's affair.
+//! - `Origin` protects browser users. It authenticates nobody.
+//! - The layers end at the 101. Frames, their size and their rate are up to the codec.
 //! - A request that is no attempt passes. A handler that answers 101 to anything else, as a proxy that reflects its upstream's
 //!   answer may, is outside their reach.
 //!
@@ -72,7 +72,7 @@
 //! | `responder` (default) | [`ResponderLayer`] and [`accept_key`], on hyper's upgrades and tokio's `AsyncRead` and `AsyncWrite` |
 //! | `axum` | the [extractors](extract), and tokens taken out of `OriginalUri` too |
 //! | `http2` | WebSocket over HTTP/2; without it every extended `CONNECT` is refused, because it cannot be told what it is for |
-//! | `full` | all of these |
+//! | `full` | all of the above |
 //! | `test-util` | [`test_util`]: requests that can be upgraded in memory, for tests |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

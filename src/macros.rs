@@ -38,10 +38,10 @@ macro_rules! layer_options {
             self
         }
 
-        /// Does not ask for the end of the HTTP/1.1 connection when a handshake is refused.
+        /// Keeps the HTTP/1.1 connection open when a handshake is refused.
         ///
-        /// A proxy that takes a refused upgrade for an accepted one can then be made to pass on requests that it has not
-        /// seen. Only for servers that are reached without one.
+        /// A proxy that takes a refused upgrade for an accepted one can then be tricked into forwarding requests that it never
+        /// saw. Use it only where no proxy is in front.
         pub fn dangerous_keep_connection(mut self) -> Self {
             self.policy.rules.keep_connection = true;
             self
@@ -51,7 +51,7 @@ macro_rules! layer_options {
 
 macro_rules! unmatched_option {
     () => {
-        /// Lets in clients of which no subprotocol is supported, and names none in the answer.
+        /// Lets in clients none of whose subprotocols is supported, and names none in the answer.
         ///
         /// Chromium then fails the connection on its own, and tells its script nothing. For fleets without browsers.
         pub fn accept_unmatched_subprotocols(mut self) -> Self {

@@ -263,7 +263,7 @@ impl RejectionKind {
         Entry { code, status, cause, fix }
     }
 
-    /// The stable, kebab-case name, as `origin-not-allowed`.
+    /// The stable, kebab-case name, such as `origin-not-allowed`.
     #[must_use]
     pub const fn code(self) -> &'static str {
         self.entry().code

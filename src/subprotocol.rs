@@ -48,7 +48,7 @@ impl Subprotocols {
         Ok(Self { ours: ours.into(), client_order: false })
     }
 
-    /// Chooses what the client prefers, instead of what the server does.
+    /// Follows the client's order of preference, not the server's.
     pub fn prefer_client_order(self) -> Self {
         Self { client_order: true, ..self }
     }

@@ -7,7 +7,7 @@ use crate::{handshake::Handshake, rejection::Rejection};
 /// Implemented by functions and closures, which are best wrapped in [`check_fn`]; by tuples of up to four checks, which are made
 /// in order; and by `Arc` and `Option` of a check.
 ///
-/// It must not block: what has to wait belongs into a [`VerifyToken`](crate::VerifyToken).
+/// It must not block: what has to wait belongs in a [`VerifyToken`](crate::VerifyToken).
 ///
 /// ```
 /// use http::StatusCode;

@@ -13,6 +13,9 @@ use crate::{
 
 /// Applies [`Guard`] with all checks: syntax, host, origin, your own, subprotocol, token.
 ///
+/// Checks, verifiers and responders must be `Clone`, because axum makes a service for each route: wrap what is not, or what they are to
+/// share, in an `Arc`.
+///
 /// See the [module docs](crate::guard) for an example.
 #[derive(Clone, Debug)]
 #[must_use]

@@ -16,10 +16,13 @@
 //! guard has [`Subprotocols`](crate::Subprotocols), the chosen one alone. When they answer 101 (over HTTP/2: 200), the guard sets
 //! `Sec-WebSocket-Protocol` to what it chose.
 //!
-//! One thing stays different: tungstenite, unlike RFC 6455, refuses keys with stray bits behind the 16th byte, as the one of the RFC's own
+//! One difference remains: tungstenite, unlike RFC 6455, refuses keys with stray bits behind the 16th byte, as the one of the RFC's own
 //! example. No client makes such keys.
 //!
-//! A guard inside another sees no token any more: give the token to one of them.
+//! A guard inside another no longer sees the token, nor a token in a subprotocol that the outer one did not choose: give all of it to one
+//! of them.
+//!
+//! A handshake that they decline, with any other status, closes the HTTP/1.1 connection as a refusal does.
 //!
 //! # In axum
 //!

@@ -9,7 +9,7 @@ use crate::{
     rejection::{Rejection, RejectionKind as Kind},
 };
 
-/// Which pages may open a socket: a policy for `Origin`.
+/// Which pages may open a socket: a policy for `Origin`. The default allows none.
 ///
 /// Origins are compared as (scheme, host, port), where `https://a` equals `https://a:443`. A missing `Origin` and `null` are
 /// refused unless they are allowed by name. Policies are joined with [`or`](Self::or):
@@ -63,7 +63,7 @@ impl AllowOrigin {
         Self { same_origin: true, ..Self::default() }
     }
 
-    /// Allows pages of the server's own public origin, as `https://chat.example.com`, whatever `Host` says: for servers behind
+    /// Allows pages of the server's own public origin, such as `https://chat.example.com`, whatever `Host` says: for servers behind
     /// a proxy.
     ///
     /// # Errors

@@ -48,7 +48,7 @@ impl<F> ResponderLayer<OnUpgraded<F>> {
 }
 
 impl<M, R> ResponderLayer<M, R> {
-    /// Chooses the subprotocol. Without it every offer is refused but that which a layer outside chose.
+    /// Chooses the subprotocol. Without it every offer is refused except the one that an outer layer chose.
     pub fn subprotocols(mut self, subprotocols: Subprotocols) -> Self {
         self.policy.rules.subprotocols = Some(subprotocols);
         self

@@ -8,7 +8,9 @@
 //!
 //! - [`ResponderLayer::new`]: the inner service decides. It finds a [`PendingUpgrade`] in the extensions of the request (an
 //!   extractor with feature `axum`). Once it has accepted, its response becomes the 101: headers such as `Set-Cookie` stay, the
-//!   body is discarded. A response of 4xx or 5xx cancels that. Without acceptance the response goes out as it is.
+//!   body is discarded. A response of 4xx or 5xx cancels that. Without acceptance the response goes out as it is, and the
+//!   HTTP/1.1 connection is closed behind it; but one that would pass for an accepted handshake (101, over HTTP/2 any 2xx) becomes a
+//!   500 with an empty body.
 //! - [`ResponderLayer::on_upgraded`]: the layer accepts every valid handshake and spawns your callback with the connection. The
 //!   inner service sees all other requests. In axum put it on a route (`MethodRouter::layer` or `Router::route_layer`): by
 //!   `Router::layer` it would accept handshakes on every path, unknown ones too.

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A valid handshake that waits for a decision: in the extensions of the request, and, with feature `axum`, an extractor.
 ///
-/// It can be accepted once, and until the inner service has answered. Dropping it declines.
+/// It can be accepted once, and only until the inner service has answered. Dropping it declines.
 #[derive(Clone)]
 pub struct PendingUpgrade {
     subprotocol: Option<HeaderValue>,
@@ -46,7 +46,7 @@ impl PendingUpgrade {
 
     /// Accepts the handshake and spawns `callback` with the connection, once that is there.
     ///
-    /// If the client is gone before, or the handshake was accepted before, `callback` is not called.
+    /// If the client has gone by then, or the handshake was accepted before, `callback` is not called.
     ///
     /// # Panics
     ///

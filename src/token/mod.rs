@@ -169,7 +169,8 @@ impl<V: VerifyToken> TokenCheckLayer<V> {
 impl<V, R> TokenCheckLayer<V, R> {
     layer_options!(TokenCheckLayer<V>);
 
-    /// Chooses the subprotocol before the token is verified. Without it a layer behind does, when a ticket has been spent already.
+    /// Chooses the subprotocol before the token is verified. Without it a layer behind does, after a ticket has been
+    /// spent.
     pub fn subprotocols(mut self, subprotocols: Subprotocols) -> Self {
         self.policy.rules.subprotocols = Some(subprotocols);
         self

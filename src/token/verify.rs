@@ -36,7 +36,8 @@ impl fmt::Debug for Token {
 
 /// Decides whether a token is valid, and what it stands for.
 ///
-/// Implemented by [`StaticTokens`] and by closures `|token: Token| async move { … }`.
+/// Implemented by [`StaticTokens`] and by closures `|token: Token| async move { … }`. Implement it for a type of your own to see the
+/// request, too.
 ///
 /// Return [`TokenInvalid`](RejectionKind::TokenInvalid) for a token that is unknown or expired,
 /// [`TokenForbidden`](RejectionKind::TokenForbidden) for one that is good but not good enough, and
@@ -68,7 +69,9 @@ pub trait VerifyToken: Send + Sync + 'static {
     /// request.
     type Claims: Clone + Send + Sync + 'static;
 
-    /// Verifies `token`, which was taken out of `request`.
+    /// Verifies `token`. It has been taken out of `request`, unless it is a cookie or [is kept](crate::TokenPolicy::keep_credential).
+    ///
+    /// Nothing limits how long this takes: put a timeout around what may hang.
     fn verify(&self, token: Token, request: &Parts) -> impl Future<Output = Result<Self::Claims, Rejection>> + Send;
 }
 
