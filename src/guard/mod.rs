@@ -80,7 +80,9 @@ mod layer;
 mod policy;
 mod service;
 
-pub(crate) use self::policy::{Policy, Rules, close_declined};
+#[cfg(feature = "responder")]
+pub(crate) use self::policy::close_declined;
+pub(crate) use self::policy::{Policy, Rules};
 pub use self::{
     check::{Check, check_fn},
     future::ResponseFuture,
