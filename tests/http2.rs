@@ -5,20 +5,16 @@ mod common;
 use std::{convert::Infallible, net::SocketAddr};
 
 use bytes::Bytes;
-use common::{Body, handshake};
+use common::{Body, handshake, serve};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::Empty;
 use hyper::{client::conn::http2, ext::Protocol};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
-    service::TowerToHyperService,
-};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
 };
-use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_ws_guard::{
     AllowHost, AllowOrigin, Claims, GuardLayer, PendingUpgrade, Rejection, ResponderLayer, StaticTokens, Subprotocols,
     TokenPolicy, TokenSource, is_attempt,
@@ -173,27 +169,6 @@ async fn a_success_that_was_not_accepted_is_no_handshake() {
     }
 }
 
-async fn serve_h2<S>(service: S) -> SocketAddr
-where
-    S: Service<Request<hyper::body::Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let service = TowerToHyperService::new(service.clone());
-            tokio::spawn(async move {
-                let mut server = auto::Builder::new(TokioExecutor::new());
-                server.http2().enable_connect_protocol();
-                server.serve_connection_with_upgrades(TokioIo::new(stream), service).await.ok();
-            });
-        }
-    });
-    address
-}
-
 /// Sends a handshake over a new HTTP/2 connection; the stream is open if it was accepted.
 async fn send_h2(address: SocketAddr, headers: &[(&'static str, &str)]) -> Response<hyper::body::Incoming> {
     let stream = TcpStream::connect(address).await.unwrap();
@@ -234,7 +209,7 @@ async fn a_stream_is_handed_over_over_a_real_connection() {
         }
         Ok::<_, Infallible>(Response::builder().header("set-cookie", "seen=1").body(Body::from("not sent")).unwrap())
     });
-    let address = serve_h2(ServiceBuilder::new().layer(guard).layer(ResponderLayer::new()).service(decide)).await;
+    let address = serve(ServiceBuilder::new().layer(guard).layer(ResponderLayer::new()).service(decide)).await;
 
     for (carrier, chosen) in [
         (&[("authorization", "Bearer s3cr3t"), ("sec-websocket-protocol", "v1, v2")][..], "v2"),

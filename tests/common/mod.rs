@@ -208,7 +208,7 @@ pub async fn send(address: SocketAddr, request: &[u8]) -> Answer {
     Answer { status, headers, rest, stream }
 }
 
-/// Serves over TCP with hyper, upgrades included, until the test ends.
+/// Serves HTTP/1.1 and HTTP/2 over TCP with hyper, upgrades included, until the test ends.
 pub async fn serve<S>(service: S) -> SocketAddr
 where
     S: Service<Request<hyper::body::Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
@@ -221,7 +221,8 @@ where
             let (stream, _) = listener.accept().await.unwrap();
             let service = TowerToHyperService::new(service.clone());
             tokio::spawn(async move {
-                let server = auto::Builder::new(TokioExecutor::new());
+                let mut server = auto::Builder::new(TokioExecutor::new());
+                server.http2().enable_connect_protocol();
                 server.serve_connection_with_upgrades(TokioIo::new(stream), service).await.ok();
             });
         }
