@@ -23,7 +23,7 @@ use http::{
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tower::{ServiceBuilder, service_fn, util::BoxCloneSyncService};
-use tower_ws_guard::{AllowOrigin, ConfigError, GuardLayer, ProblemJson, accept_key, is_attempt};
+use tower_ws_guard::{AllowOrigin, ConfigError, GuardLayer, Handshake, ProblemJson, Rejection, accept_key, is_attempt};
 
 #[derive(Parser)]
 #[command(about = "A reverse proxy with tower-ws-guard in front of a WebSocket server")]
@@ -60,9 +60,19 @@ fn origins(options: &Options) -> Result<AllowOrigin, ConfigError> {
 
 /// `upstream` is `HOST:PORT`.
 pub(crate) fn app(origins: AllowOrigin, upstream: Arc<str>) -> BoxCloneSyncService<Request, Response, Infallible> {
-    let guard = GuardLayer::new(origins).respond_with(ProblemJson);
+    let guard = GuardLayer::new(origins).check(note_nominated).respond_with(ProblemJson);
     let proxy = service_fn(move |request| proxy(request, Arc::clone(&upstream)));
     BoxCloneSyncService::new(ServiceBuilder::new().layer(guard).service(proxy))
+}
+
+/// What `Connection` says is for one hop alone. The guard rewrites that header of a handshake.
+#[derive(Clone)]
+struct Nominated(Vec<HeaderName>);
+
+fn note_nominated(handshake: &mut Handshake<'_>) -> Result<(), Rejection> {
+    let nominated = Nominated(nominated(handshake.headers()));
+    handshake.extensions_mut().insert(nominated);
+    Ok(())
 }
 
 async fn proxy(request: Request, upstream: Arc<str>) -> Result<Response, Infallible> {
@@ -80,6 +90,10 @@ async fn forward(mut request: Request, is_handshake: bool, upstream: &str) -> Re
     let client = hyper::upgrade::on(&mut request);
     let (mut parts, body) = request.into_parts();
     strip_hop_by_hop(&mut parts.headers);
+    if let Some(Nominated(names)) = parts.extensions.remove() {
+        // `upgrade` is among them, and comes back below.
+        names.iter().for_each(|name| drop(parts.headers.remove(name)));
+    }
     if let Some(Ok(host)) = parts.uri.authority().map(|authority| authority.as_str().parse()) {
         parts.headers.insert(HOST, host);
     }
@@ -148,10 +162,15 @@ fn completes(asked: &HeaderMap, answered: &HeaderMap) -> bool {
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
     const ALWAYS: [&str; 7] =
         ["connection", "http2-settings", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
-    let nominated: Vec<_> =
-        elements(headers, CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
-    nominated.iter().for_each(|name| drop(headers.remove(name)));
+    nominated(headers).iter().for_each(|name| drop(headers.remove(name)));
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH); // RFC 9112 6.3
+    }
     ALWAYS.iter().for_each(|name| drop(headers.remove(*name)));
+}
+
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    elements(headers, CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok()).collect()
 }
 
 fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {

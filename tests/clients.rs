@@ -375,7 +375,7 @@ fn tungstenite() {
     }
 }
 
-/// Runs the cases that a script in a page can try. Over TLS the handshake goes over HTTP/2.
+/// Runs the cases that a script in a page can try. Over TLS Chromium's handshake goes over HTTP/2.
 fn check_browser(name: &str, expected: impl Fn(&Server, Expected) -> Value) {
     let tried: Vec<_> = CASES.iter().filter(|case| !case.needs_headers()).cloned().collect();
     for (server, other) in servers(&[IN_THE_CLEAR, OVER_TLS]) {

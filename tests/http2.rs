@@ -100,7 +100,12 @@ async fn refusals_fit_the_transport() {
         (connect(|request| drop(request.headers_mut().remove("origin"))), 403, "origin-missing"),
         (connect(|request| drop(request.headers_mut().remove("authorization"))), 401, "token-missing"),
     ];
-    let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+    let inner = service_fn(async |request: Request<()>| {
+        for name in ["sec-websocket-key", "upgrade", "connection"] {
+            assert!(!request.headers().contains_key(name), "{name}");
+        }
+        Ok::<_, Infallible>(Response::new(()))
+    });
     for responder in [false, true] {
         for (request, status, code) in &cases {
             let mut request = request.clone();

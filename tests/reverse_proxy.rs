@@ -155,7 +155,8 @@ async fn the_upstream_gets_the_canonical_handshake_and_all_bytes_behind_it() {
     .await;
     let raw = handshake()
         .target("/ws?room=1")
-        .with("Connection", "keep-alive,, UPGRADE")
+        .with("Connection", "keep-alive,, UPGRADE, X-Secret")
+        .and("X-Secret", "1")
         .with("Upgrade", "h2c, WebSocket")
         .and("HTTP2-Settings", "AAMAAABkAAQAAP__")
         .and("Keep-Alive", "timeout=5")
@@ -184,6 +185,7 @@ async fn the_upstream_gets_the_canonical_handshake_and_all_bytes_behind_it() {
         ("cookie", &["session=1"]),
         ("http2-settings", &[]),
         ("keep-alive", &[]),
+        ("x-secret", &[]),
     ] {
         assert_eq!(values(&head, name), expected, "{name}");
     }

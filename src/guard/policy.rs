@@ -178,11 +178,18 @@ fn join<'a>(subprotocols: impl Iterator<Item = &'a str>) -> Option<HeaderValue> 
 /// Leaves no room for a handler to read the handshake in another way than this crate did. Over HTTP/2 there is no `key`.
 fn canonicalise(headers: &mut HeaderMap, key: Option<[u8; 24]>) {
     set_line(headers, SEC_WEBSOCKET_VERSION, "13");
-    if let Some(key) = key {
-        set_line(headers, UPGRADE, "websocket");
-        set_line(headers, CONNECTION, "Upgrade");
-        if headers.get(SEC_WEBSOCKET_KEY).is_none_or(|line| line.as_bytes() != key) {
-            set_header(headers, SEC_WEBSOCKET_KEY, HeaderValue::from_bytes(&key).ok());
+    match key {
+        Some(key) => {
+            set_line(headers, UPGRADE, "websocket");
+            set_line(headers, CONNECTION, "Upgrade");
+            if headers.get(SEC_WEBSOCKET_KEY).is_none_or(|line| line.as_bytes() != key) {
+                set_header(headers, SEC_WEBSOCKET_KEY, HeaderValue::from_bytes(&key).ok());
+            }
+        }
+        None => {
+            for name in [UPGRADE, CONNECTION, SEC_WEBSOCKET_KEY] {
+                headers.remove(name);
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use http::{Method, Request, Response, Version};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_ws_guard::{AllowOrigin, ConnectProtocol, GuardLayer, Rejection, is_attempt};
+use tower_ws_guard::{AllowOrigin, ConnectProtocol, GuardLayer, Handshake, Rejection, RejectionKind, is_attempt};
 
 const WITH_PATH: &str = "https://chat.example.com/ws";
 const WITHOUT_PATH: &str = "chat.example.com:443";
@@ -41,6 +41,18 @@ async fn what_cannot_be_read_is_refused() {
             let found = response.extensions().get::<Rejection>();
             assert_eq!(found.map_or("accepted", |rejection| rejection.kind().code()), code, "{target} {protocol:?}");
         }
+    }
+}
+
+#[test]
+fn the_type_of_hyper_is_not_read() {
+    for protocol in ["websocket", "connect-udp"] {
+        let mut request = connect(Version::HTTP_2, WITH_PATH, None);
+        request.extensions_mut().insert(hyper::ext::Protocol::from_static(protocol));
+        assert!(is_attempt(&request), "{protocol}");
+        let (mut parts, ()) = request.into_parts();
+        let rejection = Handshake::parse(&mut parts).unwrap_err();
+        assert_eq!(rejection.kind(), RejectionKind::UpgradeMissing);
     }
 }
 
