@@ -1,6 +1,7 @@
-//! Extractors for axum: [`Claims<T>`](crate::Claims), and with feature `responder` [`PendingUpgrade`](crate::PendingUpgrade).
+//! Extractors for axum: [`Claims<T>`](crate::Claims), [`Validity`](crate::Validity), and with feature `responder`
+//! [`PendingUpgrade`](crate::PendingUpgrade).
 //!
-//! Both may be wrapped in `Option`.
+//! `Claims` and `PendingUpgrade` may be wrapped in `Option`.
 //!
 //! # Example
 //!
@@ -48,7 +49,7 @@ use http::{StatusCode, request::Parts};
 use crate::{
     handshake::is_attempt_without_body,
     rejection::{PlainText, RejectionKind, refuse},
-    token::Claims,
+    token::{Claims, Validity},
 };
 
 /// The answer to a request that is no handshake is 426. To one that is, without a token check on the route whose verifier returns
@@ -83,6 +84,15 @@ where
 
 fn not_websocket(request: &Parts) -> Response {
     refuse(RejectionKind::NotWebsocket.into(), request, &PlainText, false)
+}
+
+/// For claims that hold for good, and without a token check, it is `Validity::default()`.
+impl<S: Send + Sync> FromRequestParts<S> for Validity {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
+    }
 }
 
 /// There are no [`Claims`] of the wanted type: the route has no token check whose verifier returns it. It is in the extensions of

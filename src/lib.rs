@@ -108,7 +108,10 @@ pub use self::{
     origin::{AllowHost, AllowOrigin, InvalidOrigin, Origin, OriginCheck, OriginCheckLayer, RequestOrigin},
     rejection::{EmptyBody, PlainText, ProblemJson, Rejection, RejectionKind, RespondRejection, respond_fn},
     subprotocol::Subprotocols,
-    token::{Claims, NoToken, StaticTokens, Token, TokenCheck, TokenCheckLayer, TokenPolicy, TokenSource, VerifyToken},
+    token::{
+        Claims, NoToken, StaticTokens, Token, TokenCheck, TokenCheckLayer, TokenPolicy, TokenSource, Validity,
+        Verified, VerifyToken,
+    },
     version::{VersionCheck, VersionCheckLayer},
 };
 #[cfg(feature = "responder")]

@@ -342,6 +342,10 @@ impl Rejection {
         self
     }
 
+    pub(crate) const fn has_source(&self) -> bool {
+        self.source.is_some()
+    }
+
     /// Why the handshake was refused.
     #[must_use]
     pub const fn kind(&self) -> RejectionKind {

@@ -14,7 +14,7 @@ use http::{
 };
 use pin_project_lite::pin_project;
 
-use super::PendingUpgrade;
+use super::{PendingUpgrade, upgrade::Agreed};
 use crate::{
     guard::close_declined,
     handshake::{Handshake, Transport, accept_key, set_header},
@@ -27,21 +27,21 @@ use crate::{
 pub struct Answer {
     /// `None` over HTTP/2.
     accept: Option<HeaderValue>,
-    subprotocol: Option<HeaderValue>,
+    agreed: Agreed,
     /// Whether a connection that is not upgraded is closed.
     close: bool,
 }
 
 impl Answer {
-    pub(super) fn new(handshake: &Handshake<'_>, subprotocol: Option<HeaderValue>, close: bool) -> Self {
+    pub(super) fn new(handshake: &Handshake<'_>, agreed: Agreed, close: bool) -> Self {
         let accept = handshake
             .key()
             .map(|key| HeaderValue::from_bytes(&accept_key(&key)).expect("base64 is a valid header value"));
-        Self { accept, subprotocol, close }
+        Self { accept, agreed, close }
     }
 
-    pub(super) fn subprotocol(&self) -> Option<HeaderValue> {
-        self.subprotocol.clone()
+    pub(super) fn agreed(&self) -> Agreed {
+        self.agreed.clone()
     }
 
     fn transport(&self) -> Transport {
@@ -63,7 +63,7 @@ impl Answer {
         set_header(headers, UPGRADE, http1.then_some(WEBSOCKET));
         set_header(headers, CONNECTION, http1.then_some(UPGRADE_TOKEN));
         set_header(headers, SEC_WEBSOCKET_ACCEPT, self.accept);
-        set_header(headers, SEC_WEBSOCKET_PROTOCOL, self.subprotocol);
+        set_header(headers, SEC_WEBSOCKET_PROTOCOL, self.agreed.subprotocol);
         for name in [SEC_WEBSOCKET_VERSION, CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_TYPE, TRANSFER_ENCODING] {
             headers.remove(name);
         }

@@ -9,12 +9,17 @@ use http::{Request, Response, request::Parts};
 use hyper::upgrade::OnUpgrade;
 use tower_service::Service;
 
-use super::{PendingUpgrade, ResponseFuture, Upgraded, future::Answer, upgrade::Upgrade};
+use super::{
+    PendingUpgrade, ResponseFuture, Upgraded,
+    future::Answer,
+    upgrade::{Agreed, Upgrade},
+};
 use crate::{
     guard::Rules,
     handshake::{Handshake, is_attempt},
     rejection::{EmptyBody, Rejection, RejectionKind, RespondRejection},
     subprotocol::Subprotocols,
+    token::Validity,
 };
 
 /// Answers handshakes with 101 (over HTTP/2: 200), and hands over the upgraded connection.
@@ -58,8 +63,9 @@ impl<M, R> Policy<M, R> {
     fn admit(&self, request: &mut Parts) -> Result<(OnUpgrade, Answer), Rejection> {
         let handshake = Handshake::parse(request)?;
         let offered = || handshake.subprotocols();
-        let chosen = self.rules.choose_subprotocol(&handshake, offered, std::iter::empty())?;
-        let answer = Answer::new(&handshake, chosen, !self.rules.keep_connection);
+        let subprotocol = self.rules.choose_subprotocol(&handshake, offered, std::iter::empty())?;
+        let validity = handshake.extensions().get::<Validity>().cloned().unwrap_or_default();
+        let answer = Answer::new(&handshake, Agreed { subprotocol, validity }, !self.rules.keep_connection);
         match request.extensions.remove::<OnUpgrade>() {
             Some(on_upgrade) => Ok((on_upgrade, answer)),
             None => Err(RejectionKind::NotUpgradable.into()),
@@ -135,7 +141,7 @@ where
         on_upgrade: OnUpgrade,
         answer: Answer,
     ) -> ResponseFuture<S::Future> {
-        let pending = PendingUpgrade::new(on_upgrade, answer.subprotocol());
+        let pending = PendingUpgrade::new(on_upgrade, answer.agreed());
         request.extensions_mut().insert(pending.clone());
         ResponseFuture::deciding(inner.call(request), pending, answer)
     }
@@ -155,7 +161,7 @@ where
         on_upgrade: OnUpgrade,
         answer: Answer,
     ) -> ResponseFuture<S::Future> {
-        let upgrade = Upgrade::new(on_upgrade, answer.subprotocol());
+        let upgrade = Upgrade::new(on_upgrade, answer.agreed());
         let (parts, _) = request.into_parts();
         let callback = Arc::clone(&self.0);
         tokio::spawn(async move {

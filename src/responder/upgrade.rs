@@ -13,25 +13,27 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::token::Validity;
+
 /// A valid handshake that waits for a decision: in the extensions of the request, and, with feature `axum`, an extractor.
 ///
 /// It can be accepted once, and only until the inner service has answered. Dropping it declines.
 #[derive(Clone)]
 pub struct PendingUpgrade {
-    subprotocol: Option<HeaderValue>,
+    agreed: Agreed,
     /// Taken by whoever accepts, or by the responder when it is too late.
     on_upgrade: Arc<Mutex<Option<OnUpgrade>>>,
 }
 
 impl PendingUpgrade {
-    pub(super) fn new(on_upgrade: OnUpgrade, subprotocol: Option<HeaderValue>) -> Self {
-        Self { subprotocol, on_upgrade: Arc::new(Mutex::new(Some(on_upgrade))) }
+    pub(super) fn new(on_upgrade: OnUpgrade, agreed: Agreed) -> Self {
+        Self { agreed, on_upgrade: Arc::new(Mutex::new(Some(on_upgrade))) }
     }
 
     /// The subprotocol that the answer will name.
     #[must_use]
     pub fn subprotocol(&self) -> Option<&str> {
-        as_str(self.subprotocol.as_ref())
+        self.agreed.subprotocol()
     }
 
     /// Accepts the handshake: the inner service's response will be sent as a 101 (HTTP/2: 200).
@@ -41,7 +43,7 @@ impl PendingUpgrade {
     #[must_use]
     pub fn accept(&self) -> Option<Upgrade> {
         let on_upgrade = self.lock().take()?;
-        Some(Upgrade { on_upgrade, subprotocol: self.subprotocol.clone() })
+        Some(Upgrade::new(on_upgrade, self.agreed.clone()))
     }
 
     /// Accepts the handshake and spawns `callback` with the connection, once that is there.
@@ -86,12 +88,12 @@ impl fmt::Debug for PendingUpgrade {
 #[must_use = "the connection is closed if nobody takes it"]
 pub struct Upgrade {
     on_upgrade: OnUpgrade,
-    subprotocol: Option<HeaderValue>,
+    agreed: Agreed,
 }
 
 impl Upgrade {
-    pub(super) fn new(on_upgrade: OnUpgrade, subprotocol: Option<HeaderValue>) -> Self {
-        Self { on_upgrade, subprotocol }
+    pub(super) fn new(on_upgrade: OnUpgrade, agreed: Agreed) -> Self {
+        Self { on_upgrade, agreed }
     }
 }
 
@@ -100,7 +102,7 @@ impl Future for Upgrade {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let io = ready!(Pin::new(&mut self.on_upgrade).poll(cx)).map_err(UpgradeError)?;
-        Poll::Ready(Ok(Upgraded { io: TokioIo::new(io), subprotocol: self.subprotocol.take() }))
+        Poll::Ready(Ok(Upgraded { io: TokioIo::new(io), agreed: std::mem::take(&mut self.agreed) }))
     }
 }
 
@@ -125,14 +127,21 @@ impl Error for UpgradeError {
 /// What the client sent right behind its request is not lost.
 pub struct Upgraded {
     io: TokioIo<hyper::upgrade::Upgraded>,
-    subprotocol: Option<HeaderValue>,
+    agreed: Agreed,
 }
 
 impl Upgraded {
     /// The subprotocol that the answer named.
     #[must_use]
     pub fn subprotocol(&self) -> Option<&str> {
-        as_str(self.subprotocol.as_ref())
+        self.agreed.subprotocol()
+    }
+
+    /// How long the claims behind the connection hold; without a token check: for good. Nothing ends the connection by itself:
+    /// race [`Validity::ended`] against the frames.
+    #[must_use]
+    pub const fn validity(&self) -> &Validity {
+        &self.agreed.validity
     }
 
     /// Gives back hyper's type, for codecs that ask for it.
@@ -142,8 +151,17 @@ impl Upgraded {
     }
 }
 
-fn as_str(subprotocol: Option<&HeaderValue>) -> Option<&str> {
-    subprotocol.and_then(|subprotocol| subprotocol.to_str().ok())
+/// What the handshake has settled for the connection.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Agreed {
+    pub(super) subprotocol: Option<HeaderValue>,
+    pub(super) validity: Validity,
+}
+
+impl Agreed {
+    fn subprotocol(&self) -> Option<&str> {
+        self.subprotocol.as_ref().and_then(|subprotocol| subprotocol.to_str().ok())
+    }
 }
 
 impl fmt::Debug for Upgraded {

@@ -51,8 +51,15 @@
 //! # }
 //! ```
 
+mod combine;
+#[cfg(feature = "jwt")]
+pub mod jwt;
 mod source;
 mod stage;
+mod static_tokens;
+#[cfg(feature = "tickets")]
+pub mod ticket;
+mod validity;
 mod verify;
 
 use std::{fmt, sync::Arc};
@@ -61,9 +68,12 @@ use tower_layer::Layer;
 
 pub(crate) use self::stage::{TokenStage, Verification, Verify};
 pub use self::{
+    combine::{Expiring, MapClaims, OnlyFrom, Or, Require},
     source::TokenSource,
     stage::NoToken,
-    verify::{StaticTokens, Token, VerifyToken},
+    static_tokens::StaticTokens,
+    validity::{Validity, Verified},
+    verify::{Token, VerifyToken},
 };
 use crate::{
     config::ConfigError,

@@ -3,7 +3,7 @@ use std::{convert::Infallible, future::Future, pin::Pin, sync::Arc};
 use http::{Request, Response, request::Parts};
 use tower_service::Service;
 
-use super::{Claims, Token, TokenPolicy, TokenSource, VerifyToken, source::Credential};
+use super::{Claims, Token, TokenPolicy, TokenSource, Verified, VerifyToken, source::Credential};
 use crate::{
     guard::Policy,
     handshake::Handshake,
@@ -106,17 +106,17 @@ impl<V: VerifyToken> TokenStage for TokenPolicy<V> {
     }
 
     fn find(&self, handshake: &Handshake<'_>) -> Result<Token, Rejection> {
-        let mut only: Option<Credential<'_>> = None;
+        let mut only: Option<(usize, Credential<'_>)> = None;
         let mut ambiguous = false;
-        for source in &*self.sources {
-            let mut found = |credential| ambiguous |= only.replace(credential).is_some();
+        for (index, source) in self.sources.iter().enumerate() {
+            let mut found = |credential| ambiguous |= only.replace((index, credential)).is_some();
             source.find(handshake.uri(), handshake.headers(), handshake.subprotocols(), &mut found);
         }
         match only {
             None => Err(RejectionKind::TokenMissing.into()),
             Some(_) if ambiguous => Err(RejectionKind::TokenAmbiguous.into()),
-            Some(credential) => match credential.decode() {
-                Some(token) => Ok(Token::new(token)),
+            Some((index, credential)) => match credential.decode() {
+                Some(token) => Ok(Token::found(token, &self.sources, index)),
                 None => Err(RejectionKind::TokenInvalid.into()),
             },
         }
@@ -164,8 +164,11 @@ where
         Verification::Pending(Box::pin(async move {
             let (mut parts, body) = request.into_parts();
             match policy.token.verifier.verify(token, &parts).await {
-                Ok(claims) => {
+                Ok(Verified { claims, validity }) => {
                     parts.extensions.insert(Claims(claims));
+                    if validity.is_limited() {
+                        parts.extensions.insert(validity);
+                    }
                     Ok(inner.call(Request::from_parts(parts, body)))
                 }
                 Err(rejection) => Err(policy.rules.refuse(rejection, &parts, &policy.responder)),

@@ -1,47 +1,67 @@
-use std::{
-    collections::HashMap,
-    fmt,
-    future::{Future, ready},
-    hash::{Hash, Hasher},
-    sync::Arc,
-};
+use std::{fmt, future::Future, sync::Arc, time::SystemTime};
 
 use http::request::Parts;
-use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
 
-use crate::rejection::{Rejection, RejectionKind};
+use super::{
+    TokenSource, Verified,
+    combine::{Expiring, MapClaims, OnlyFrom, Or, Require},
+};
+use crate::rejection::Rejection;
 
 /// A credential from a handshake. `Debug` does not show it.
 #[derive(Clone)]
-pub struct Token(String);
+pub struct Token {
+    secret: Arc<str>,
+    /// The policy's sources, and which of them it was.
+    source: Option<(Arc<[TokenSource]>, usize)>,
+}
 
 impl Token {
-    pub(super) fn new(token: String) -> Self {
-        Self(token)
+    /// A token that did not come with a handshake: to call a verifier from elsewhere, such as a test.
+    #[must_use]
+    pub fn new(secret: impl Into<Arc<str>>) -> Self {
+        Self { secret: secret.into(), source: None }
+    }
+
+    pub(super) fn found(secret: String, sources: &Arc<[TokenSource]>, index: usize) -> Self {
+        Self { secret: secret.into(), source: Some((Arc::clone(sources), index)) }
     }
 
     /// The secret. Compare it in constant time, and keep it out of logs and errors.
     #[must_use]
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.secret
+    }
+
+    /// Where the client put it; `None` if it did not come with a handshake.
+    #[must_use]
+    pub fn source(&self) -> Option<&TokenSource> {
+        self.source.as_ref().map(|(sources, index)| &sources[*index])
     }
 }
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
+        f.debug_struct("Token").field("source", &self.source()).finish_non_exhaustive()
     }
 }
 
 /// Decides whether a token is valid, and what it stands for.
 ///
-/// Implemented by [`StaticTokens`] and by closures `|token: Token| async move { … }`. Implement it for a type of your own to see the
-/// request, too.
+/// Implemented by [`StaticTokens`](crate::StaticTokens), by the verifiers of JWTs and of tickets behind their features, and by
+/// closures `|token: Token| async move { … }` that return `Result<Claims, Rejection>`. Implement it for a type of your own to see
+/// the request, too, or to say how long the claims hold.
 ///
-/// Return [`TokenInvalid`](RejectionKind::TokenInvalid) for a token that is unknown or expired,
-/// [`TokenForbidden`](RejectionKind::TokenForbidden) for one that is good but not good enough, and
-/// [`Rejection::verifier_failed`] when it cannot be told. An error never lets a handshake in.
+/// A verifier accepts, abstains or fails:
+///
+/// | it returns | which means | and in a chain made by [`or`](Self::or) |
+/// |---|---|---|
+/// | `Ok` | the token is good | is the answer |
+/// | [`TokenInvalid`](crate::RejectionKind::TokenInvalid) | it knows no such token: malformed, unknown, expired, used before | the next verifier is asked |
+/// | [`TokenForbidden`](crate::RejectionKind::TokenForbidden) | the token is good, but not good enough | is the answer |
+/// | [`Rejection::verifier_failed`] | it cannot tell | is the answer |
+///
+/// An error never lets a handshake in. Nothing of a verdict is kept: each handshake asks again, so what was revoked is refused.
 ///
 /// ```
 /// use tower_ws_guard::{Rejection, RejectionKind, Token, TokenPolicy};
@@ -72,7 +92,79 @@ pub trait VerifyToken: Send + Sync + 'static {
     /// Verifies `token`. It has been taken out of `request`, unless it is a cookie or [is kept](crate::TokenPolicy::keep_credential).
     ///
     /// Nothing limits how long this takes: put a timeout around what may hang.
-    fn verify(&self, token: Token, request: &Parts) -> impl Future<Output = Result<Self::Claims, Rejection>> + Send;
+    fn verify(
+        &self,
+        token: Token,
+        request: &Parts,
+    ) -> impl Future<Output = Result<Verified<Self::Claims>, Rejection>> + Send;
+
+    /// Asks `other` about the tokens that this verifier does not know (`token-invalid`). Any other answer is final, a failure too:
+    /// put the verifier that depends on least first.
+    ///
+    /// ```
+    /// use tower_ws_guard::{StaticTokens, TokenPolicy, VerifyToken};
+    ///
+    /// #[derive(Clone)]
+    /// enum User {
+    ///     Admin,
+    ///     Named(&'static str),
+    /// }
+    ///
+    /// let admins = StaticTokens::new([("s3cr3t", User::Admin)]);
+    /// let users = StaticTokens::new([("tr0ub4dor", "alice")]);
+    /// let policy = TokenPolicy::bearer(admins.or(users.map_claims(User::Named)));
+    /// # let _ = policy;
+    /// ```
+    fn or<V: VerifyToken<Claims = Self::Claims>>(self, other: V) -> Or<Self, V>
+    where
+        Self: Sized,
+    {
+        Or { first: self, second: other }
+    }
+
+    /// Knows only tokens from `sources`, as tickets from the query and API keys from `Authorization`.
+    fn only_from(self, sources: impl IntoIterator<Item = TokenSource>) -> OnlyFrom<Self>
+    where
+        Self: Sized,
+    {
+        OnlyFrom { verifier: self, sources: sources.into_iter().collect() }
+    }
+
+    /// Refuses with `token-forbidden` what does not satisfy `predicate`: a missing scope or role, for instance.
+    ///
+    /// ```
+    /// use tower_ws_guard::{StaticTokens, TokenPolicy, VerifyToken};
+    ///
+    /// let tokens = StaticTokens::new([("s3cr3t", "read write"), ("tr0ub4dor", "read")]);
+    /// let policy = TokenPolicy::bearer(tokens.require(|scope| scope.split(' ').any(|scope| scope == "write")));
+    /// # let _ = policy;
+    /// ```
+    fn require<F>(self, predicate: F) -> Require<Self, F>
+    where
+        Self: Sized,
+        F: Fn(&Self::Claims) -> bool + Send + Sync + 'static,
+    {
+        Require { verifier: self, predicate }
+    }
+
+    /// Turns the claims into others, such as those of another verifier.
+    fn map_claims<F, C>(self, map: F) -> MapClaims<Self, F>
+    where
+        Self: Sized,
+        F: Fn(Self::Claims) -> C + Send + Sync + 'static,
+        C: Clone + Send + Sync + 'static,
+    {
+        MapClaims { verifier: self, map }
+    }
+
+    /// Reads from the claims when they expire: then the token is refused, and [`Validity::ended`](crate::Validity) resolves.
+    fn expiring<F>(self, expires_at: F) -> Expiring<Self, F>
+    where
+        Self: Sized,
+        F: Fn(&Self::Claims) -> Option<SystemTime> + Send + Sync + 'static,
+    {
+        Expiring { verifier: self, expires_at }
+    }
 }
 
 #[diagnostic::do_not_recommend]
@@ -84,76 +176,19 @@ where
 {
     type Claims = C;
 
-    fn verify(&self, token: Token, _: &Parts) -> impl Future<Output = Result<C, Rejection>> + Send {
-        self(token)
+    async fn verify(&self, token: Token, _: &Parts) -> Result<Verified<C>, Rejection> {
+        self(token).await.map(Verified::new)
     }
 }
 
 impl<V: VerifyToken> VerifyToken for Arc<V> {
     type Claims = V::Claims;
 
-    fn verify(&self, token: Token, request: &Parts) -> impl Future<Output = Result<Self::Claims, Rejection>> + Send {
+    fn verify(
+        &self,
+        token: Token,
+        request: &Parts,
+    ) -> impl Future<Output = Result<Verified<Self::Claims>, Rejection>> + Send {
         V::verify(self, token, request)
     }
 }
-
-/// A fixed set of tokens and what each stands for.
-///
-/// Tokens are kept and compared as SHA-256 digests, in constant time, so that neither their length nor a common beginning
-/// shows in how long a refusal takes. A token is looked up, so ten thousand are no slower than one.
-///
-/// ```
-/// use tower_ws_guard::StaticTokens;
-///
-/// let tokens = StaticTokens::new([("correct horse battery staple", "alice"), ("tr0ub4dor&3", "bob")]);
-/// assert_eq!(format!("{tokens:?}"), "StaticTokens(2)");
-/// ```
-#[derive(Clone)]
-#[must_use]
-pub struct StaticTokens<C>(Arc<HashMap<Digest, C>>);
-
-impl<C> StaticTokens<C> {
-    /// Accepts these tokens. Of a token that is there twice the last claims count; an empty one is never accepted.
-    pub fn new<T: AsRef<str>>(tokens: impl IntoIterator<Item = (T, C)>) -> Self {
-        let tokens = tokens.into_iter().map(|(token, claims)| (Digest::of(token.as_ref()), claims));
-        Self(Arc::new(tokens.collect()))
-    }
-}
-
-impl<C: Clone + Send + Sync + 'static> VerifyToken for StaticTokens<C> {
-    type Claims = C;
-
-    fn verify(&self, token: Token, _: &Parts) -> impl Future<Output = Result<C, Rejection>> + Send {
-        let claims = self.0.get(&Digest::of(token.expose())).cloned();
-        ready(claims.ok_or_else(|| RejectionKind::TokenInvalid.into()))
-    }
-}
-
-impl<C> fmt::Debug for StaticTokens<C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "StaticTokens({})", self.0.len())
-    }
-}
-
-/// The map hashes digests with a key of its own, so its buckets tell a stranger nothing.
-struct Digest([u8; 32]);
-
-impl Digest {
-    fn of(token: &str) -> Self {
-        Self(Sha256::digest(token).into())
-    }
-}
-
-impl Hash for Digest {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write(&self.0);
-    }
-}
-
-impl PartialEq for Digest {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
-    }
-}
-
-impl Eq for Digest {}

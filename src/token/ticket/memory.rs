@@ -1,0 +1,122 @@
+use std::{
+    collections::{BTreeMap, HashMap},
+    convert::Infallible,
+    fmt,
+    future::{Future, ready},
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::{TicketKey, TicketStore};
+
+/// Keeps tickets in memory, for one process. Clones share them.
+///
+/// It holds a bounded number of tickets. At the bound a new one takes the place of the one that expires first, which is then
+/// refused: so whoever floods the issuer shortens the lives of others' tickets, and does not fill the memory. With each new ticket
+/// up to two expired ones are removed; there is no sweep, and no task.
+#[derive(Clone)]
+#[must_use]
+pub struct MemoryTicketStore {
+    capacity: usize,
+    tickets: Arc<Mutex<Tickets>>,
+}
+
+#[derive(Default)]
+struct Tickets {
+    records: HashMap<TicketKey, (Expiry, Vec<u8>)>,
+    by_expiry: BTreeMap<Expiry, TicketKey>,
+    issued: u64,
+}
+
+/// The number of the ticket tells apart those that expire at once.
+type Expiry = (Instant, u64);
+
+impl MemoryTicketStore {
+    /// Holds at most `capacity` tickets. Each takes about 200 bytes and its claims.
+    pub fn new(capacity: NonZeroUsize) -> Self {
+        Self { capacity: capacity.get(), tickets: Arc::default() }
+    }
+
+    /// How many tickets it holds: never more than its capacity. Expired ones count until they are removed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().records.len()
+    }
+
+    /// Whether it holds none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tickets> {
+        self.tickets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Holds at most 100,000 tickets.
+impl Default for MemoryTicketStore {
+    fn default() -> Self {
+        Self::new(const { NonZeroUsize::new(100_000).expect("it is not 0") })
+    }
+}
+
+impl TicketStore for MemoryTicketStore {
+    type Error = Infallible;
+
+    fn put(
+        &self,
+        key: TicketKey,
+        record: Vec<u8>,
+        lifetime: Duration,
+    ) -> impl Future<Output = Result<(), Infallible>> + Send {
+        let now = Instant::now();
+        let mut tickets = self.lock();
+        for _ in 0..2 {
+            tickets.remove_first(|(expiry, _), _| expiry <= now);
+        }
+        tickets.remove_first(|_, count| count >= self.capacity);
+        tickets.insert(key, record, now + lifetime);
+        ready(Ok(()))
+    }
+
+    fn take(&self, key: TicketKey) -> impl Future<Output = Result<Option<Vec<u8>>, Infallible>> + Send {
+        let taken = self.lock().take(&key);
+        ready(Ok(taken.and_then(|((expiry, _), record)| (Instant::now() < expiry).then_some(record))))
+    }
+}
+
+impl Tickets {
+    fn insert(&mut self, key: TicketKey, record: Vec<u8>, expiry: Instant) {
+        self.issued += 1;
+        let expiry = (expiry, self.issued);
+        self.by_expiry.insert(expiry, key);
+        self.records.insert(key, (expiry, record));
+    }
+
+    fn take(&mut self, key: &TicketKey) -> Option<(Expiry, Vec<u8>)> {
+        let (expiry, record) = self.records.remove(key)?;
+        self.by_expiry.remove(&expiry);
+        Some((expiry, record))
+    }
+
+    /// Removes the ticket that expires first, if `condition` holds for its expiry and for the number of tickets.
+    fn remove_first(&mut self, condition: impl FnOnce(Expiry, usize) -> bool) {
+        if let Some(first) = self.by_expiry.first_entry()
+            && condition(*first.key(), self.records.len())
+        {
+            let key = first.remove();
+            self.records.remove(&key);
+        }
+    }
+}
+
+impl fmt::Debug for MemoryTicketStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryTicketStore")
+            .field("capacity", &self.capacity)
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}

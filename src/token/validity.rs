@@ -1,0 +1,141 @@
+#[cfg(feature = "responder")]
+use std::time::Duration;
+use std::time::SystemTime;
+
+#[cfg(feature = "responder")]
+use tokio_util::sync::CancellationToken;
+
+/// What a [verifier](crate::VerifyToken) says of a good token: the claims, and how long they hold.
+///
+/// Claims alone are turned into it by `into()`; they hold for good.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Verified<C> {
+    pub(super) claims: C,
+    pub(super) validity: Validity,
+}
+
+impl<C> Verified<C> {
+    /// Claims that hold for good.
+    pub fn new(claims: C) -> Self {
+        Self { claims, validity: Validity::default() }
+    }
+
+    /// The claims hold until `time` at most. Of several times the first one counts.
+    pub fn expires_at(mut self, time: SystemTime) -> Self {
+        let earlier = self.validity.expires_at.map_or(time, |other| other.min(time));
+        self.validity.expires_at = Some(earlier);
+        self
+    }
+
+    /// The claims hold until `revocation` is cancelled, which ends live sockets. Of several tokens the last one counts.
+    ///
+    /// What refuses the next handshake is the verifier: nothing of its verdict is kept.
+    #[cfg(feature = "responder")]
+    pub fn revoked_by(mut self, revocation: CancellationToken) -> Self {
+        self.validity.revocation = Some(revocation);
+        self
+    }
+
+    /// Does something with the claims.
+    pub fn map<D>(self, map: impl FnOnce(C) -> D) -> Verified<D> {
+        Verified { claims: map(self.claims), validity: self.validity }
+    }
+
+    /// The claims.
+    #[must_use]
+    pub const fn claims(&self) -> &C {
+        &self.claims
+    }
+
+    /// How long they hold.
+    #[must_use]
+    pub const fn validity(&self) -> &Validity {
+        &self.validity
+    }
+}
+
+impl<C> From<C> for Verified<C> {
+    fn from(claims: C) -> Self {
+        Self::new(claims)
+    }
+}
+
+/// How long the claims of a connection hold: they expire, they are revoked, or they hold for good (the default).
+///
+/// A handshake is verified once, and its socket may live for days. With [`ResponderLayer`](crate::ResponderLayer) the connection
+/// knows it ([`Upgraded::validity`](crate::Upgraded::validity)); behind a guard alone it is in the extensions of the request, unless the
+/// claims hold for good, and, with feature `axum`, an extractor.
+#[derive(Clone, Debug, Default)]
+pub struct Validity {
+    expires_at: Option<SystemTime>,
+    #[cfg(feature = "responder")]
+    revocation: Option<CancellationToken>,
+}
+
+impl Validity {
+    /// When the claims expire, if ever.
+    #[must_use]
+    pub const fn expires_at(&self) -> Option<SystemTime> {
+        self.expires_at
+    }
+
+    pub(super) fn is_limited(&self) -> bool {
+        #[cfg(feature = "responder")]
+        if self.revocation.is_some() {
+            return true;
+        }
+        self.expires_at.is_some()
+    }
+
+    /// Resolves when the claims have expired or are revoked; for claims that hold for good, never.
+    ///
+    /// The future owns what it needs, so it may outlive the connection: race it against the frames, and then close the
+    /// socket, with code 1008 (RFC 6455 7.4.1) for instance.
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    /// use tokio_util::sync::CancellationToken;
+    /// use tower_ws_guard::{Validity, Verified};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let logout = CancellationToken::new();
+    /// let verified = Verified::new("alice")
+    ///     .expires_at(SystemTime::now() + Duration::from_secs(3600))
+    ///     .revoked_by(logout.clone());
+    /// logout.cancel();
+    /// verified.validity().ended().await;
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// When polled outside a Tokio runtime with timers, if the claims expire.
+    #[cfg(feature = "responder")]
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let Self { expires_at, revocation } = self.clone();
+        async move {
+            let expired = async {
+                match expires_at {
+                    Some(time) => sleep_until(time).await,
+                    None => std::future::pending().await,
+                }
+            };
+            match revocation {
+                Some(revocation) => drop(revocation.run_until_cancelled(expired).await),
+                None => expired.await,
+            }
+        }
+    }
+}
+
+/// Timers count an interval, but a system's clock may be set while they do: hence the second look.
+#[cfg(feature = "responder")]
+async fn sleep_until(time: SystemTime) {
+    while let Ok(left) = time.duration_since(SystemTime::now())
+        && !left.is_zero()
+    {
+        tokio::time::sleep(left.max(Duration::from_millis(1))).await;
+    }
+}
