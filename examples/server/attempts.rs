@@ -38,6 +38,8 @@ pub(crate) struct Attempts {
     pub(crate) bearer: Option<String>,
     /// A subprotocol that the server supports, if there is one.
     pub(crate) subprotocol: Option<String>,
+    /// Whether it takes one-time tickets.
+    pub(crate) tickets: bool,
 }
 
 /// `GET /attempts` lists them, `POST /attempts/{id}` makes one and tells what came of it.
@@ -111,6 +113,8 @@ const ORIGIN: &str = "Origin and host";
 const TOKEN: &str = "Token";
 const PROTOCOL: &str = "Protocol";
 
+const USED_TICKET: &str = "used-ticket";
+
 #[rustfmt::skip]
 const ATTEMPTS: &[Attempt] = &[
     attempt(COMPARISON, "valid", "Valid handshake",
@@ -147,6 +151,9 @@ const ATTEMPTS: &[Attempt] = &[
     attempt(TOKEN, "two-tokens", "Two tokens",
         "The right one and another: it is not for the server to choose.",
         &[("Authorization", &["Bearer {token}", "Bearer wrong-token"])]),
+    Attempt { request_line: "GET /ws?ticket=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA HTTP/1.1", ..attempt(TOKEN, USED_TICKET,
+        "Used ticket", "A ticket works once and for 30 seconds, so what a log keeps of it is worthless.",
+        &[("Authorization", &[])]) },
 
     attempt(PROTOCOL, "wrong-version", "Old version",
         "8 is a draft from before RFC 6455.",
@@ -208,7 +215,12 @@ struct Request {
 impl Attempts {
     fn available(&self) -> impl Iterator<Item = &'static Attempt> {
         let has_token = self.bearer.is_some();
-        ATTEMPTS.iter().filter(move |attempt| has_token || attempt.group != TOKEN)
+        let has_tickets = self.tickets;
+        let possible = move |attempt: &&Attempt| match attempt.id {
+            USED_TICKET => has_tickets,
+            _ => has_token || attempt.group != TOKEN,
+        };
+        ATTEMPTS.iter().filter(possible)
     }
 
     /// Where the server can reach itself. Nothing of this comes from the client.

@@ -4,8 +4,10 @@
 
 mod attempts;
 mod serve;
+mod tickets;
 
 use std::{
+    error::Error,
     fmt::Display,
     io,
     net::{Ipv4Addr, SocketAddr},
@@ -28,8 +30,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 use tower_ws_guard::{
     AllowHost, AllowOrigin, ConfigError, EmptyBody, GuardLayer, PendingUpgrade, PlainText, ProblemJson, Rejection,
-    RespondRejection, ResponderLayer, StaticTokens, Subprotocols, TokenPolicy, TokenSource, Upgraded, is_attempt,
-    respond_fn,
+    RespondRejection, ResponderLayer, StaticTokens, Subprotocols, TokenPolicy, TokenSource, Upgraded, VerifyToken,
+    is_attempt, respond_fn, token::ticket::TicketVerifier,
 };
 
 use self::attempts::Attempts;
@@ -70,6 +72,10 @@ struct Options {
     /// Where the token may be: authorization (default), cookie:NAME, query:NAME, subprotocol:PREFIX, k8s, phoenix, pair:MARKER.
     #[arg(long, value_name = "SOURCE", value_parser = parse_source, requires = "token")]
     token_from: Vec<TokenSource>,
+    /// Give one-time tickets for a token by POST /tickets, and take them as /ws?ticket=…: memory, or redis://HOST:PORT for several
+    /// servers.
+    #[arg(long, value_name = "STORE", value_parser = tickets::parse, requires = "token")]
+    tickets: Option<tickets::Store>,
     /// Speak this subprotocol; the first one given is preferred.
     #[arg(long, value_name = "NAME")]
     subprotocol: Vec<String>,
@@ -167,13 +173,25 @@ impl Options {
         if self.token.is_empty() {
             return Ok(endpoint.layer(guard));
         }
-        let sources = match &*self.token_from {
+        let mut sources = match &*self.token_from {
             [] => vec![TokenSource::authorization()],
             sources => sources.to_vec(),
         };
-        let tokens = StaticTokens::new(self.token.iter().map(|token| (token, ())));
-        let token = TokenPolicy::from_sources(sources, tokens).map_err(|error| ("--token-from", error))?;
-        Ok(endpoint.layer(guard.token(token)))
+        let tokens = self.tokens();
+        let Some(store) = &self.tickets else {
+            let policy = TokenPolicy::from_sources(sources, tokens).map_err(|error| ("--token-from", error))?;
+            return Ok(endpoint.layer(guard.token(policy)));
+        };
+        // A ticket is taken from the query alone, and a token never from there: it would end up in logs.
+        let tokens = tokens.only_from(sources.clone());
+        let tickets = TicketVerifier::new(store.clone()).only_from([tickets::source()]);
+        sources.push(tickets::source());
+        let policy = TokenPolicy::from_sources(sources, tokens.or(tickets)).map_err(|error| ("--token-from", error))?;
+        Ok(endpoint.layer(guard.token(policy)))
+    }
+
+    fn tokens(&self) -> StaticTokens<()> {
+        StaticTokens::new(self.token.iter().map(|token| (token, ())))
     }
 
     fn tls(&self) -> Result<Option<TlsAcceptor>, (&'static str, String)> {
@@ -203,6 +221,7 @@ impl Options {
                 .map(|pattern| pattern.to_ascii_lowercase().replace("://*.", "://www.").replace(":*", "")),
             bearer: self.token.first().filter(|_| is_bearer).cloned(),
             subprotocol: self.subprotocol.first().cloned(),
+            tickets: self.tickets.is_some(),
         }
     }
 }
@@ -245,9 +264,19 @@ async fn echo(socket: Upgraded) {
 /// The operator's side of a refusal: what was wrong, and how to fix it.
 async fn log_rejection(response: Response) -> Response {
     if let Some(rejection) = response.extensions().get::<Rejection>() {
-        eprintln!("refused: {rejection}");
+        eprintln!("refused: {}", with_sources(rejection));
     }
     response
+}
+
+fn with_sources(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(&format!("; because: {error}"));
+        source = error.source();
+    }
+    text
 }
 
 /// Ends the program as any other wrong flag does.
@@ -273,7 +302,11 @@ async fn main() -> io::Result<()> {
         Some(plain) => options.attempts(plain.local_addr()?),
         None => options.attempts(address),
     };
-    let app = endpoint.clone().merge(attempts::routes(attempts)).route("/", get(Html(include_str!("page.html"))));
+    let page = include_str!("page.html").replace("{tickets}", if options.tickets.is_some() { "yes" } else { "no" });
+    let mut app = endpoint.clone().merge(attempts::routes(attempts)).route("/", get(Html(page)));
+    if let Some(store) = &options.tickets {
+        app = app.merge(tickets::routes(store.clone(), options.tokens()));
+    }
     if let Some(plain) = plain {
         tokio::spawn(serve::serve(plain, None, endpoint));
     }

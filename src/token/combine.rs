@@ -1,6 +1,8 @@
 use std::{sync::Arc, time::SystemTime};
 
 use http::request::Parts;
+#[cfg(feature = "responder")]
+use tokio_util::sync::CancellationToken;
 
 use super::{Token, TokenSource, Verified, VerifyToken};
 use crate::rejection::{Rejection, RejectionKind};
@@ -112,5 +114,31 @@ where
             Some(time) => Ok(verified.expires_at(time)),
             None => Ok(verified),
         }
+    }
+}
+
+/// See [`VerifyToken::revocable`].
+#[cfg(feature = "responder")]
+#[derive(Clone, Debug)]
+pub struct Revocable<V, F> {
+    pub(super) verifier: V,
+    pub(super) revocation: F,
+}
+
+#[cfg(feature = "responder")]
+impl<V, F> VerifyToken for Revocable<V, F>
+where
+    V: VerifyToken,
+    F: Fn(&V::Claims) -> CancellationToken + Send + Sync + 'static,
+{
+    type Claims = V::Claims;
+
+    async fn verify(&self, token: Token, request: &Parts) -> Result<Verified<Self::Claims>, Rejection> {
+        let verified = self.verifier.verify(token, request).await?;
+        let revocation = (self.revocation)(&verified.claims);
+        if revocation.is_cancelled() {
+            return Err(RejectionKind::TokenInvalid.into());
+        }
+        Ok(verified.revoked_by(revocation))
     }
 }

@@ -66,6 +66,8 @@ use std::{fmt, sync::Arc};
 
 use tower_layer::Layer;
 
+#[cfg(feature = "responder")]
+pub use self::combine::Revocable;
 pub(crate) use self::stage::{TokenStage, Verification, Verify};
 pub use self::{
     combine::{Expiring, MapClaims, OnlyFrom, Or, Require},

@@ -1,6 +1,11 @@
-#[cfg(feature = "responder")]
-use std::time::Duration;
 use std::time::SystemTime;
+#[cfg(feature = "responder")]
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 #[cfg(feature = "responder")]
 use tokio_util::sync::CancellationToken;
@@ -9,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 ///
 /// Claims alone are turned into it by `into()`; they hold for good.
 #[derive(Clone, Debug)]
-#[must_use]
 pub struct Verified<C> {
     pub(super) claims: C,
     pub(super) validity: Validity,
@@ -17,27 +21,31 @@ pub struct Verified<C> {
 
 impl<C> Verified<C> {
     /// Claims that hold for good.
+    #[must_use]
     pub fn new(claims: C) -> Self {
         Self { claims, validity: Validity::default() }
     }
 
     /// The claims hold until `time` at most. Of several times the first one counts.
+    #[must_use]
     pub fn expires_at(mut self, time: SystemTime) -> Self {
         let earlier = self.validity.expires_at.map_or(time, |other| other.min(time));
         self.validity.expires_at = Some(earlier);
         self
     }
 
-    /// The claims hold until `revocation` is cancelled, which ends live sockets. Of several tokens the last one counts.
+    /// The claims hold until `revocation` is cancelled. Of several ones the first that is cancelled counts.
     ///
-    /// What refuses the next handshake is the verifier: nothing of its verdict is kept.
+    /// It ends live sockets. The next handshake is refused by the verifier, which is asked again: nothing of its verdict is kept.
     #[cfg(feature = "responder")]
+    #[must_use]
     pub fn revoked_by(mut self, revocation: CancellationToken) -> Self {
-        self.validity.revocation = Some(revocation);
+        self.validity.revocations.push(revocation);
         self
     }
 
     /// Does something with the claims.
+    #[must_use]
     pub fn map<D>(self, map: impl FnOnce(C) -> D) -> Verified<D> {
         Verified { claims: map(self.claims), validity: self.validity }
     }
@@ -70,7 +78,7 @@ impl<C> From<C> for Verified<C> {
 pub struct Validity {
     expires_at: Option<SystemTime>,
     #[cfg(feature = "responder")]
-    revocation: Option<CancellationToken>,
+    revocations: Vec<CancellationToken>,
 }
 
 impl Validity {
@@ -82,7 +90,7 @@ impl Validity {
 
     pub(super) fn is_limited(&self) -> bool {
         #[cfg(feature = "responder")]
-        if self.revocation.is_some() {
+        if !self.revocations.is_empty() {
             return true;
         }
         self.expires_at.is_some()
@@ -114,18 +122,17 @@ impl Validity {
     /// When polled outside a Tokio runtime with timers, if the claims expire.
     #[cfg(feature = "responder")]
     pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
-        let Self { expires_at, revocation } = self.clone();
+        let Self { expires_at, revocations } = self.clone();
         async move {
-            let expired = async {
-                match expires_at {
-                    Some(time) => sleep_until(time).await,
-                    None => std::future::pending().await,
-                }
-            };
-            match revocation {
-                Some(revocation) => drop(revocation.run_until_cancelled(expired).await),
-                None => expired.await,
+            let mut ends: Vec<Pin<Box<dyn Future<Output = ()> + Send>>> = Vec::new();
+            for revocation in revocations {
+                ends.push(Box::pin(revocation.cancelled_owned()));
             }
+            if let Some(time) = expires_at {
+                ends.push(Box::pin(sleep_until(time)));
+            }
+            let mut is_over = |cx: &mut Context<'_>| ends.iter_mut().any(|end| end.as_mut().poll(cx).is_ready());
+            poll_fn(move |cx| if is_over(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
         }
     }
 }

@@ -1,7 +1,11 @@
 use std::{fmt, future::Future, sync::Arc, time::SystemTime};
 
 use http::request::Parts;
+#[cfg(feature = "responder")]
+use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "responder")]
+use super::Revocable;
 use super::{
     TokenSource, Verified,
     combine::{Expiring, MapClaims, OnlyFrom, Or, Require},
@@ -157,13 +161,24 @@ pub trait VerifyToken: Send + Sync + 'static {
         MapClaims { verifier: self, map }
     }
 
-    /// Reads from the claims when they expire: then the token is refused, and [`Validity::ended`](crate::Validity) resolves.
+    /// Reads from the claims when they expire: then the token is refused, and a live socket hears of it by
+    /// [`Validity`](crate::Validity).
     fn expiring<F>(self, expires_at: F) -> Expiring<Self, F>
     where
         Self: Sized,
         F: Fn(&Self::Claims) -> Option<SystemTime> + Send + Sync + 'static,
     {
         Expiring { verifier: self, expires_at }
+    }
+
+    /// Finds in the claims by what they can be revoked: a live socket hears of it by [`Validity`](crate::Validity).
+    #[cfg(feature = "responder")]
+    fn revocable<F>(self, revocation: F) -> Revocable<Self, F>
+    where
+        Self: Sized,
+        F: Fn(&Self::Claims) -> CancellationToken + Send + Sync + 'static,
+    {
+        Revocable { verifier: self, revocation }
     }
 }
 

@@ -1,0 +1,126 @@
+//! One-time tickets: `POST /tickets` with a token answers with one, and `/ws?ticket=…` takes it.
+
+use std::time::Duration;
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{
+        HeaderMap, HeaderName, StatusCode,
+        header::{AUTHORIZATION, CACHE_CONTROL, ORIGIN, WWW_AUTHENTICATE},
+        request::Parts,
+    },
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use serde_json::{Value, json};
+use tower_ws_guard::{
+    Origin, StaticTokens, Token, TokenSource, VerifyToken,
+    token::ticket::{MemoryTicketStore, RedisTicketStore, TicketError, TicketIssuer, TicketKey, TicketStore},
+};
+
+/// Where `--tickets` keeps them.
+#[derive(Clone)]
+pub(crate) enum Store {
+    Memory(MemoryTicketStore),
+    Redis(RedisTicketStore),
+}
+
+/// Reads the value of `--tickets`.
+pub(crate) fn parse(value: &str) -> Result<Store, String> {
+    match value {
+        "memory" => Ok(Store::Memory(MemoryTicketStore::default())),
+        url if url.starts_with("redis://") => {
+            RedisTicketStore::new(url).map(Store::Redis).map_err(|error| error.to_string())
+        }
+        _ => Err("use memory or redis://HOST:PORT".into()),
+    }
+}
+
+impl TicketStore for Store {
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    async fn put(&self, key: TicketKey, record: Vec<u8>, lifetime: Duration) -> Result<(), Self::Error> {
+        match self {
+            Self::Memory(store) => Ok(store.put(key, record, lifetime).await?),
+            Self::Redis(store) => store.put(key, record, lifetime).await,
+        }
+    }
+
+    async fn take(&self, key: TicketKey) -> Result<Option<Vec<u8>>, Self::Error> {
+        match self {
+            Self::Memory(store) => Ok(store.take(key).await?),
+            Self::Redis(store) => store.take(key).await,
+        }
+    }
+}
+
+/// Where a handshake has its ticket.
+pub(crate) fn source() -> TokenSource {
+    TokenSource::query("ticket").expect("it has a name")
+}
+
+/// `POST /tickets`, for clients with one of `tokens`.
+pub(crate) fn routes(store: Store, tokens: StaticTokens<()>) -> Router {
+    Router::new().route("/tickets", post(issue)).with_state((TicketIssuer::new(store), tokens))
+}
+
+async fn issue(
+    State((issuer, tokens)): State<(TicketIssuer<Store>, StaticTokens<()>)>,
+    request: Parts,
+) -> Result<Response, Failure> {
+    let token = bearer(&request.headers).ok_or(Failure::Unauthorized)?;
+    tokens.verify(Token::new(token), &request).await.map_err(|_| Failure::Unauthorized)?;
+
+    // A browser names the page that asks: only that page may use the ticket.
+    let ticket = match request.headers.get(ORIGIN) {
+        Some(origin) => {
+            let origin = Origin::parse(origin.as_bytes()).map_err(|_| Failure::Origin)?;
+            issuer.issue_to_origin(&(), &origin).await?
+        }
+        None => issuer.issue(&()).await?,
+    };
+    let body = json!({ "ticket": ticket.expose(), "expires_in": ticket.lifetime().as_secs() });
+    Ok((StatusCode::CREATED, NO_STORE, Json(body)).into_response())
+}
+
+const NO_STORE: [(HeaderName, &str); 1] = [(CACHE_CONTROL, "no-store")];
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+enum Failure {
+    Unauthorized,
+    Origin,
+    Store(TicketError),
+}
+
+impl From<TicketError> for Failure {
+    fn from(error: TicketError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let (status, error) = match self {
+            Self::Unauthorized => {
+                let challenge = [(WWW_AUTHENTICATE, r#"Bearer realm="tickets""#)];
+                let error = error("a valid token is required");
+                return (StatusCode::UNAUTHORIZED, NO_STORE, challenge, error).into_response();
+            }
+            Self::Origin => (StatusCode::BAD_REQUEST, "no ticket can be bound to that origin"),
+            Self::Store(error) => {
+                eprintln!("no ticket: {}", crate::with_sources(&error));
+                (StatusCode::SERVICE_UNAVAILABLE, "no ticket can be issued at the moment")
+            }
+        };
+        (status, NO_STORE, self::error(error)).into_response()
+    }
+}
+
+fn error(error: &str) -> Json<Value> {
+    Json(json!({ "error": error }))
+}

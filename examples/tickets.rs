@@ -1,0 +1,84 @@
+//! One-time tickets: a page gets one by an authenticated request, and opens its socket with it.
+//!
+//! `cargo run --example tickets`, then open the address that it prints.
+
+use axum::{
+    Json, Router,
+    extract::{
+        FromRequestParts, State,
+        ws::{Message, WebSocketUpgrade},
+    },
+    http::{HeaderMap, StatusCode, header::CACHE_CONTROL, header::ORIGIN, request::Parts},
+    response::{Html, IntoResponse, Response},
+    routing::{any, get, post},
+};
+use serde::{Deserialize, Serialize};
+use tower_ws_guard::{
+    AllowOrigin, Claims, ConfigError, GuardLayer, Origin, ProblemJson, TokenPolicy, TokenSource,
+    token::ticket::{MemoryTicketStore, TicketIssuer, TicketStore, TicketVerifier},
+};
+
+const PAGE: &str = r#"<!doctype html>
+<title>One-time tickets</title>
+<p>What the socket says: <output id="said">nothing yet</output>
+<script>
+  (async () => {
+    const headers = { Authorization: "Bearer s3cr3t" }; // As your page authenticates: with a session, for instance.
+    const answer = await fetch("/tickets", { method: "POST", headers });
+    const { ticket } = await answer.json();
+    new WebSocket(`/ws?ticket=${ticket}`).onmessage = ({ data }) => (said.value = data);
+  })();
+</script>
+"#;
+
+#[derive(Clone, Deserialize, Serialize)]
+struct User {
+    name: String,
+}
+
+pub(crate) fn app<S: TicketStore + Clone>(store: S) -> Result<Router, ConfigError> {
+    let verifier = TicketVerifier::<User, _>::new(store.clone());
+    let token = TokenPolicy::from_sources([TokenSource::query("ticket")?], verifier)?;
+    let guard = GuardLayer::new(AllowOrigin::same_origin()).token(token).respond_with(ProblemJson);
+    let tickets = Router::new().route("/tickets", post(ticket)).with_state(TicketIssuer::new(store));
+    Ok(Router::new().route("/", get(Html(PAGE))).route("/ws", any(handler).layer(guard)).merge(tickets))
+}
+
+async fn ticket<S: TicketStore>(
+    State(issuer): State<TicketIssuer<S>>,
+    headers: HeaderMap,
+    user: User,
+) -> Result<Response, StatusCode> {
+    // The ticket is for the page that asks, and for no other.
+    let origin = headers.get(ORIGIN).ok_or(StatusCode::BAD_REQUEST)?;
+    let origin = Origin::parse(origin.as_bytes()).map_err(|_| StatusCode::BAD_REQUEST)?;
+    let ticket = issuer.issue_to_origin(&user, &origin).await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    let body = Json(serde_json::json!({ "ticket": ticket.expose() }));
+    Ok((StatusCode::CREATED, [(CACHE_CONTROL, "no-store")], body).into_response())
+}
+
+/// Stands for the authentication that your application has already.
+impl<S: Sync> FromRequestParts<S> for User {
+    type Rejection = StatusCode;
+
+    async fn from_request_parts(request: &mut Parts, _: &S) -> Result<Self, StatusCode> {
+        match request.headers.get("authorization") {
+            Some(token) if token == "Bearer s3cr3t" => Ok(Self { name: "alice".into() }),
+            _ => Err(StatusCode::UNAUTHORIZED),
+        }
+    }
+}
+
+async fn handler(upgrade: WebSocketUpgrade, Claims(user): Claims<User>) -> Response {
+    upgrade.on_upgrade(async move |mut socket| {
+        let _ = socket.send(Message::text(format!("hello {}", user.name))).await;
+    })
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let app = app(MemoryTicketStore::default())?;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    Ok(axum::serve(listener, app).await?)
+}

@@ -1,0 +1,23 @@
+//! One-time tickets for several servers that share a Redis: a ticket from one is taken by another.
+//!
+//! `cargo run --example tickets_redis -- redis://127.0.0.1:6379`, then open both addresses that it prints.
+
+#[path = "tickets.rs"]
+#[expect(dead_code, reason = "it is a program of its own")]
+mod tickets;
+
+use tower_ws_guard::token::ticket::RedisTicketStore;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let url = std::env::args().nth(1).unwrap_or_else(|| "redis://127.0.0.1:6379".into());
+    let serve = async |port: u16| -> Result<(), Box<dyn std::error::Error>> {
+        // Each server has a connection of its own, as on machines of their own.
+        let store = RedisTicketStore::new(&url)?.prefix("chat:ticket:");
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
+        println!("listening on http://{}", listener.local_addr()?);
+        Ok(axum::serve(listener, tickets::app(store)?).await?)
+    };
+    tokio::try_join!(serve(3000), serve(3001))?;
+    Ok(())
+}
