@@ -491,8 +491,9 @@ fn check_page(browser: &str) {
             let attempts = Server::start(&[&flags[..], &["--allow-host", "localhost"]].concat());
             let address = |server: &Server| format!("{}://{}/", server.scheme, server.address);
             let connect = |token, subprotocol| {
-                let live_part = json!({ "token": token, "subprotocol": subprotocol, "text": TEXT });
-                json!({ "url": address(&live), "live": live_part })
+                let refused = "error,close,note";
+                let form = json!({ "token": token, "subprotocol": subprotocol, "text": TEXT, "refused": refused });
+                json!({ "url": address(&live), "live": form })
             };
             let steps = [
                 json!({ "url": address(&attempts) }),
@@ -519,14 +520,36 @@ fn check_page(browser: &str) {
     }
 }
 
+/// Gets a ticket for a token, and connects with it.
+fn check_tickets_on_the_page(browser: &str) {
+    for mode in ["guard", "responder"] {
+        let server = Server::start(&["--token", "s3cr3t", "--tickets", "memory", "--mode", mode]);
+        let url = format!("http://{}/", server.address);
+        let connect = |token, refused| json!({ "url": url, "live": { "token": token, "subprotocol": "", "text": TEXT, "refused": refused } });
+        let steps = [connect("s3cr3t", ""), connect("s3cr3t", ""), connect("guess", "error")];
+        let results = run(&["node", "page.mjs", browser], &steps);
+        let line = |result: usize, line: usize| results[result]["log"][line].as_str().unwrap_or_default();
+        for result in [0, 1] {
+            assert!(line(result, 0).starts_with("ticket: "), "{results:?}");
+            assert_eq!(line(result, 1), "open: protocol \"\"");
+            assert_eq!(line(result, 3), format!("message: {TEXT}"));
+        }
+        assert_ne!(line(0, 0), line(1, 0));
+        assert_eq!(results[2]["log"], json!(["error: Error: a valid token is required"]));
+        assert!(server.refused_no_more());
+    }
+}
+
 #[test]
 #[ignore = "needs Chromium, Node and its packages: tests/clients/install"]
 fn chromium_on_the_page() {
     check_page("chromium");
+    check_tickets_on_the_page("chromium");
 }
 
 #[test]
 #[ignore = "needs Firefox, Node and its packages: tests/clients/install"]
 fn firefox_on_the_page() {
     check_page("firefox");
+    check_tickets_on_the_page("firefox");
 }

@@ -17,16 +17,29 @@ mod custom_rejection;
 #[path = "../examples/hyper_responder.rs"]
 #[allow(dead_code)]
 mod hyper_responder;
+#[path = "../examples/jwt.rs"]
+#[allow(dead_code)]
+mod jwt;
+#[path = "../examples/session_cookie.rs"]
+#[allow(dead_code)]
+mod session_cookie;
+#[path = "../examples/tickets.rs"]
+#[allow(dead_code)]
+mod tickets;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use common::{Raw, handshake, plain, send, serve_axum, server::Server};
 use futures_util::{SinkExt, StreamExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
     tungstenite::{Message, client::IntoClientRequest},
 };
+use tower_ws_guard::token::{jwt::JwtKeys, ticket::MemoryTicketStore};
 
 /// Connects with a client that this crate has no part in. Returns the subprotocol, too.
 async fn connect(
@@ -121,6 +134,72 @@ async fn custom_rejection() {
 }
 
 #[tokio::test]
+async fn jwt() {
+    const SECRET: &[u8] = b"at least as many bytes as the hash has";
+    let keys = JwtKeys::new([jwt::key(SECRET).unwrap()]);
+    let address = serve_axum(jwt::app(keys.clone()).unwrap()).await;
+    let bearer =
+        |scope, seconds| format!("Bearer {}", jwt::issue(SECRET, "alice", scope, Duration::from_secs(seconds)));
+    let connect = async |token: &str| connect(address, &[("authorization", token)]).await;
+
+    let (mut socket, _) = connect(&bearer("read chat", 3)).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello alice"));
+    assert_closed(&mut socket, 1008, "the token has expired").await;
+
+    let good = bearer("chat", 3600);
+    assert!(connect(&good).await.is_ok());
+    assert_eq!(connect(&bearer("read", 3600)).await.unwrap_err(), 403);
+    assert_eq!(connect(&bearer("chat", 0)).await.unwrap_err(), 401);
+    keys.replace([jwt::key(b"another secret of at least 32 bytes").unwrap()]);
+    assert_eq!(connect(&good).await.unwrap_err(), 401);
+}
+
+#[tokio::test]
+async fn tickets() {
+    let address = serve_axum(tickets::app(MemoryTicketStore::default()).unwrap()).await;
+    let post = plain().method("POST").target("/tickets").and("Connection", "close").and("Content-Length", "0");
+    let post = post.with("Host", "chat.localhost").and("Origin", "http://chat.localhost");
+    assert_eq!(send(address, &post.bytes()).await.status, 401);
+    let mut issued = send(address, &post.and("Authorization", "Bearer s3cr3t").bytes()).await;
+    assert_eq!((issued.status, issued.all("cache-control")), (201, vec!["no-store".into()]));
+    let body: serde_json::Value = serde_json::from_str(&issued.read_rest().await).unwrap();
+
+    let target = format!("/ws?ticket={}", body["ticket"].as_str().unwrap());
+    let used = handshake().target(&target).with("Host", "chat.localhost");
+    for (origin, status) in
+        [("http://evil.localhost", 403), ("http://chat.localhost", 101), ("http://chat.localhost", 401)]
+    {
+        assert_eq!(send(address, &used.clone().with("Origin", origin).bytes()).await.status, status);
+    }
+}
+
+#[tokio::test]
+async fn session_cookie() {
+    let address = serve_axum(session_cookie::app().unwrap()).await;
+    let post = plain().method("POST").and("Content-Length", "0").and("Connection", "close");
+    let login = send(address, &post.clone().target("/login").bytes()).await;
+    let cookie = login.all("set-cookie")[0].split(';').next().unwrap().to_owned();
+    let own = format!("http://{address}");
+    let headers = [("origin", &*own), ("cookie", &*cookie)];
+
+    let (mut socket, _) = connect(address, &headers).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello alice"));
+    assert_eq!(connect(address, &[FOREIGN, ("cookie", &*cookie)]).await.unwrap_err(), 403);
+    assert_eq!(send(address, &post.target("/logout").and("Cookie", &cookie).bytes()).await.status, 200);
+    assert_closed(&mut socket, 1008, "logged out").await;
+    assert_eq!(connect(address, &headers).await.unwrap_err(), 401);
+    for cookie in ["session=AAAAAAAAAAAAAAAAAAAAAA", "session=x"] {
+        assert_eq!(connect(address, &[("origin", &*own), ("cookie", cookie)]).await.unwrap_err(), 401);
+    }
+}
+
+async fn assert_closed(socket: &mut WebSocketStream<TcpStream>, code: u16, reason: &str) {
+    let message = timeout(Duration::from_secs(30), socket.next()).await.expect("a close frame");
+    let Some(Ok(Message::Close(Some(frame)))) = message else { panic!("{message:?}") };
+    assert_eq!((u16::from(frame.code), &*frame.reason), (code, reason));
+}
+
+#[tokio::test]
 async fn the_server_echoes_in_both_modes() {
     for mode in ["guard", "responder"] {
         let flags = ["--mode", mode, "--token", "s3cr3t", "--token-from", "pair:bearer", "--subprotocol", "chat"];
@@ -145,7 +224,16 @@ async fn get(server: &Server, raw: Raw) -> (u16, String) {
 
 #[tokio::test]
 async fn the_page_shows_each_way_to_fail() {
-    let server = Server::start(&["--token", "s3cr3t", "--subprotocol", "chat", "--allow-host", "localhost"]);
+    let server = Server::start(&[
+        "--token",
+        "s3cr3t",
+        "--subprotocol",
+        "chat",
+        "--allow-host",
+        "localhost",
+        "--tickets",
+        "memory",
+    ]);
     let (status, page) = get(&server, plain().target("/")).await;
     assert_eq!(status, 200);
     assert!(page.contains("<title>") && page.contains("/attempts"));
@@ -176,6 +264,7 @@ async fn the_page_shows_each_way_to_fail() {
             "token-missing",
             "token-invalid",
             "token-ambiguous",
+            "token-invalid",
             "version-unsupported",
             "version-missing",
             "version-invalid",
@@ -207,6 +296,10 @@ fn a_wrong_flag_is_named() {
         (&["--token", "t", "--token-from", "cookie:"], &["--token-from", "cookie"]),
         (&["--token", "t", "--token-from", "k8s", "--token-from", "k8s"], &["--token-from", "twice"]),
         (&["--token-from", "k8s"], &["--token <TOKEN>"]),
+        (&["--tickets", "memory"], &["--token <TOKEN>"]),
+        (&["--token", "t", "--tickets", "disk"], &["--tickets", "redis://HOST:PORT"]),
+        (&["--token", "t", "--tickets", "redis://"], &["--tickets", "redis://host:6379"]),
+        (&["--token", "t", "--tickets", "memory", "--token-from", "query:ticket"], &["--token-from", "twice"]),
         (&["--subprotocol", "a b"], &["--subprotocol", "no spaces"]),
         (&["--subprotocol", "a", "--subprotocol", "a"], &["--subprotocol", "twice"]),
         (&["--mode", "proxy"], &["--mode", "guard, responder"]),

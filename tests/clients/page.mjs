@@ -45,7 +45,7 @@ async function attempts(page) {
 }
 
 /** A connection by the form; returns the log without its times. */
-async function connect(page, { token, subprotocol, text }) {
+async function connect(page, { token, subprotocol, text, refused }) {
   const type = async (field, value) => {
     await page.evaluate((id) => document.getElementById(id).select(), field);
     await page.focus(`#${field}`);
@@ -53,7 +53,7 @@ async function connect(page, { token, subprotocol, text }) {
     await page.keyboard.type(value);
   };
   const state = () => document.getElementById("state").textContent;
-  const logged = (events) => [...document.querySelectorAll("#log li b")].map((it) => it.textContent).join() === events;
+  const logged = (events) => [...document.querySelectorAll("#log li b")].map((it) => it.textContent).join().endsWith(events);
 
   await type("token", token);
   await type("subprotocol", subprotocol);
@@ -66,7 +66,7 @@ async function connect(page, { token, subprotocol, text }) {
     await page.click("#disconnect");
     await until(page, logged, "open,sent,message,close");
   } else {
-    await until(page, logged, "error,close,note");
+    await until(page, logged, refused);
   }
   const log = await page.evaluate(() =>
     [...document.querySelectorAll("#log li")].map((it) => `${it.children[1].textContent}: ${it.children[2].textContent}`),

@@ -1,0 +1,605 @@
+//! Where a secret may not turn up. Every carrier, outcome, verifier and responder runs over real connections, while all that can log
+//! logs all it can.
+
+mod common;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    error::Error,
+    fmt,
+    io::{self, Write},
+    net::SocketAddr,
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{FromRequest, MatchedPath, NestedPath, OriginalUri, Request, WebSocketUpgrade},
+    middleware::{from_fn, map_request},
+    response::{IntoResponse, Response},
+    routing::any,
+};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
+};
+use bytes::Bytes;
+use common::{Raw, handshake, serve_axum};
+use http::{
+    HeaderMap, HeaderName, StatusCode, Version,
+    header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL},
+    request::Parts,
+};
+use http_body_util::{BodyExt, Empty};
+use hyper::{
+    client::conn::http2::{self, SendRequest},
+    upgrade::OnUpgrade,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use jsonwebtoken::{EncodingKey, Header, encode};
+use percent_encoding::percent_decode_str;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
+use tower_http::{
+    sensitive_headers::SetSensitiveRequestHeadersLayer,
+    trace::{DefaultMakeSpan, DefaultOnRequest, DefaultOnResponse, HttpMakeClassifier, TraceLayer},
+};
+use tower_ws_guard::{
+    AllowOrigin, Claims, EmptyBody, GuardLayer, PendingUpgrade, PlainText, ProblemJson, Rejection, RejectionKind,
+    RespondRejection, ResponderLayer, StaticTokens, Subprotocols, Token, TokenPolicy, TokenSource,
+    Upgraded, Validity, Verified, VerifyToken, respond_fn,
+    token::{
+        jwt::{JwtAlgorithm, JwtKey, JwtKeys, JwtVerifier},
+        ticket::{MemoryTicketStore, TicketIssuer, TicketVerifier},
+    },
+};
+use tracing::{Level, trace};
+use tracing_subscriber::fmt::format::FmtSpan;
+
+const HMAC: &str = "hm4c-s3cr3t-of-at-least-thirty-two-bytes";
+const EXPIRY: u64 = 4_102_444_800;
+
+// What is logged
+
+static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        LOG.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Of every crate, at every level; records of `log` too.
+fn capture() {
+    static CAPTURE: LazyLock<()> = LazyLock::new(|| {
+        let spans = FmtSpan::NEW | FmtSpan::CLOSE;
+        tracing_subscriber::fmt().with_max_level(Level::TRACE).with_span_events(spans).with_writer(|| Log).init();
+    });
+    LazyLock::force(&CAPTURE);
+}
+
+fn log() -> String {
+    String::from_utf8(LOG.lock().unwrap_or_else(PoisonError::into_inner).clone()).unwrap()
+}
+
+/// Logs an error as operators do.
+fn look_at_error(error: &dyn Error) {
+    trace!("{error} {error:?}");
+    error.source().into_iter().for_each(look_at_error);
+}
+
+/// Logs the values of headers, the sensitive ones too.
+fn look_at_headers<'a>(headers: &'a HeaderMap, but: &[HeaderName]) {
+    for (name, value) in headers.iter().filter(|(name, _)| !but.contains(name)) {
+        trace!("{name}: {}", String::from_utf8_lossy(value.as_bytes()));
+    }
+}
+
+/// Logs all of a request that services behind a guard can reach. A cookie stays there, but is not to be shown.
+fn look_at_request(request: &Parts) {
+    fn extension<T: Clone + Send + Sync + fmt::Debug + 'static>(request: &Parts) {
+        trace!("{:?}", request.extensions.get::<T>());
+    }
+
+    trace!("{request:?} {}", request.uri);
+    look_at_headers(&request.headers, &[COOKIE]);
+    extension::<OriginalUri>(request);
+    extension::<MatchedPath>(request);
+    extension::<NestedPath>(request);
+    extension::<Claims<String>>(request);
+    extension::<Validity>(request);
+    extension::<PendingUpgrade>(request);
+    extension::<OnUpgrade>(request);
+}
+
+// What is secret
+
+/// What a log would show of a secret begins with one of these. By it the case is found that the secret belongs to.
+#[derive(Default)]
+struct Secrets(HashMap<String, String>);
+
+impl Secrets {
+    const LENGTH: usize = 16;
+
+    fn add(&mut self, secret: &str, case: &str) {
+        let encoded = [URL_SAFE_NO_PAD.encode(secret), STANDARD_NO_PAD.encode(secret)];
+        // The header of a JWT is the same for all.
+        for form in secret.rsplit('.').take(2).chain(encoded.iter().map(|form| &**form)) {
+            self.0.insert(form[..Self::LENGTH].to_owned(), case.to_owned());
+        }
+    }
+
+    /// The cases whose secrets are in the text, and where.
+    fn shown_in<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let is_in_word = |it: char| it.is_ascii_alphanumeric() || it == '-' || it == '_';
+        text.lines().flat_map(move |line| {
+            let decoded = percent_decode_str(line).decode_utf8_lossy();
+            let words = line.split(|it| !is_in_word(it)).chain(decoded.split(|it| !is_in_word(it)));
+            let cases = words.filter_map(|word| self.0.get(word.get(..Self::LENGTH)?));
+            cases.map(|case| (&**case, line)).collect::<BTreeSet<_>>()
+        })
+    }
+
+    fn assert_hidden(&self) {
+        let log = log();
+        let shown = self.shown_in(&log).take(20).collect::<Vec<_>>();
+        assert!(shown.is_empty(), "{shown:#?}");
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Closure,
+    Static,
+    Jwt,
+    Ticket,
+}
+
+/// What becomes of a handshake. Its name is what the token stands for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Outcome {
+    Accepted,
+    /// By the handler.
+    Declined,
+    /// The handler answers as if it had accepted.
+    Claimed,
+    /// Something took the upgrade away.
+    Stuck,
+    OldVersion,
+    OfferedTwice,
+    Foreign,
+    Unsupported,
+    Ambiguous,
+    TooLong,
+    Unknown,
+    Forbidden,
+    Failed,
+    /// There is no guard.
+    Unguarded,
+}
+
+impl Outcome {
+    const GUARDED: [Self; 13] = [
+        Self::Accepted,
+        Self::Declined,
+        Self::Claimed,
+        Self::Stuck,
+        Self::OldVersion,
+        Self::OfferedTwice,
+        Self::Foreign,
+        Self::Unsupported,
+        Self::Ambiguous,
+        Self::TooLong,
+        Self::Unknown,
+        Self::Forbidden,
+        Self::Failed,
+    ];
+
+    fn is(self, claims: &str) -> bool {
+        claims == format!("{self:?}")
+    }
+}
+
+#[derive(Serialize, Deserialize, Clone)]
+struct User {
+    number: u32,
+    sub: String,
+    exp: u64,
+}
+
+/// Makes secrets, no two alike.
+struct Mint {
+    number: u32,
+    issuer: TicketIssuer<MemoryTicketStore>,
+    statics: Vec<(String, String)>,
+}
+
+impl Mint {
+    async fn secret(&mut self, kind: Kind, outcome: Outcome) -> String {
+        self.number += 1;
+        let (number, claims, known) = (self.number, format!("{outcome:?}"), outcome != Outcome::Unknown);
+        let text = format!("s3cr3t-{number}-{kind:?}-{claims}");
+        match kind {
+            Kind::Closure => text,
+            Kind::Static => {
+                self.statics.extend(known.then(|| (text.clone(), claims)));
+                text
+            }
+            Kind::Jwt => {
+                let secret = if known { HMAC } else { "another-s3cr3t-of-thirty-two-bytes" };
+                // What is sent without a guard has a header of its own.
+                let header = Header { typ: (outcome != Outcome::Unguarded).then(|| "JWT".into()), ..Header::default() };
+                let user = User { number, sub: claims, exp: EXPIRY };
+                encode(&header, &user, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
+            }
+            Kind::Ticket if known => self.issuer.issue(&claims).await.unwrap().expose().to_owned(),
+            Kind::Ticket => {
+                TicketIssuer::new(MemoryTicketStore::default()).issue(&claims).await.unwrap().expose().to_owned()
+            }
+        }
+    }
+}
+
+// Carriers
+
+/// Where a secret is in a handshake.
+enum Place {
+    Header(&'static str, String),
+    Query(String),
+    Offer(String),
+}
+
+type Carrier = (&'static str, fn(&str) -> Place);
+
+const CARRIERS: [Carrier; 8] = [
+    ("Authorization", |secret| Place::Header("Authorization", format!("Bearer {secret}"))),
+    ("cookie", |secret| Place::Header("Cookie", format!("a=b; session={secret}; c=d"))),
+    ("query", |secret| Place::Query(format!("a=b&token={secret}&c=d"))),
+    ("encoded query", |secret| Place::Query(format!("%74oken={}", percent_encode(secret)))),
+    ("subprotocol", |secret| Place::Offer(format!("auth.{secret}"))),
+    ("Kubernetes", |secret| {
+        Place::Offer(format!("base64url.bearer.authorization.k8s.io.{}", URL_SAFE_NO_PAD.encode(secret)))
+    }),
+    ("Phoenix", |secret| Place::Offer(format!("base64url.bearer.phx.{}", STANDARD_NO_PAD.encode(secret)))),
+    ("pair", |secret| Place::Offer(format!("bearer, {secret}"))),
+];
+
+fn sources() -> [TokenSource; 7] {
+    [
+        TokenSource::authorization(),
+        TokenSource::cookie("session").unwrap(),
+        TokenSource::query("token").unwrap(),
+        TokenSource::subprotocol("auth.").unwrap(),
+        TokenSource::kubernetes(),
+        TokenSource::phoenix(),
+        TokenSource::pair("bearer").unwrap(),
+    ]
+}
+
+/// Every byte, but not of the padding of what is too long.
+fn percent_encode(text: &str) -> String {
+    let (text, padding) = text.split_at(text.len().min(1000));
+    text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>() + padding
+}
+
+fn raw(path: &str, (_, place): Carrier, secret: &str, outcome: Outcome) -> Raw {
+    let secret = if outcome == Outcome::TooLong { format!("{secret}{}", "a".repeat(8193)) } else { secret.to_owned() };
+    let (raw, carrier) = match place(&secret) {
+        Place::Header(name, value) => (handshake().target(path).and(name, value), None),
+        Place::Query(query) => (handshake().target(&format!("{path}?{query}")), None),
+        Place::Offer(offer) => (handshake().target(path), Some(offer)),
+    };
+    let offers = match (outcome, &carrier) {
+        // Without its marker it is a subprotocol like another.
+        (Outcome::Unsupported, Some(carrier)) => carrier.rsplit(' ').next().unwrap().to_owned(),
+        (Outcome::Unsupported, None) => "theirs".into(),
+        (Outcome::OfferedTwice, Some(carrier)) => format!("{carrier}, chat, {carrier}"),
+        (Outcome::OfferedTwice, None) => "chat, chat".into(),
+        (_, Some(carrier)) => format!("chat, {carrier}"),
+        (_, None) => "chat".into(),
+    };
+    let raw = raw.and("Sec-WebSocket-Protocol", offers);
+    match outcome {
+        Outcome::OldVersion => raw.with("Sec-WebSocket-Version", "8"),
+        Outcome::Foreign => raw.with("Origin", "https://evil.example"),
+        Outcome::Ambiguous => raw.and("Cookie", format!("session={secret}")),
+        _ => raw,
+    }
+}
+
+// Servers
+
+/// Looks at what a verifier gets and gives, and refuses some of what is known.
+struct Observed<V>(V);
+
+impl<V: VerifyToken<Claims = String>> VerifyToken for Observed<V> {
+    type Claims = String;
+
+    async fn verify(&self, token: Token, request: &Parts) -> Result<Verified<String>, Rejection> {
+        trace!("{token:?}");
+        look_at_request(request);
+        let verdict = match self.0.verify(token, request).await {
+            Ok(user) if Outcome::Forbidden.is(user.claims()) => Err(RejectionKind::TokenForbidden.into()),
+            Ok(user) if Outcome::Failed.is(user.claims()) => {
+                Err(Rejection::verifier_failed(io::Error::other("no connection to the database")))
+            }
+            verdict => verdict,
+        };
+        trace!("{verdict:?}");
+        verdict
+    }
+}
+
+fn verifier(statics: Vec<(String, String)>, tickets: MemoryTicketStore) -> impl VerifyToken<Claims = String> {
+    let closure = |token: Token| async move {
+        let claims = token.expose().split_once("-Closure-").map(|(_, claims)| claims.to_owned());
+        claims.filter(|claims| !Outcome::Unknown.is(claims)).ok_or_else(|| RejectionKind::TokenInvalid.into())
+    };
+    let keys = JwtKeys::new([JwtKey::hmac(JwtAlgorithm::HS256, HMAC.as_bytes()).unwrap()]);
+    let jwt = JwtVerifier::<User>::new(keys).map_claims(|user| user.sub);
+    Observed(closure.or(StaticTokens::new(statics)).or(jwt).or(TicketVerifier::new(tickets)))
+}
+
+const RESPONDERS: [&str; 4] = ["empty", "text", "json", "own"];
+const MODES: [&str; 4] = ["axum", "outside", "pending", "callback"];
+
+fn trace_layer() -> TraceLayer<HttpMakeClassifier, DefaultMakeSpan, DefaultOnRequest, DefaultOnResponse> {
+    TraceLayer::new_for_http()
+        .make_span_with(DefaultMakeSpan::new().level(Level::TRACE).include_headers(true))
+        .on_request(DefaultOnRequest::new().level(Level::TRACE))
+        .on_response(DefaultOnResponse::new().level(Level::TRACE).include_headers(true))
+}
+
+/// The same endpoint in each mode.
+fn endpoints<V, R>(policy: &TokenPolicy<V>, responder: R) -> Router
+where
+    V: VerifyToken + Clone,
+    R: RespondRejection<Body> + Clone + Send + Sync + 'static,
+{
+    let stuck = map_request(async |mut request: Request| {
+        if matches!(request.extensions().get::<Claims<String>>(), Some(Claims(claims)) if Outcome::Stuck.is(claims)) {
+            request.extensions_mut().remove::<OnUpgrade>();
+        }
+        request
+    });
+    let guard = GuardLayer::new(AllowOrigin::same_origin())
+        .subprotocols(Subprotocols::list(["chat"]).unwrap())
+        .token(policy.clone())
+        .respond_with(responder.clone());
+    let guard = ServiceBuilder::new().layer(guard).layer(stuck);
+    let pending = ResponderLayer::new().respond_with(responder.clone());
+    let callback = ResponderLayer::on_upgraded(async |upgraded: Upgraded, request| {
+        look_at_request(&request);
+        trace!("{upgraded:?} {:?}", upgraded.validity());
+    });
+    let handler = || any(handle).layer(trace_layer());
+    let outside = Router::new().nest("/outside", Router::new().route("/ws", handler()));
+    Router::new()
+        .route("/axum/ws", handler().layer(guard.clone()))
+        .route("/pending/ws", handler().layer(pending).layer(guard.clone()))
+        .route("/callback/ws", handler().layer(callback.respond_with(responder)).layer(guard.clone()))
+        .merge(outside.layer(guard))
+}
+
+fn app<V: VerifyToken>(verifier: V) -> Router {
+    let policy = TokenPolicy::from_sources(sources(), Arc::new(verifier)).unwrap();
+    let own = respond_fn(|rejection: &Rejection, request: &Parts, prepared| {
+        look_at_error(rejection);
+        // Refused later, it no longer holds the token.
+        if matches!(rejection.kind(), RejectionKind::TokenForbidden | RejectionKind::VerifierFailed) {
+            look_at_request(request);
+        }
+        prepared.map(|()| Body::from(format!("{rejection:?} {:?}", request.headers)))
+    });
+    let careful = TraceLayer::new_for_http()
+        .make_span_with(|request: &Request| {
+            tracing::trace_span!("outside", path = request.uri().path(), headers = ?request.headers())
+        })
+        .on_request(DefaultOnRequest::new().level(Level::TRACE))
+        .on_response(DefaultOnResponse::new().level(Level::TRACE).include_headers(true));
+    let guarded = Router::new()
+        .nest("/empty", endpoints(&policy, EmptyBody))
+        .nest("/text", endpoints(&policy, PlainText))
+        .nest("/json", endpoints(&policy, ProblemJson))
+        .nest("/own", endpoints(&policy, own))
+        .layer(careful)
+        .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL]))
+        .layer(from_fn(async |request: Request, next: axum::middleware::Next| {
+            look_at_response(next.run(request).await)
+        }));
+    Router::new().route("/unguarded", any(handle).layer(trace_layer())).merge(guarded)
+}
+
+/// Names the outcome in a header: the code of the refusal, or else the status.
+fn look_at_response(mut response: Response) -> Response {
+    trace!("{response:?}");
+    look_at_headers(response.headers(), &[]);
+    let outcome = match response.extensions().get::<Rejection>() {
+        Some(rejection) => {
+            look_at_error(rejection);
+            rejection.kind().code().to_owned()
+        }
+        None => response.status().as_u16().to_string(),
+    };
+    response.headers_mut().insert("x-outcome", outcome.parse().unwrap());
+    response
+}
+
+async fn handle(request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    look_at_request(&parts);
+    let claims = parts.extensions.get::<Claims<String>>().map(|Claims(claims)| claims.clone());
+    let is = |outcome: Outcome| claims.as_ref().is_some_and(|claims| outcome.is(claims));
+    if is(Outcome::Declined) {
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    if let Some(pending) = parts.extensions.get::<PendingUpgrade>() {
+        if is(Outcome::Claimed) {
+            return if parts.version == Version::HTTP_2 { StatusCode::OK } else { StatusCode::SWITCHING_PROTOCOLS }
+                .into_response();
+        }
+        pending.on_upgrade(async |upgraded| trace!("{upgraded:?} {:?}", upgraded.validity()));
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    match WebSocketUpgrade::from_request(Request::from_parts(parts, body), &()).await {
+        Ok(upgrade) => {
+            trace!("{upgrade:?}");
+            upgrade.on_upgrade(async |socket| trace!("{socket:?}"))
+        }
+        Err(rejection) => {
+            look_at_error(&rejection);
+            rejection.into_response()
+        }
+    }
+}
+
+// Clients
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// All that the server sends, as it is on the wire, until it closes; and the outcome.
+async fn http1(address: SocketAddr, raw: &Raw) -> (String, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(&raw.bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    timeout(TIMEOUT, stream.read_to_end(&mut answer)).await.expect("the server closes the connection").unwrap();
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let outcome = answer.lines().find_map(|line| line.strip_prefix("x-outcome: ")).unwrap_or_default().to_owned();
+    (answer, outcome)
+}
+
+/// The same of a stream.
+async fn http2(client: &mut SendRequest<Empty<Bytes>>, raw: &Raw) -> (String, String) {
+    client.ready().await.unwrap();
+    let sent = client.send_request(raw.extended_connect());
+    let response = timeout(TIMEOUT, sent).await.expect("an answer in time").unwrap();
+    let outcome = response.headers().get("x-outcome").map_or("", |outcome| outcome.to_str().unwrap()).to_owned();
+    let mut answer = format!("{:?}", response.status()).into_bytes();
+    for (name, value) in response.headers() {
+        answer.extend([b"\n", name.as_str().as_bytes(), b": ", value.as_bytes()].concat());
+    }
+    let rest = async {
+        if response.status() == StatusCode::OK {
+            let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+            stream.read_to_end(&mut answer).await.ok();
+        } else {
+            answer.extend(response.into_body().collect().await.unwrap().to_bytes());
+        }
+    };
+    timeout(TIMEOUT, rest).await.expect("the server ends the stream");
+    (String::from_utf8_lossy(&answer).into_owned(), outcome)
+}
+
+async fn connect(address: SocketAddr) -> SendRequest<Empty<Bytes>> {
+    let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
+    let (mut client, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    // The settings of the server must be here before the client may use `:protocol`.
+    let warm_up = Request::get("https://chat.example.com/").body(Empty::new()).unwrap();
+    client.send_request(warm_up).await.unwrap();
+    client
+}
+
+// Tests
+
+fn expected(outcome: Outcome, mode: &str, version: Version) -> &'static str {
+    let in_axum = mode == "axum" || mode == "outside";
+    match outcome {
+        Outcome::Declined if mode != "callback" => "403",
+        Outcome::Claimed if mode == "pending" => "not-upgradable",
+        Outcome::Stuck if in_axum => "426",
+        Outcome::Stuck => "not-upgradable",
+        Outcome::OldVersion => "version-unsupported",
+        Outcome::OfferedTwice => "subprotocol-invalid",
+        Outcome::Foreign => "origin-not-allowed",
+        Outcome::Unsupported => "subprotocol-unsupported",
+        Outcome::Ambiguous => "token-ambiguous",
+        Outcome::TooLong | Outcome::Unknown => "token-invalid",
+        Outcome::Forbidden => "token-forbidden",
+        Outcome::Failed => "verifier-failed",
+        _ if version == Version::HTTP_2 => "200",
+        _ => "101",
+    }
+}
+
+struct Case {
+    name: String,
+    raw: Raw,
+    version: Version,
+    expected: &'static str,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_shown_nowhere() {
+    capture();
+    let tickets = MemoryTicketStore::default();
+    let issuer = TicketIssuer::new(tickets.clone()).lifetime(Duration::from_secs(3600)).unwrap();
+    let mut mint = Mint { number: 10_000, issuer, statics: Vec::new() };
+    let (mut guarded, mut unguarded, mut cases) = (Secrets::default(), Secrets::default(), Vec::new());
+    guarded.add(HMAC, "the secret of the JWTs");
+
+    for (i, carrier) in CARRIERS.into_iter().enumerate() {
+        for (j, kind) in [Kind::Closure, Kind::Static, Kind::Jwt, Kind::Ticket].into_iter().enumerate() {
+            for version in [Version::HTTP_11, Version::HTTP_2] {
+                for (k, outcome) in Outcome::GUARDED.into_iter().enumerate() {
+                    for mode in MODES {
+                        // Each outcome meets each responder with every carrier, and with every kind of token.
+                        let responder = RESPONDERS[(i + j + k) % RESPONDERS.len()];
+                        let secret = mint.secret(kind, outcome).await;
+                        let name = format!("{} {kind:?} {version:?} {outcome:?} {mode} {responder}", carrier.0);
+                        guarded.add(&secret, &name);
+                        let raw = raw(&format!("/{responder}/{mode}/ws"), carrier, &secret, outcome);
+                        cases.push(Case { name, raw, version, expected: expected(outcome, mode, version) });
+                    }
+                }
+                let secret = mint.secret(kind, Outcome::Unguarded).await;
+                let name = format!("{} {kind:?} {version:?}", carrier.0);
+                unguarded.add(&secret, &name);
+                let raw = raw("/unguarded", carrier, &secret, Outcome::Unguarded);
+                cases.push(Case { name, raw, version, expected: "" });
+            }
+        }
+    }
+
+    let address = serve_axum(app(verifier(mint.statics, tickets))).await;
+    let mut client = connect(address).await;
+    for Case { name, raw, version, expected } in cases {
+        let (answer, outcome) = match version {
+            Version::HTTP_2 => http2(&mut client, &raw).await,
+            _ => http1(address, &raw).await,
+        };
+        assert_eq!(outcome, expected, "{name}: {answer}");
+        trace!("{answer}");
+    }
+
+    guarded.assert_hidden();
+    // Or else nothing was captured.
+    let log = log();
+    let shown = unguarded.shown_in(&log).map(|(case, _)| case).collect::<BTreeSet<_>>();
+    assert_eq!(shown, unguarded.0.values().map(|case| &**case).collect());
+    for there in [
+        " h2::hpack::decoder: ",
+        " tower_http::trace::",
+        "\"cookie\": Sensitive",
+        "no connection to the database",
+        "InvalidSignature",
+        "OriginalUri(/own/axum/ws",
+    ] {
+        assert!(log.contains(there), "{there}");
+    }
+    eprintln!("{} {} {}", log.len(), guarded.0.len(), unguarded.0.len());
+}
