@@ -1,4 +1,4 @@
-//! Extractors for axum: [`Claims<T>`](crate::Claims), [`Validity`](crate::Validity), and with feature `responder`
+//! Extractors for axum: [`Claims<T>`](crate::Claims), [`Validity`], and with feature `responder`
 //! [`PendingUpgrade`](crate::PendingUpgrade).
 //!
 //! `Claims` and `PendingUpgrade` may be wrapped in `Option`.

@@ -72,6 +72,9 @@
 //! | `responder` (default) | [`ResponderLayer`] and [`accept_key`], on hyper's upgrades and tokio's `AsyncRead` and `AsyncWrite` |
 //! | `axum` | the [extractors](extract), and tokens taken out of `OriginalUri` too |
 //! | `http2` | WebSocket over HTTP/2; without it every extended `CONNECT` is refused, because it cannot be told what it is for |
+//! | `jwt` | [JSON Web Tokens](token::jwt), on `jsonwebtoken` with RustCrypto |
+//! | `tickets` | [one-time tickets](token::ticket), in memory or in a store of your own |
+//! | `redis` | one-time tickets in Redis, for several servers; implies `tickets` |
 //! | `full` | all of the above |
 //! | `test-util` | [`test_util`]: requests that can be upgraded in memory, for tests |
 

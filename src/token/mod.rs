@@ -13,6 +13,26 @@
 //! Put the [origin check](crate::origin) outside this one: a foreign page must not learn whether a token is good, and a ticket
 //! that can be used once must not be spent on a handshake that is refused anyway. [`GuardLayer`](crate::GuardLayer) does that.
 //!
+//! # Verifiers
+//!
+//! [`StaticTokens`], [JSON Web Tokens](jwt) (feature `jwt`), [one-time tickets](ticket) (feature `tickets`), or a
+//! [closure](VerifyToken). They are [combined](VerifyToken#provided-methods) by `or`, narrowed by `only_from` and `require`. A socket
+//! that is open learns by [`Validity`] that its claims have expired or are revoked.
+//!
+//! # Secrets
+//!
+//! The crate shows a credential nowhere: it is in no log, error or response, in no `Debug` of a type of this crate, and the header
+//! that carries it is marked [sensitive](http::HeaderValue::set_sensitive). What it cannot reach:
+//!
+//! | who sees the credential | what to do |
+//! |---|---|
+//! | the access log of a proxy in front: the whole query | use one-time tickets there, or log the path alone (nginx: `$uri` in place of `$request`) |
+//! | a layer outside the check, such as `TraceLayer`, which logs the URI of a request | put it inside, or have it log `request.uri().path()` alone |
+//! | headers in a log of such a layer | tower-http's `SetSensitiveRequestHeadersLayer` for `authorization`, `cookie` and `sec-websocket-protocol`, outside it |
+//! | a [`RespondRejection`](crate::RespondRejection) that shows the query of a request that was refused before the token was looked at | do not show it |
+//! | your handler: the cookie, and what you [kept](TokenPolicy::keep_credential) | do not log it |
+//! | a client's history and its own logs | short lives; tickets |
+//!
 //! # Example
 //!
 //! ```

@@ -67,7 +67,7 @@ use std::{error::Error, fmt, future::Future, marker::PhantomData, sync::Arc, tim
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{header::ORIGIN, request::Parts};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest as _, Sha256};
 
 pub use self::memory::MemoryTicketStore;
@@ -137,14 +137,6 @@ impl TicketKey {
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
-}
-
-/// `claims` is `&C` to write and `C` to read.
-#[derive(Deserialize, Serialize)]
-struct Record<C> {
-    claims: C,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    origin: Option<String>,
 }
 
 /// A ticket for the client: 43 characters that need no escaping in a URL. `Debug` does not show it.
@@ -230,7 +222,7 @@ impl<S: TicketStore> TicketIssuer<S> {
     }
 
     async fn put<C: Serialize>(&self, claims: &C, origin: Option<String>) -> Result<Ticket, TicketError> {
-        let record = serde_json::to_vec(&Record { claims, origin }).map_err(TicketError::new)?;
+        let record = serde_json::to_vec(&(origin, claims)).map_err(TicketError::new)?;
         let mut secret = [0; LENGTH];
         getrandom::fill(&mut secret).map_err(TicketError::new)?;
         let secret = URL_SAFE_NO_PAD.encode(secret);
@@ -295,13 +287,14 @@ where
         }
         let taken = self.store.take(TicketKey::of(token.expose())).await.map_err(Rejection::verifier_failed)?;
         let Some(record) = taken else { return Err(invalid()) };
-        let record = serde_json::from_slice::<Record<C>>(&record).map_err(Rejection::verifier_failed)?;
-        if let Some(bound) = record.origin
+        let (bound, claims): (Option<String>, C) =
+            serde_json::from_slice(&record).map_err(Rejection::verifier_failed)?;
+        if let Some(bound) = bound
             && origin(request).is_none_or(|origin| canonical(&origin) != bound)
         {
             return Err(invalid().with_source(format!("the ticket is for {bound} only")));
         }
-        Ok(Verified::new(record.claims))
+        Ok(Verified::new(claims))
     }
 }
 
