@@ -409,7 +409,7 @@ impl Error for Rejection {
 /// back is corrected where it breaks the protocol: a status that is not 4xx or 5xx is replaced by the prepared one, the
 /// prepared headers are restored, and `Sec-WebSocket-Accept` is removed.
 ///
-/// `request` may still hold a credential, if it was refused before the token was looked at: do not log its headers or its query.
+/// `request` may still hold a credential, if it was refused before the token was verified: do not log its headers or its query.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot answer a refused handshake with a `Response<{B}>`",
     label = "cannot make a body of type `{B}`",

@@ -5,6 +5,7 @@ mod common;
 
 use std::{
     collections::{BTreeSet, HashMap},
+    convert::Infallible,
     error::Error,
     fmt,
     io::{self, Write},
@@ -17,7 +18,7 @@ use axum::{
     Router,
     body::Body,
     extract::{FromRequest, MatchedPath, NestedPath, OriginalUri, Request, WebSocketUpgrade},
-    middleware::{from_fn, map_request},
+    middleware::{Next, from_fn, map_request},
     response::{IntoResponse, Response},
     routing::any,
 };
@@ -53,14 +54,14 @@ use tower_http::{
 };
 use tower_ws_guard::{
     AllowOrigin, Claims, EmptyBody, GuardLayer, PendingUpgrade, PlainText, ProblemJson, Rejection, RejectionKind,
-    RespondRejection, ResponderLayer, StaticTokens, Subprotocols, Token, TokenPolicy, TokenSource,
+    RespondRejection, ResponderLayer, StaticTokens, Subprotocols, Token, TokenCheckLayer, TokenPolicy, TokenSource,
     Upgraded, Validity, Verified, VerifyToken, respond_fn,
     token::{
         jwt::{JwtAlgorithm, JwtKey, JwtKeys, JwtVerifier},
         ticket::{MemoryTicketStore, TicketIssuer, TicketVerifier},
     },
 };
-use tracing::{Level, trace};
+use tracing::{Level, trace, trace_span};
 use tracing_subscriber::fmt::format::FmtSpan;
 
 const HMAC: &str = "hm4c-s3cr3t-of-at-least-thirty-two-bytes";
@@ -83,7 +84,7 @@ impl Write for Log {
     }
 }
 
-/// Of every crate, at every level; records of `log` too.
+/// Of every crate, at every level; records of `log` too. hyper's own are only in builds with `--cfg hyper_unstable_tracing`.
 fn capture() {
     static CAPTURE: LazyLock<()> = LazyLock::new(|| {
         let spans = FmtSpan::NEW | FmtSpan::CLOSE;
@@ -96,14 +97,14 @@ fn log() -> String {
     String::from_utf8(LOG.lock().unwrap_or_else(PoisonError::into_inner).clone()).unwrap()
 }
 
-/// Logs an error as operators do.
-fn look_at_error(error: &dyn Error) {
-    trace!("{error} {error:?}");
-    error.source().into_iter().for_each(look_at_error);
+/// An error and its sources, in both forms.
+fn chain(error: &dyn Error) -> String {
+    let rest = error.source().map(chain).unwrap_or_default();
+    format!("{error} {error:?} {rest}")
 }
 
 /// Logs the values of headers, the sensitive ones too.
-fn look_at_headers<'a>(headers: &'a HeaderMap, but: &[HeaderName]) {
+fn look_at_headers(headers: &HeaderMap, but: &[HeaderName]) {
     for (name, value) in headers.iter().filter(|(name, _)| !but.contains(name)) {
         trace!("{name}: {}", String::from_utf8_lossy(value.as_bytes()));
     }
@@ -133,30 +134,31 @@ fn look_at_request(request: &Parts) {
 struct Secrets(HashMap<String, String>);
 
 impl Secrets {
-    const LENGTH: usize = 16;
+    const LENGTH: usize = 24;
 
     fn add(&mut self, secret: &str, case: &str) {
         let encoded = [URL_SAFE_NO_PAD.encode(secret), STANDARD_NO_PAD.encode(secret)];
-        // The header of a JWT is the same for all.
-        for form in secret.rsplit('.').take(2).chain(encoded.iter().map(|form| &**form)) {
+        for form in secret.split('.').chain(encoded.iter().map(|form| &**form)) {
             self.0.insert(form[..Self::LENGTH].to_owned(), case.to_owned());
         }
     }
 
-    /// The cases whose secrets are in the text, and where.
+    /// The cases whose secrets are in the text, percent-encoded or as a list of bytes too, and where.
     fn shown_in<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
-        let is_in_word = |it: char| it.is_ascii_alphanumeric() || it == '-' || it == '_';
         text.lines().flat_map(move |line| {
-            let decoded = percent_decode_str(line).decode_utf8_lossy();
-            let words = line.split(|it| !is_in_word(it)).chain(decoded.split(|it| !is_in_word(it)));
+            let decoded = percent_decode_str(if line.contains('%') { line } else { "" }).decode_utf8_lossy();
+            let numbers = if line.contains('[') { line } else { "" }.split(|it: char| !it.is_ascii_digit());
+            let bytes = numbers.filter_map(|number| number.parse().ok()).collect::<Vec<u8>>();
+            let is_in_word = |it: char| it.is_ascii_alphanumeric() || it == '-' || it == '_';
+            let texts = [line, &decoded, &String::from_utf8_lossy(&bytes)];
+            let words = texts.iter().flat_map(|text| text.split(|it| !is_in_word(it)));
             let cases = words.filter_map(|word| self.0.get(word.get(..Self::LENGTH)?));
             cases.map(|case| (&**case, line)).collect::<BTreeSet<_>>()
         })
     }
 
-    fn assert_hidden(&self) {
-        let log = log();
-        let shown = self.shown_in(&log).take(20).collect::<Vec<_>>();
+    fn assert_hidden_in(&self, text: &str) {
+        let shown = self.shown_in(text).take(20).collect::<Vec<_>>();
         assert!(shown.is_empty(), "{shown:#?}");
     }
 }
@@ -168,6 +170,8 @@ enum Kind {
     Jwt,
     Ticket,
 }
+
+const KINDS: [Kind; 4] = [Kind::Closure, Kind::Static, Kind::Jwt, Kind::Ticket];
 
 /// What becomes of a handshake. Its name is what the token stands for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -216,7 +220,7 @@ impl Outcome {
 
 #[derive(Serialize, Deserialize, Clone)]
 struct User {
-    number: u32,
+    n: u32,
     sub: String,
     exp: u64,
 }
@@ -229,6 +233,11 @@ struct Mint {
 }
 
 impl Mint {
+    fn new(tickets: MemoryTicketStore) -> Self {
+        let issuer = TicketIssuer::new(tickets).lifetime(Duration::from_secs(3600)).unwrap();
+        Self { number: 10_000, issuer, statics: Vec::new() }
+    }
+
     async fn secret(&mut self, kind: Kind, outcome: Outcome) -> String {
         self.number += 1;
         let (number, claims, known) = (self.number, format!("{outcome:?}"), outcome != Outcome::Unknown);
@@ -241,14 +250,14 @@ impl Mint {
             }
             Kind::Jwt => {
                 let secret = if known { HMAC } else { "another-s3cr3t-of-thirty-two-bytes" };
-                // What is sent without a guard has a header of its own.
-                let header = Header { typ: (outcome != Outcome::Unguarded).then(|| "JWT".into()), ..Header::default() };
-                let user = User { number, sub: claims, exp: EXPIRY };
+                // Each part of it is like no other.
+                let header = Header { typ: Some(format!("{number}+jwt")), ..Header::default() };
+                let user = User { n: number, sub: claims, exp: EXPIRY };
                 encode(&header, &user, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
             }
-            Kind::Ticket if known => self.issuer.issue(&claims).await.unwrap().expose().to_owned(),
             Kind::Ticket => {
-                TicketIssuer::new(MemoryTicketStore::default()).issue(&claims).await.unwrap().expose().to_owned()
+                let issuer = if known { &self.issuer } else { &TicketIssuer::new(MemoryTicketStore::default()) };
+                issuer.issue(&claims).await.unwrap().expose().to_owned()
             }
         }
     }
@@ -355,7 +364,7 @@ fn verifier(statics: Vec<(String, String)>, tickets: MemoryTicketStore) -> impl 
 }
 
 const RESPONDERS: [&str; 4] = ["empty", "text", "json", "own"];
-const MODES: [&str; 4] = ["axum", "outside", "pending", "callback"];
+const MODES: [&str; 5] = ["axum", "traced", "outside", "pending", "callback"];
 
 fn trace_layer() -> TraceLayer<HttpMakeClassifier, DefaultMakeSpan, DefaultOnRequest, DefaultOnResponse> {
     TraceLayer::new_for_http()
@@ -381,6 +390,12 @@ where
         .token(policy.clone())
         .respond_with(responder.clone());
     let guard = ServiceBuilder::new().layer(guard).layer(stuck);
+    // What is outside sees the secret, and must be careful by itself.
+    let span = |request: &Request| trace_span!("outside", path = request.uri().path(), headers = ?request.headers());
+    let careful = ServiceBuilder::new()
+        .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL]))
+        .layer(trace_layer().make_span_with(span))
+        .layer(guard.clone());
     let pending = ResponderLayer::new().respond_with(responder.clone());
     let callback = ResponderLayer::on_upgraded(async |upgraded: Upgraded, request| {
         look_at_request(&request);
@@ -390,6 +405,7 @@ where
     let outside = Router::new().nest("/outside", Router::new().route("/ws", handler()));
     Router::new()
         .route("/axum/ws", handler().layer(guard.clone()))
+        .route("/traced/ws", handler().layer(careful))
         .route("/pending/ws", handler().layer(pending).layer(guard.clone()))
         .route("/callback/ws", handler().layer(callback.respond_with(responder)).layer(guard.clone()))
         .merge(outside.layer(guard))
@@ -398,29 +414,19 @@ where
 fn app<V: VerifyToken>(verifier: V) -> Router {
     let policy = TokenPolicy::from_sources(sources(), Arc::new(verifier)).unwrap();
     let own = respond_fn(|rejection: &Rejection, request: &Parts, prepared| {
-        look_at_error(rejection);
+        trace!("{}", chain(rejection));
         // Refused later, it no longer holds the token.
         if matches!(rejection.kind(), RejectionKind::TokenForbidden | RejectionKind::VerifierFailed) {
             look_at_request(request);
         }
         prepared.map(|()| Body::from(format!("{rejection:?} {:?}", request.headers)))
     });
-    let careful = TraceLayer::new_for_http()
-        .make_span_with(|request: &Request| {
-            tracing::trace_span!("outside", path = request.uri().path(), headers = ?request.headers())
-        })
-        .on_request(DefaultOnRequest::new().level(Level::TRACE))
-        .on_response(DefaultOnResponse::new().level(Level::TRACE).include_headers(true));
     let guarded = Router::new()
         .nest("/empty", endpoints(&policy, EmptyBody))
         .nest("/text", endpoints(&policy, PlainText))
         .nest("/json", endpoints(&policy, ProblemJson))
         .nest("/own", endpoints(&policy, own))
-        .layer(careful)
-        .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL]))
-        .layer(from_fn(async |request: Request, next: axum::middleware::Next| {
-            look_at_response(next.run(request).await)
-        }));
+        .layer(from_fn(async |request: Request, next: Next| look_at_response(next.run(request).await)));
     Router::new().route("/unguarded", any(handle).layer(trace_layer())).merge(guarded)
 }
 
@@ -430,7 +436,7 @@ fn look_at_response(mut response: Response) -> Response {
     look_at_headers(response.headers(), &[]);
     let outcome = match response.extensions().get::<Rejection>() {
         Some(rejection) => {
-            look_at_error(rejection);
+            trace!("{}", chain(rejection));
             rejection.kind().code().to_owned()
         }
         None => response.status().as_u16().to_string(),
@@ -461,7 +467,7 @@ async fn handle(request: Request) -> Response {
             upgrade.on_upgrade(async |socket| trace!("{socket:?}"))
         }
         Err(rejection) => {
-            look_at_error(&rejection);
+            trace!("{}", chain(&rejection));
             rejection.into_response()
         }
     }
@@ -469,14 +475,12 @@ async fn handle(request: Request) -> Response {
 
 // Clients
 
-const TIMEOUT: Duration = Duration::from_secs(30);
-
 /// All that the server sends, as it is on the wire, until it closes; and the outcome.
 async fn http1(address: SocketAddr, raw: &Raw) -> (String, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(&raw.bytes()).await.unwrap();
     let mut answer = Vec::new();
-    timeout(TIMEOUT, stream.read_to_end(&mut answer)).await.expect("the server closes the connection").unwrap();
+    stream.read_to_end(&mut answer).await.unwrap();
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let outcome = answer.lines().find_map(|line| line.strip_prefix("x-outcome: ")).unwrap_or_default().to_owned();
     (answer, outcome)
@@ -485,22 +489,19 @@ async fn http1(address: SocketAddr, raw: &Raw) -> (String, String) {
 /// The same of a stream.
 async fn http2(client: &mut SendRequest<Empty<Bytes>>, raw: &Raw) -> (String, String) {
     client.ready().await.unwrap();
-    let sent = client.send_request(raw.extended_connect());
-    let response = timeout(TIMEOUT, sent).await.expect("an answer in time").unwrap();
+    let response = client.send_request(raw.extended_connect()).await.unwrap();
     let outcome = response.headers().get("x-outcome").map_or("", |outcome| outcome.to_str().unwrap()).to_owned();
     let mut answer = format!("{:?}", response.status()).into_bytes();
     for (name, value) in response.headers() {
         answer.extend([b"\n", name.as_str().as_bytes(), b": ", value.as_bytes()].concat());
     }
-    let rest = async {
-        if response.status() == StatusCode::OK {
-            let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
-            stream.read_to_end(&mut answer).await.ok();
-        } else {
-            answer.extend(response.into_body().collect().await.unwrap().to_bytes());
-        }
-    };
-    timeout(TIMEOUT, rest).await.expect("the server ends the stream");
+    if response.status() == StatusCode::OK {
+        let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+        // However the server ends it.
+        stream.read_to_end(&mut answer).await.ok();
+    } else {
+        answer.extend(response.into_body().collect().await.unwrap().to_bytes());
+    }
     (String::from_utf8_lossy(&answer).into_owned(), outcome)
 }
 
@@ -516,13 +517,14 @@ async fn connect(address: SocketAddr) -> SendRequest<Empty<Bytes>> {
 
 // Tests
 
+const TIMEOUT: Duration = Duration::from_secs(30);
+
 fn expected(outcome: Outcome, mode: &str, version: Version) -> &'static str {
-    let in_axum = mode == "axum" || mode == "outside";
     match outcome {
         Outcome::Declined if mode != "callback" => "403",
         Outcome::Claimed if mode == "pending" => "not-upgradable",
-        Outcome::Stuck if in_axum => "426",
-        Outcome::Stuck => "not-upgradable",
+        Outcome::Stuck if mode == "pending" || mode == "callback" => "not-upgradable",
+        Outcome::Stuck => "426",
         Outcome::OldVersion => "version-unsupported",
         Outcome::OfferedTwice => "subprotocol-invalid",
         Outcome::Foreign => "origin-not-allowed",
@@ -547,27 +549,26 @@ struct Case {
 async fn a_token_is_shown_nowhere() {
     capture();
     let tickets = MemoryTicketStore::default();
-    let issuer = TicketIssuer::new(tickets.clone()).lifetime(Duration::from_secs(3600)).unwrap();
-    let mut mint = Mint { number: 10_000, issuer, statics: Vec::new() };
+    let mut mint = Mint::new(tickets.clone());
     let (mut guarded, mut unguarded, mut cases) = (Secrets::default(), Secrets::default(), Vec::new());
     guarded.add(HMAC, "the secret of the JWTs");
 
     for (i, carrier) in CARRIERS.into_iter().enumerate() {
-        for (j, kind) in [Kind::Closure, Kind::Static, Kind::Jwt, Kind::Ticket].into_iter().enumerate() {
-            for version in [Version::HTTP_11, Version::HTTP_2] {
-                for (k, outcome) in Outcome::GUARDED.into_iter().enumerate() {
-                    for mode in MODES {
-                        // Each outcome meets each responder with every carrier, and with every kind of token.
-                        let responder = RESPONDERS[(i + j + k) % RESPONDERS.len()];
-                        let secret = mint.secret(kind, outcome).await;
-                        let name = format!("{} {kind:?} {version:?} {outcome:?} {mode} {responder}", carrier.0);
-                        guarded.add(&secret, &name);
-                        let raw = raw(&format!("/{responder}/{mode}/ws"), carrier, &secret, outcome);
-                        cases.push(Case { name, raw, version, expected: expected(outcome, mode, version) });
-                    }
+        for (j, version) in [Version::HTTP_11, Version::HTTP_2].into_iter().enumerate() {
+            for (k, outcome) in Outcome::GUARDED.into_iter().enumerate() {
+                for (l, mode) in MODES.into_iter().enumerate() {
+                    // So each outcome meets, with every carrier, each kind of token and each responder.
+                    let (kind, responder) = (KINDS[(i + l) % 4], RESPONDERS[(j * 2 + k + l) % 4]);
+                    let name = format!("{} {version:?} {outcome:?} {mode} {kind:?} {responder}", carrier.0);
+                    let secret = mint.secret(kind, outcome).await;
+                    let raw = raw(&format!("/{responder}/{mode}/ws"), carrier, &secret, outcome);
+                    guarded.add(&secret, &name);
+                    cases.push(Case { name, raw, version, expected: expected(outcome, mode, version) });
                 }
+            }
+            for kind in KINDS {
                 let secret = mint.secret(kind, Outcome::Unguarded).await;
-                let name = format!("{} {kind:?} {version:?}", carrier.0);
+                let name = format!("{} {version:?} {kind:?}", carrier.0);
                 unguarded.add(&secret, &name);
                 let raw = raw("/unguarded", carrier, &secret, Outcome::Unguarded);
                 cases.push(Case { name, raw, version, expected: "" });
@@ -576,24 +577,29 @@ async fn a_token_is_shown_nowhere() {
     }
 
     let address = serve_axum(app(verifier(mint.statics, tickets))).await;
-    let mut client = connect(address).await;
+    let mut client = timeout(TIMEOUT, connect(address)).await.expect("a connection in time");
     for Case { name, raw, version, expected } in cases {
-        let (answer, outcome) = match version {
-            Version::HTTP_2 => http2(&mut client, &raw).await,
-            _ => http1(address, &raw).await,
+        let exchange = async {
+            match version {
+                Version::HTTP_2 => http2(&mut client, &raw).await,
+                _ => http1(address, &raw).await,
+            }
         };
+        let (answer, outcome) = timeout(TIMEOUT, exchange).await.unwrap_or_else(|_| panic!("no end: {name}"));
         assert_eq!(outcome, expected, "{name}: {answer}");
         trace!("{answer}");
     }
 
-    guarded.assert_hidden();
-    // Or else nothing was captured.
     let log = log();
+    guarded.assert_hidden_in(&log);
+    // Or else nothing was captured.
     let shown = unguarded.shown_in(&log).map(|(case, _)| case).collect::<BTreeSet<_>>();
     assert_eq!(shown, unguarded.0.values().map(|case| &**case).collect());
     for there in [
         " h2::hpack::decoder: ",
-        " tower_http::trace::",
+        " tower_http::trace::on_response: ",
+        // By `log`.
+        " tokio_tungstenite::handshake: ",
         "\"cookie\": Sensitive",
         "no connection to the database",
         "InvalidSignature",
@@ -601,5 +607,130 @@ async fn a_token_is_shown_nowhere() {
     ] {
         assert!(log.contains(there), "{there}");
     }
-    eprintln!("{} {} {}", log.len(), guarded.0.len(), unguarded.0.len());
+}
+
+#[tokio::test]
+async fn debug_shows_no_secret() {
+    let mut mint = Mint::new(MemoryTicketStore::default());
+    let mut secrets = Secrets::default();
+    secrets.add(HMAC, "HMAC");
+    let secret = mint.secret(Kind::Static, Outcome::Accepted).await;
+    secrets.add(&secret, "token");
+    let ticket = mint.issuer.issue(&"alice").await.unwrap();
+    secrets.add(ticket.expose(), "ticket");
+
+    let key = || JwtKey::hmac(JwtAlgorithm::HS256, HMAC.as_bytes()).unwrap();
+    let keys = JwtKeys::new([key()]);
+    let jwt = JwtVerifier::<User>::new(keys.clone()).issuer("https://id.example.com");
+    let statics = StaticTokens::new([(&secret, "alice")]);
+    let store = MemoryTicketStore::default();
+    TicketIssuer::new(store.clone()).issue(&secret).await.unwrap();
+    let tickets = TicketVerifier::<String, _>::new(store.clone());
+    let either = statics.clone().or(statics.clone()).only_from(sources());
+    let policy = TokenPolicy::from_sources(sources(), statics.clone()).unwrap();
+    let layer = GuardLayer::new(AllowOrigin::same_origin()).token(policy.clone());
+    let jwks = format!(r#"{{"keys":[{{"kty":"oct","k":"{}"}}]}}"#, URL_SAFE_NO_PAD.encode(HMAC));
+    let errors = [
+        JwtKey::hmac(JwtAlgorithm::HS512, HMAC.as_bytes()).unwrap_err(),
+        JwtKey::from_jwks(&jwks, &[JwtAlgorithm::EdDSA]).unwrap_err(),
+        JwtKey::from_jwks(&jwks[1..], &[JwtAlgorithm::HS256]).unwrap_err(),
+        JwtKey::public_pem(JwtAlgorithm::RS256, HMAC).unwrap_err(),
+    ];
+    let shown: [&dyn fmt::Debug; 17] = [
+        &Token::new(&*secret),
+        &statics,
+        &either,
+        &policy,
+        &layer,
+        &layer.layer(()),
+        &TokenCheckLayer::new(policy.clone()),
+        &key(),
+        &keys,
+        &jwt,
+        &TokenPolicy::bearer(jwt.clone()),
+        &ticket,
+        &mint.issuer,
+        &tickets,
+        &store,
+        &errors,
+        &errors.each_ref().map(ToString::to_string),
+    ];
+    secrets.assert_hidden_in(&format!("{shown:?}"));
+}
+
+/// A reason may repeat what a token says, such as its `kid`, but nothing that would let anybody in.
+#[tokio::test]
+async fn reasons_do_not_repeat_tokens() {
+    let mut mint = Mint::new(MemoryTicketStore::default());
+    let (request, ()) = handshake().request::<()>().into_parts();
+    let jwt = mint.secret(Kind::Jwt, Outcome::Accepted).await;
+    let [header, claims, signature] = jwt.split('.').collect::<Vec<_>>().try_into().unwrap();
+    let text = mint.secret(Kind::Static, Outcome::Accepted).await;
+    let ticket = mint.secret(Kind::Ticket, Outcome::Unknown).await;
+    let encoded = URL_SAFE_NO_PAD.encode(&text);
+    let tokens = [
+        &*text,
+        &ticket,
+        &format!("{text}.{text}.{text}"),
+        &format!("{encoded}.{encoded}.{encoded}"),
+        &format!("{header}.{claims}"),
+        &format!("{header}.{encoded}.{signature}"),
+        &format!("{header}.{claims}.{encoded}"),
+        &format!("{header}.{claims}.{text}!"),
+        // Well-formed, but for somebody else.
+        &jwt,
+    ];
+    let keys = JwtKeys::new([JwtKey::hmac(JwtAlgorithm::HS256, HMAC.as_bytes()).unwrap()]);
+    let jwt = JwtVerifier::<User>::new(keys.clone()).audience("chat");
+    let misread = JwtVerifier::<Vec<String>>::new(keys);
+    let tickets = TicketVerifier::<User, _>::new(MemoryTicketStore::default());
+    for token in tokens {
+        let mut secrets = Secrets::default();
+        secrets.add(token, token);
+        for verdict in [
+            jwt.verify(Token::new(token), &request).await.map(drop),
+            misread.verify(Token::new(token), &request).await.map(drop),
+            tickets.verify(Token::new(token), &request).await.map(drop),
+        ] {
+            secrets.assert_hidden_in(&chain(&verdict.unwrap_err()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_kept_is_not_shown() {
+    const SECRET: &str = "s3cr3t-that-is-kept-for-the-handler";
+
+    let mut secrets = Secrets::default();
+    secrets.add(SECRET, "kept");
+    let policy = TokenPolicy::bearer(StaticTokens::new([(SECRET, ())])).keep_credential();
+    let inner = service_fn(async |request: http::Request<()>| {
+        assert!(request.headers()[AUTHORIZATION].to_str().unwrap().ends_with(SECRET));
+        Ok::<_, Infallible>(http::Response::new(format!("{request:?}")))
+    });
+    for request in handshake().and("Authorization", format!("Bearer {SECRET}")).over_both() {
+        let layer = GuardLayer::new(AllowOrigin::same_origin()).token(policy.clone());
+        let response = layer.layer(inner).oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        secrets.assert_hidden_in(response.body());
+    }
+}
+
+#[test]
+fn every_form_of_a_secret_is_found() {
+    const SECRET: &str = "s3cr3t-in-all-of-its-forms";
+
+    let mut secrets = Secrets::default();
+    secrets.add(SECRET, "found");
+    for form in [
+        format!("Bearer {SECRET}"),
+        format!("/ws?a=b&token={SECRET}more"),
+        format!("/ws?token={}", percent_encode(SECRET)),
+        format!("base64url.bearer.phx.{}", STANDARD_NO_PAD.encode(format!("{SECRET}more"))),
+        format!("Some(17) {:?}", SECRET.as_bytes()),
+        format!("{:?}", Bytes::from(SECRET)),
+    ] {
+        let shown = secrets.shown_in(&form).collect::<Vec<_>>();
+        assert_eq!(shown, [("found", &*form)]);
+    }
 }

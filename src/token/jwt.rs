@@ -15,7 +15,8 @@
 //! A bad token is `token-invalid`, with the reason as the rejection's source. A good one that lacks a scope or a role is
 //! `token-forbidden`: say which with [`VerifyToken::require`].
 //!
-//! The end of `exp` ends a live socket only if you let it: see [`Validity`](crate::Validity).
+//! When `exp` and the leeway are over, a live socket ends only if you let it: see [`Validity`](crate::Validity). A time that is too late
+//! for the system's clock is none.
 //!
 //! # Cryptography
 //!
@@ -99,9 +100,9 @@ use jsonwebtoken::{
     crypto::rust_crypto::DEFAULT_PROVIDER,
     decode, decode_header,
     errors::ErrorKind,
-    jwk::{Jwk, JwkSet, KeyOperations, PublicKeyUse},
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse},
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize as _, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use super::{Token, Verified, VerifyToken};
@@ -126,7 +127,7 @@ pub enum JwtAlgorithm {
     PS512,
     ES256,
     ES384,
-    /// With Ed25519.
+    /// With Ed25519; `Ed25519` as its name (RFC 9864) is not known yet.
     EdDSA,
 }
 
@@ -173,13 +174,11 @@ impl JwtKey {
     ///
     /// # Errors
     ///
-    /// `algorithm` is none of `HS256`, `HS384` and `HS512`, or `secret` is shorter than its hash: 32, 48 or 64 bytes (RFC 7518 3.2).
+    /// `algorithm` is none of `HS256`, `HS384` and `HS512`, or `secret` is shorter than its hash: 32, 48 or 64 bytes (RFC 7518 3.2). Or
+    /// `secret` is a key in PEM.
     pub fn hmac(algorithm: JwtAlgorithm, secret: &[u8]) -> Result<Self, ConfigError> {
-        if secret.len() < algorithm.min_secret() {
-            return Err(ConfigError::new(
-                "",
-                "the secret is shorter than the hash; use 32 random bytes for HS256, 48 for HS384, 64 for HS512",
-            ));
+        if secret.starts_with(b"-----BEGIN ") {
+            return Err(ConfigError::new("", "a key in PEM is no secret; use `JwtKey::public_pem`"));
         }
         Self::new(DecodingKey::from_secret(secret), algorithm)
     }
@@ -188,8 +187,11 @@ impl JwtKey {
     ///
     /// # Errors
     ///
-    /// It is no public key for `algorithm`, or an RSA key of fewer than 2048 bits (RFC 7518 3.3).
+    /// It is no public key for `algorithm`, or an RSA key of fewer than 2048 bits (RFC 7518 3.3) or more than 4096.
     pub fn public_pem(algorithm: JwtAlgorithm, pem: &str) -> Result<Self, ConfigError> {
+        if pem.contains("PRIVATE KEY") {
+            return Err(ConfigError::new("", "it is a private key; use the public one, which is enough to verify"));
+        }
         let key = match algorithm.inner().family() {
             AlgorithmFamily::Rsa => DecodingKey::from_rsa_pem(pem.as_bytes()),
             AlgorithmFamily::Ec => DecodingKey::from_ec_pem(pem.as_bytes()),
@@ -213,9 +215,12 @@ impl JwtKey {
     ///
     /// `json` is no key set, or no key of it is left.
     pub fn from_jwks(json: &str, algorithms: &[JwtAlgorithm]) -> Result<Vec<Self>, ConfigError> {
-        let set = serde_json::from_str::<JwkSet>(json)
-            .map_err(|_| ConfigError::new("", "it is no JSON Web Key set: an object with a list `keys`"))?;
-        let keys = set.keys.iter().filter_map(|jwk| Self::from_jwk(jwk, algorithms)).collect::<Vec<_>>();
+        let set = serde_json::from_str::<Value>(json).unwrap_or_default();
+        let Some(keys) = set.get("keys").and_then(Value::as_array) else {
+            return Err(ConfigError::new("", "it is no JSON Web Key set: an object with a list `keys`"));
+        };
+        let keys = keys.iter().filter_map(|jwk| Self::from_jwk(&Jwk::deserialize(jwk).ok()?, algorithms));
+        let keys = keys.collect::<Vec<_>>();
         if keys.is_empty() {
             return Err(ConfigError::new("", "the set has no key for signatures by one of the algorithms"));
         }
@@ -225,7 +230,8 @@ impl JwtKey {
     fn from_jwk(jwk: &Jwk, algorithms: &[JwtAlgorithm]) -> Option<Self> {
         let common = &jwk.common;
         let verifies = common.public_key_use.as_ref().is_none_or(|usage| *usage == PublicKeyUse::Signature)
-            && common.key_operations.as_ref().is_none_or(|operations| operations.contains(&KeyOperations::Verify));
+            && common.key_operations.as_ref().is_none_or(|operations| operations.contains(&KeyOperations::Verify))
+            && !matches!(&jwk.algorithm, AlgorithmParameters::OctetKeyPair(pair) if pair.curve != EllipticCurve::Ed25519);
         let key = DecodingKey::from_jwk(jwk).ok().filter(|_| verifies)?;
 
         let algorithms = algorithms.iter().filter(|algorithm| {
@@ -241,14 +247,21 @@ impl JwtKey {
         // Or `decode` panics in a program where another crate has turned on the other provider, too.
         DEFAULT_PROVIDER.install_default().ok();
 
-        let algorithm = algorithm.inner();
-        if (DEFAULT_PROVIDER.verifier_factory)(&algorithm, &key).is_err() {
-            return Err(ConfigError::new("", "it is no key for that algorithm"));
-        }
-        if key.family() == AlgorithmFamily::Rsa && rsa_bits(&key).is_none_or(|bits| bits < 2048) {
-            return Err(ConfigError::new("", "an RSA key must have 2048 bits or more"));
-        }
-        Ok(Self { id: None, key, algorithms: vec![algorithm] })
+        let problem = match key.family() {
+            AlgorithmFamily::Hmac if key.try_get_as_bytes().is_ok_and(|key| key.len() < algorithm.min_secret()) => {
+                "the secret is shorter than the hash; use 32 random bytes for HS256, 48 for HS384, 64 for HS512"
+            }
+            AlgorithmFamily::Rsa if !is_strong_rsa(&key) => "an RSA key must have 2048 to 4096 bits",
+            // Looked at first, because the provider takes it for granted.
+            AlgorithmFamily::Ed if key.try_get_as_bytes().is_ok_and(|key| key.len() != 32) => {
+                "an Ed25519 key has 32 bytes"
+            }
+            _ if (DEFAULT_PROVIDER.verifier_factory)(&algorithm.inner(), &key).is_err() => {
+                "it is no key for that algorithm"
+            }
+            _ => return Ok(Self { id: None, key, algorithms: vec![algorithm.inner()] }),
+        };
+        Err(ConfigError::new("", problem))
     }
 
     /// The key verifies only tokens whose header names this `kid` (RFC 7515 4.1.4). Without one it verifies any token.
@@ -262,15 +275,19 @@ impl JwtKey {
     }
 }
 
-fn rsa_bits(key: &DecodingKey) -> Option<usize> {
-    let n = match key.kind() {
-        DecodingKeyKind::RsaModulusExponent { n, .. } => n.clone(),
-        DecodingKeyKind::SecretOrDer(der) => {
-            (DEFAULT_PROVIDER.key_utils.rsa_pub_components_from_public_key)(der).ok()?.0
-        }
+/// RFC 7518 3.3; at the other end is what RustCrypto can do.
+fn is_strong_rsa(key: &DecodingKey) -> bool {
+    let components = match key.kind() {
+        DecodingKeyKind::RsaModulusExponent { n, e } => Some((n.clone(), e.clone())),
+        DecodingKeyKind::SecretOrDer(der) => (DEFAULT_PROVIDER.key_utils.rsa_pub_components_from_public_key)(der).ok(),
     };
-    let first = n.iter().position(|&byte| byte != 0)?;
-    Some((n.len() - first) * 8 - n[first].leading_zeros() as usize)
+    let Some((n, e)) = &components else { return false };
+    let bits = |number: &[u8]| {
+        let zeros = number.iter().take_while(|&&byte| byte == 0).count();
+        number.get(zeros).map_or(0, |first| (number.len() - zeros) * 8 - first.leading_zeros() as usize)
+    };
+    let is_odd = e.last().is_some_and(|last| last % 2 == 1);
+    (2048..=4096).contains(&bits(n)) && is_odd && (2..=32).contains(&bits(e))
 }
 
 impl fmt::Debug for JwtKey {
@@ -321,7 +338,9 @@ impl fmt::Debug for JwtKeys {
     }
 }
 
-/// Verifies JSON Web Tokens, whose claims are read into `C`. See the [module docs](self) for what is checked and for an example.
+/// Verifies JSON Web Tokens, whose claims are read into `C`; if they do not matter, into `serde::de::IgnoredAny`.
+///
+/// See the [module docs](self) for what is checked and for an example.
 #[must_use]
 pub struct JwtVerifier<C> {
     keys: JwtKeys,
@@ -335,12 +354,7 @@ pub struct JwtVerifier<C> {
 impl<C: DeserializeOwned + Clone + Send + Sync + 'static> JwtVerifier<C> {
     /// Accepts tokens that one of `keys` signed and that have not expired, with a leeway of 60 seconds.
     pub fn new(keys: JwtKeys) -> Self {
-        let validation = Validation {
-            validate_nbf: true,
-            // RFC 7519 4.1.4: a token is expired on `exp`, not only after it.
-            reject_tokens_expiring_in_less_than: 1,
-            ..Validation::default()
-        };
+        let validation = Validation { validate_nbf: true, ..Validation::default() };
         Self { keys, validation, token_type: None, required: Vec::new(), claims: PhantomData }
     }
 
@@ -365,7 +379,7 @@ impl<C: DeserializeOwned + Clone + Send + Sync + 'static> JwtVerifier<C> {
         self
     }
 
-    /// Accepts only tokens with all of these claims, whatever their values.
+    /// Accepts only tokens with all of these claims, whatever their values but `null`.
     pub fn required_claims<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
         self.required.extend(names.into_iter().map(Box::from));
         self
@@ -385,7 +399,7 @@ impl<C: DeserializeOwned + Clone + Send + Sync + 'static> JwtVerifier<C> {
     }
 
     fn claims(&self, token: &str) -> Result<Verified<C>, Box<dyn Error + Send + Sync>> {
-        let header = decode_header(token)?;
+        let header = decode_header(token).map_err(|error| reason(&error))?;
         // RFC 7515 4.1.11: of all the extensions that a token may declare critical, none is understood.
         if header.crit.is_some() {
             return Err("it asks for an extension by `crit`".into());
@@ -402,24 +416,36 @@ impl<C: DeserializeOwned + Clone + Send + Sync + 'static> JwtVerifier<C> {
         for key in self.keys.get().iter().filter(|key| key.is_for(&header)) {
             match decode::<Map<String, Value>>(token, &key.key, &validation) {
                 Ok(token) => return self.accept(token.claims),
-                Err(error) if *error.kind() == ErrorKind::InvalidSignature => failure = Some(error),
-                Err(error) => return Err(error.into()),
+                Err(error) if *error.kind() == ErrorKind::InvalidSignature => failure = Some(reason(&error)),
+                Err(error) => return Err(reason(&error)),
             }
         }
-        Err(failure.map_or_else(|| NoKey::of(header).into(), Into::into))
+        Err(failure.unwrap_or_else(|| no_key(&header)))
     }
 
     fn accept(&self, claims: Map<String, Value>) -> Result<Verified<C>, Box<dyn Error + Send + Sync>> {
         if let Some(missing) = self.required.iter().find(|&name| claims.get(&**name).is_none_or(Value::is_null)) {
             return Err(format!("it has no `{missing}`").into());
         }
+        // The library lets a list of issuers pass, and an audience that it cannot read.
+        if self.validation.iss.is_some() && !claims.get("iss").is_some_and(Value::is_string) {
+            return Err("its `iss` is no string".into());
+        }
+        if self.validation.aud.is_none() && claims.contains_key("aud") {
+            return Err("it is for an audience (`aud`), and none is configured".into());
+        }
+
         let seconds =
             claims.get("exp").and_then(|exp| exp.as_u64().or_else(|| exp.as_f64().map(|exp| exp.round() as u64)));
         let leeway = Duration::from_secs(self.validation.leeway);
         let expires_at = seconds
             .and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?.checked_add(leeway));
+        // RFC 7519 4.1.4: it is expired on `exp`, not only after it.
+        if expires_at.is_some_and(|time| time <= SystemTime::now()) {
+            return Err(EXPIRED.into());
+        }
 
-        let verified = Verified::new(C::deserialize(Value::Object(claims))?);
+        let verified = Verified::new(C::deserialize(Value::Object(claims)).map_err(|error| misfit(&error))?);
         Ok(match expires_at {
             Some(time) => verified.expires_at(time),
             None => verified,
@@ -438,36 +464,52 @@ impl<C: DeserializeOwned + Clone + Send + Sync + 'static> VerifyToken for JwtVer
 
 /// RFC 7515 4.1.9: `application/` may be left out.
 fn is_media_type(value: &str, expected: &str) -> bool {
-    let short = |name: &str| name.to_ascii_lowercase().trim_start_matches("application/").to_owned();
+    let short = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        name.strip_prefix("application/").map(str::to_owned).unwrap_or(name)
+    };
     short(value) == short(expected)
 }
 
-/// No key is for the algorithm and the `kid` that the token names.
-#[derive(Debug)]
-struct NoKey {
-    algorithm: Algorithm,
-    id: Option<String>,
-}
+const EXPIRED: &str = "it has expired (`exp`)";
 
-impl NoKey {
-    fn of(header: Header) -> Self {
-        // From a stranger, so it is cut.
-        let id = header.kid.map(|id| id.chars().take(64).collect());
-        Self { algorithm: header.alg, id }
-    }
-}
-
-impl fmt::Display for NoKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.id {
-            Some(id) => write!(f, "there is no key for {:?} with the `kid` {id:?}", self.algorithm)?,
-            None => write!(f, "there is no key for {:?} without a `kid`", self.algorithm)?,
+/// In words, and without the values that the library's messages quote from the token.
+fn reason(error: &jsonwebtoken::errors::Error) -> Box<dyn Error + Send + Sync> {
+    match error.kind() {
+        ErrorKind::ExpiredSignature => EXPIRED.into(),
+        ErrorKind::ImmatureSignature => "it is not valid yet (`nbf`); look at both clocks".into(),
+        ErrorKind::InvalidSignature => "its signature is by none of the keys that it could be by".into(),
+        ErrorKind::InvalidIssuer => "it is by another issuer (`iss`)".into(),
+        ErrorKind::InvalidAudience => "it is for another audience (`aud`)".into(),
+        ErrorKind::MissingRequiredClaim(name) | ErrorKind::InvalidClaimFormat(name) => {
+            format!("it has no valid `{name}`").into()
         }
-        f.write_str("; if the issuer has new ones, hand them over by `JwtKeys::replace`")
+        _ => "it is no JSON Web Token with an algorithm that is known".into(),
     }
 }
 
-impl Error for NoKey {}
+/// The message may quote a claim's value, but not if a claim is missing.
+fn misfit(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    match message.starts_with("missing field") {
+        true => format!("its claims do not fit: {message}"),
+        false => "its claims do not fit: one has another type than it is read into".to_owned(),
+    }
+}
+
+fn no_key(header: &Header) -> Box<dyn Error + Send + Sync> {
+    let names = match &header.kid {
+        // From a stranger, so it is escaped and cut.
+        Some(id) => format!("names the `kid` {:?}", id.chars().take(64).collect::<String>()),
+        None => "names no `kid`".to_owned(),
+    };
+    let algorithm = header.alg;
+    format!(
+        "it is signed with {algorithm:?} and {names}, and no key is for that; if the issuer has new keys, hand them over by \
+         `JwtKeys::replace`"
+    )
+    .into()
+}
 
 impl<C> Clone for JwtVerifier<C> {
     fn clone(&self) -> Self {

@@ -29,7 +29,8 @@
 //! | the access log of a proxy in front: the whole query | use one-time tickets there, or log the path alone (nginx: `$uri` in place of `$request`) |
 //! | a layer outside the check, such as `TraceLayer`, which logs the URI of a request | put it inside, or have it log `request.uri().path()` alone |
 //! | headers in a log of such a layer | tower-http's `SetSensitiveRequestHeadersLayer` for `authorization`, `cookie` and `sec-websocket-protocol`, outside it |
-//! | a [`RespondRejection`](crate::RespondRejection) that shows the query of a request that was refused before the token was looked at | do not show it |
+//! | a [`RespondRejection`](crate::RespondRejection) that shows the query of a request that was refused before its token was verified | do not show it |
+//! | the log of `h2` at DEBUG, if the target of a request is malformed; it reaches no service then | keep `h2` at INFO |
 //! | your handler: the cookie, and what you [kept](TokenPolicy::keep_credential) | do not log it |
 //! | a client's history and its own logs | short lives; tickets |
 //!
@@ -157,7 +158,8 @@ impl<V: VerifyToken> TokenPolicy<V> {
         Ok(Self { sources, verifier, keep_credential: false })
     }
 
-    /// Leaves the query parameter and `Authorization` in what the services behind see.
+    /// Leaves the query parameter and `Authorization` in what the services behind see. `Debug` of the header does not show it, `Debug` of
+    /// the URI does.
     pub fn keep_credential(self) -> Self {
         Self { keep_credential: true, ..self }
     }
