@@ -1,4 +1,4 @@
-//! JSON Web Tokens: who has one gets a socket, until the token expires or its key is replaced.
+//! JSON Web Tokens: who has one gets a socket, until the token expires.
 //!
 //! `cargo run --example jwt`, then `websocat -H 'Authorization: Bearer TOKEN' ws://127.0.0.1:3000/ws` with a token that it prints.
 
@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use axum::{Router, routing::any};
 use futures_util::{SinkExt, StreamExt};
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -61,7 +62,8 @@ async fn serve(socket: Upgraded, user: User) {
         () = echo(&mut socket, user) => {}
         () = expired => {
             let reason = CloseFrame { code: CloseCode::Policy, reason: "the token has expired".into() };
-            let _ = socket.close(Some(reason)).await;
+            // A client that does not read must not delay it.
+            let _ = timeout(Duration::from_secs(5), socket.close(Some(reason))).await;
         }
     }
 }

@@ -4,7 +4,8 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use axum::{
@@ -15,6 +16,7 @@ use axum::{
     routing::{any, get, post},
 };
 use futures_util::{SinkExt, StreamExt};
+use tokio::time::timeout;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -22,12 +24,11 @@ use tokio_tungstenite::{
         protocol::{CloseFrame, Role, frame::coding::CloseCode},
     },
 };
-use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use tower_sessions::{MemoryStore, Session, SessionManagerLayer, SessionStore, session::Id};
 use tower_ws_guard::{
-    AllowOrigin, Claims, ConfigError, GuardLayer, PendingUpgrade, Rejection, RejectionKind, ResponderLayer, Token,
-    TokenPolicy, TokenSource, Upgraded, VerifyToken,
+    AllowOrigin, CancellationToken, Claims, ConfigError, GuardLayer, PendingUpgrade, Rejection, RejectionKind,
+    ResponderLayer, Token, TokenPolicy, TokenSource, Upgraded, Verified,
 };
 
 const PAGE: &str = r#"<!doctype html>
@@ -44,32 +45,28 @@ const PAGE: &str = r#"<!doctype html>
 </script>
 "#;
 
-#[derive(Clone)]
-struct User {
-    name: String,
-    logout: CancellationToken,
-}
+/// What ends the sockets of a session. It holds what was logged in here: with several servers a log-out is a message to all of
+/// them, and a real one forgets sessions that expire.
+#[derive(Clone, Default)]
+struct Logouts(Arc<Mutex<HashMap<Id, CancellationToken>>>);
 
-/// By what the sockets of a session are ended. With several servers this takes a message to all of them.
-type Logouts = Arc<Mutex<HashMap<Id, CancellationToken>>>;
-
-fn logout_of(logouts: &Logouts, session: Id) -> CancellationToken {
-    logouts.lock().expect("nobody panics while holding it").entry(session).or_default().clone()
+impl Logouts {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Id, CancellationToken>> {
+        self.0.lock().expect("nobody panics while holding it")
+    }
 }
 
 pub(crate) fn app() -> Result<Router, ConfigError> {
     let store = MemoryStore::default();
     let logouts = Logouts::default();
-    let sessions = SessionManagerLayer::new(store.clone()).with_name("session");
+    // Without TLS a browser keeps no `Secure` cookie: leave that out behind TLS.
+    let sessions = SessionManagerLayer::new(store.clone()).with_name("session").with_secure(false);
 
     let verifier = {
-        let logouts = Arc::clone(&logouts);
-        move |token: Token| user(store.clone(), Arc::clone(&logouts), token)
+        let logouts = logouts.clone();
+        move |token: Token| user(store.clone(), logouts.clone(), token)
     };
-    let token = TokenPolicy::from_sources(
-        [TokenSource::cookie("session")?],
-        verifier.revocable(|user: &User| user.logout.clone()),
-    )?;
+    let token = TokenPolicy::from_sources([TokenSource::cookie("session")?], verifier)?;
     // A browser adds the cookie to the handshake of any page: the origin check is what keeps foreign ones out.
     let guard = GuardLayer::new(AllowOrigin::same_origin()).token(token);
     let layers = ServiceBuilder::new().layer(guard).layer(ResponderLayer::new());
@@ -82,49 +79,56 @@ pub(crate) fn app() -> Result<Router, ConfigError> {
         .route("/ws", any(handler).layer(layers)))
 }
 
+#[derive(Clone)]
+struct User(String);
+
 /// The user of a session, if there is one.
-async fn user(store: MemoryStore, logouts: Logouts, token: Token) -> Result<User, Rejection> {
-    let session = token.expose().parse::<Id>().map_err(|_| RejectionKind::TokenInvalid)?;
-    // First this and then the session: so a log-out in between ends the socket or is seen here.
-    let logout = logout_of(&logouts, session);
-    let record = store.load(&session).await.map_err(Rejection::verifier_failed)?;
-    let name = record.as_ref().and_then(|record| record.data.get("user")?.as_str());
-    match name {
-        Some(name) => Ok(User { name: name.into(), logout }),
-        None => {
-            logouts.lock().expect("nobody panics while holding it").remove(&session);
-            Err(RejectionKind::TokenInvalid.into())
-        }
-    }
+async fn user(store: MemoryStore, logouts: Logouts, token: Token) -> Result<Verified<User>, Rejection> {
+    let unknown = || Rejection::new(RejectionKind::TokenInvalid);
+    let session = token.expose().parse::<Id>().map_err(|_| unknown())?;
+    // First this and then the session: so a log-out in between ends the socket.
+    let logout = logouts.lock().get(&session).cloned().ok_or_else(unknown)?;
+    let record = store.load(&session).await.map_err(Rejection::verifier_failed)?.ok_or_else(unknown)?;
+    let name = record.data.get("user").and_then(|name| name.as_str()).ok_or_else(unknown)?;
+    Ok(Verified::new(User(name.to_owned())).expires_at(record.expiry_date.into()).revoked_by(logout))
 }
 
-async fn login(session: Session) -> Result<(), StatusCode> {
-    session.insert("user", "alice").await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+async fn login(State(logouts): State<Logouts>, session: Session) -> Result<(), StatusCode> {
+    let failed = |_| StatusCode::INTERNAL_SERVER_ERROR;
+    // A new session, or whoever planted the cookie of the old one would be logged in, too.
+    session.cycle_id().await.map_err(failed)?;
+    session.insert("user", "alice").await.map_err(failed)?;
+    session.save().await.map_err(failed)?;
+    if let Some(id) = session.id() {
+        logouts.lock().insert(id, CancellationToken::new());
+    }
+    Ok(())
 }
 
 async fn logout(State(logouts): State<Logouts>, session: Session) -> Result<(), StatusCode> {
     let id = session.id();
     session.flush().await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-    let logout = id.and_then(|id| logouts.lock().expect("nobody panics while holding it").remove(&id));
+    let logout = id.and_then(|id| logouts.lock().remove(&id));
     if let Some(logout) = logout {
         logout.cancel();
     }
     Ok(())
 }
 
-async fn handler(pending: PendingUpgrade, Claims(user): Claims<User>) {
-    pending.on_upgrade(move |socket| serve(socket, user));
+async fn handler(pending: PendingUpgrade, Claims(User(name)): Claims<User>) {
+    pending.on_upgrade(move |socket| serve(socket, name));
 }
 
-async fn serve(socket: Upgraded, user: User) {
+async fn serve(socket: Upgraded, name: String) {
     let ended = socket.validity().ended();
     let mut socket = WebSocketStream::from_raw_socket(socket, Role::Server, None).await;
-    let _ = socket.send(Message::text(format!("hello {}", user.name))).await;
+    let _ = socket.send(Message::text(format!("hello {name}"))).await;
     tokio::select! {
         () = async { while let Some(Ok(_)) = socket.next().await {} } => {}
         () = ended => {
             let reason = CloseFrame { code: CloseCode::Policy, reason: "logged out".into() };
-            let _ = socket.close(Some(reason)).await;
+            // A client that does not read must not delay it.
+            let _ = timeout(Duration::from_secs(5), socket.close(Some(reason))).await;
         }
     }
 }

@@ -8,13 +8,18 @@ use axum::{
         FromRequestParts, State,
         ws::{Message, WebSocketUpgrade},
     },
-    http::{HeaderMap, StatusCode, header::CACHE_CONTROL, header::ORIGIN, request::Parts},
+    http::{
+        HeaderMap, StatusCode,
+        header::{AUTHORIZATION, CACHE_CONTROL, ORIGIN},
+        request::Parts,
+    },
     response::{Html, IntoResponse, Response},
     routing::{any, get, post},
 };
 use serde::{Deserialize, Serialize};
 use tower_ws_guard::{
-    AllowOrigin, Claims, ConfigError, GuardLayer, Origin, ProblemJson, TokenPolicy, TokenSource,
+    AllowOrigin, Claims, ConfigError, GuardLayer, Origin, ProblemJson, StaticTokens, Token, TokenPolicy, TokenSource,
+    VerifyToken,
     token::ticket::{MemoryTicketStore, TicketIssuer, TicketStore, TicketVerifier},
 };
 
@@ -62,10 +67,11 @@ impl<S: Sync> FromRequestParts<S> for User {
     type Rejection = StatusCode;
 
     async fn from_request_parts(request: &mut Parts, _: &S) -> Result<Self, StatusCode> {
-        match request.headers.get("authorization") {
-            Some(token) if token == "Bearer s3cr3t" => Ok(Self { name: "alice".into() }),
-            _ => Err(StatusCode::UNAUTHORIZED),
-        }
+        let tokens = StaticTokens::new([("s3cr3t", "alice")]);
+        let header = request.headers.get(AUTHORIZATION).and_then(|header| header.to_str().ok());
+        let token = header.and_then(|header| header.strip_prefix("Bearer ")).ok_or(StatusCode::UNAUTHORIZED)?;
+        let verified = tokens.verify(Token::new(token), request).await.map_err(|_| StatusCode::UNAUTHORIZED)?;
+        Ok(Self { name: (*verified.claims()).to_owned() })
     }
 }
 

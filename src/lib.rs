@@ -122,3 +122,5 @@ pub use self::{
     handshake::accept_key,
     responder::{PendingUpgrade, Responder, ResponderLayer, Upgrade, UpgradeError, Upgraded},
 };
+#[cfg(feature = "responder")]
+pub use tokio_util::sync::CancellationToken;

@@ -53,7 +53,8 @@ use tower_http::{
 };
 use tower_ws_guard::{
     AllowHost, AllowOrigin, Claims, GuardLayer, OriginCheckLayer, PendingUpgrade, PlainText, ProblemJson, Rejection,
-    ResponderLayer, StaticTokens, Subprotocols, Token, TokenCheckLayer, TokenPolicy, TokenSource, VersionCheckLayer,
+    ResponderLayer, StaticTokens, Subprotocols, Token, TokenCheckLayer, TokenPolicy, TokenSource, Verified,
+    VersionCheckLayer,
 };
 
 const EVIL: &str = "https://evil.example";
@@ -547,7 +548,7 @@ async fn a_body_type_is_adapted_outside_the_inner_service() {
 
 #[tokio::test]
 async fn a_timeout_around_ends_a_verifier_that_hangs() {
-    let verifier = async |_: Token| std::future::pending::<Result<(), Rejection>>().await;
+    let verifier = async |_: Token| std::future::pending::<Result<Verified<()>, Rejection>>().await;
     let within = |duration| {
         ServiceBuilder::new()
             .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, duration))
@@ -646,7 +647,7 @@ async fn the_instance_that_is_ready_is_the_one_that_is_called() {
     // A verifier that waits, so that the call comes later.
     let slow = TokenPolicy::bearer(async |_: Token| {
         tokio::task::yield_now().await;
-        Ok::<_, Rejection>(())
+        Ok::<_, Rejection>(Verified::new(()))
     });
     assert_eq!(calls_of(guard()).await, 4);
     assert_eq!(calls_of(guard().token(tokens())).await, 4);

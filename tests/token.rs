@@ -16,7 +16,7 @@ use http::{Request, Response, StatusCode};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_ws_guard::{
     AllowOrigin, Claims, GuardLayer, PlainText, ProblemJson, Rejection, RejectionKind, StaticTokens, Subprotocols,
-    Token, TokenCheckLayer, TokenPolicy, TokenSource,
+    Token, TokenCheckLayer, TokenPolicy, TokenSource, Verified,
 };
 
 const TOKEN: &str = "s3cr3t-alpha-01";
@@ -208,7 +208,7 @@ async fn verifiers_decide() {
         async move {
             tokio::task::yield_now().await;
             match token.expose() {
-                "good" => Ok(42_u32),
+                "good" => Ok(Verified::new(42_u32)),
                 "weak" => Err(RejectionKind::TokenForbidden.into()),
                 "down" => Err(Rejection::verifier_failed("no connection to 10.0.0.1")),
                 "odd" => Err(Rejection::custom("quota-exceeded", StatusCode::PAYMENT_REQUIRED)),
@@ -267,7 +267,7 @@ async fn a_token_is_shown_nowhere() {
     ];
     let verifier = |token: Token| async move {
         assert!(!format!("{token:?}").contains(token.expose()));
-        Err::<(), _>(RejectionKind::TokenInvalid.into())
+        Err::<Verified<()>, Rejection>(RejectionKind::TokenInvalid.into())
     };
     let policy = TokenPolicy::from_sources(sources, verifier).unwrap();
     let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())));
@@ -319,6 +319,11 @@ fn sources_that_cannot_work_are_errors() {
             tokens(),
         )
         .unwrap_err(),
+        TokenPolicy::bearer(tokens()).or(TokenPolicy::bearer(tokens())).unwrap_err(),
+        TokenPolicy::bearer(tokens())
+            .keep_credential()
+            .or(TokenPolicy::from_sources([TokenSource::query("token").unwrap()], tokens()).unwrap())
+            .unwrap_err(),
         Subprotocols::list(["a", "a"]).unwrap_err(),
         Subprotocols::list(["a b"]).unwrap_err(),
         Subprotocols::list([""]).unwrap_err(),

@@ -4,6 +4,7 @@ mod common;
 
 use std::{
     convert::Infallible,
+    error::Error,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
@@ -11,10 +12,9 @@ use std::{
 use common::{Raw, handshake, send, serve_axum};
 use http::{Request, Response, request::Parts};
 use tokio::{io::AsyncWriteExt, time::timeout};
-use tokio_util::sync::CancellationToken;
-use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
+use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_ws_guard::{
-    AllowOrigin, GuardLayer, PendingUpgrade, Rejection, RejectionKind, ResponderLayer, StaticTokens, Token,
+    AllowOrigin, CancellationToken, GuardLayer, PendingUpgrade, Rejection, RejectionKind, ResponderLayer, Token,
     TokenCheckLayer, TokenPolicy, Validity, Verified, VerifyToken,
 };
 
@@ -48,6 +48,7 @@ async fn claims_end_when_the_first_of_their_ends_has_come() {
     ];
     for (verified, over) in cases {
         assert_eq!(is_over(verified.validity()).await, over, "{verified:?}");
+        assert_eq!(verified.validity().has_ended(), over);
         assert_eq!(is_over(verified.map(|()| "mapped").validity()).await, over);
     }
 }
@@ -58,7 +59,7 @@ async fn a_future_of_the_end_resolves_when_it_comes() {
     let revoked = Verified::new(()).expires_at(SystemTime::now() + LONG).revoked_by(revocation.clone());
     let expiring =
         Verified::new(()).expires_at(SystemTime::now() + Duration::from_millis(100)).revoked_by(revocation.clone());
-    let ends = [revoked, expiring.clone()].map(|verified| tokio::spawn(verified.validity().ended()));
+    let ends = [&revoked, &expiring].map(|verified| tokio::spawn(verified.validity().ended()));
     timeout(LONG, expiring.validity().ended()).await.expect("it expires without being revoked");
     revocation.cancel();
     for end in ends {
@@ -143,46 +144,72 @@ async fn what_is_revoked_ends_live_sockets_and_is_refused_next() {
 
 #[tokio::test]
 async fn a_layer_hands_over_what_limits_the_claims() {
-    #[derive(Clone)]
-    struct Session {
-        expires_at: Option<SystemTime>,
-        revocation: CancellationToken,
-    }
     let now = SystemTime::now();
     let cancelled = CancellationToken::new();
     cancelled.cancel();
-    let session = |expires_at, revocation: &CancellationToken| Session { expires_at, revocation: revocation.clone() };
-    let live = CancellationToken::new();
-    let tokens = StaticTokens::new([
-        ("forever", session(None, &live)),
-        ("an-hour", session(Some(now + LONG), &live)),
-        ("expired", session(Some(now - LONG), &live)),
-        ("revoked", session(None, &cancelled)),
-    ]);
     let inner = service_fn(async |request: Request<()>| {
         let validity = request.extensions().get::<Validity>().cloned();
         Ok::<_, Infallible>(Response::new(validity.map(|validity| validity.expires_at())))
     });
-    let expiring = tokens.clone().expiring(|session| session.expires_at);
-    let revocable = tokens.clone().revocable(|session: &Session| session.revocation.clone());
-    for (token, unlimited, expiring_to, revocable_to) in [
-        ("forever", Some(None), Some(None), Some(Some(None))),
-        ("an-hour", Some(None), Some(Some(Some(now + LONG))), Some(Some(None))),
-        ("expired", Some(None), None, Some(Some(None))),
-        ("revoked", Some(None), Some(None), None),
-        ("unknown", None, None, None),
-    ] {
-        let call = async |response: Result<Response<_>, Infallible>| {
-            let response = response.unwrap();
-            assert!([200, 401].contains(&response.status().as_u16()));
-            (response.status() == 200).then_some(response.into_body())
+    let check = |expires_at: Option<SystemTime>, revocation: Option<CancellationToken>| {
+        let verify = move |_: Token| {
+            let mut verified = Verified::new(expires_at);
+            if let Some(revocation) = revocation.clone() {
+                verified = verified.revoked_by(revocation);
+            }
+            async move { Ok(verified) }
         };
-        let request = || bearer(token).request::<()>();
-        let layer = TokenCheckLayer::new(TokenPolicy::bearer(tokens.clone()));
-        assert_eq!(call(layer.layer(inner).oneshot(request()).await).await, unlimited, "{token}");
-        let layer = TokenCheckLayer::new(TokenPolicy::bearer(expiring.clone()));
-        assert_eq!(call(layer.layer(inner).oneshot(request()).await).await, expiring_to, "{token}");
-        let layer = TokenCheckLayer::new(TokenPolicy::bearer(revocable.clone()));
-        assert_eq!(call(layer.layer(inner).oneshot(request()).await).await, revocable_to, "{token}");
+        TokenCheckLayer::new(TokenPolicy::bearer(verify.expiring(|expires_at| *expires_at)).keep_credential())
+    };
+    let (soon, late) = (now + LONG, now + 2 * LONG);
+    for (outer, inner_check, seen) in [
+        (check(None, None), check(None, None), Some(None)),
+        (check(None, Some(CancellationToken::new())), check(None, None), Some(Some(None))),
+        (check(Some(soon), None), check(None, None), Some(Some(Some(soon)))),
+        // Of two checks both count.
+        (check(Some(soon), None), check(Some(late), None), Some(Some(Some(soon)))),
+        (check(Some(late), None), check(Some(soon), None), Some(Some(Some(soon)))),
+        (check(None, None), check(Some(now - LONG), None), None),
+        (check(Some(now), None), check(None, None), None),
+        (check(None, Some(cancelled)), check(Some(late), None), None),
+    ] {
+        let service = ServiceBuilder::new().layer(outer).layer(inner_check).service(inner);
+        let response = service.oneshot(bearer("any").request::<()>()).await.unwrap();
+        match seen {
+            Some(seen) => assert_eq!((response.status().as_u16(), response.into_body()), (200, seen)),
+            None => {
+                assert_eq!(response.status(), 401);
+                let rejection = response.extensions().get::<Rejection>().unwrap();
+                assert!(rejection.source().unwrap().to_string().contains("expired"));
+            }
+        }
     }
+}
+
+#[tokio::test]
+async fn an_end_comes_to_the_checks_outside_too() {
+    let revocation = CancellationToken::new();
+    let [outer, inner] = [Some(revocation.clone()), None].map(|revocation| {
+        TokenCheckLayer::new(
+            TokenPolicy::bearer(move |_: Token| {
+                let revocation = revocation.clone().unwrap_or_default();
+                async move { Ok(Verified::new(()).revoked_by(revocation)) }
+            })
+            .keep_credential(),
+        )
+    });
+    let (sender, mut seen) = tokio::sync::mpsc::channel(1);
+    let service = service_fn(move |request: Request<()>| {
+        let sender = sender.clone();
+        async move {
+            sender.send(request.extensions().get::<Validity>().unwrap().clone()).await.unwrap();
+            Ok::<_, Infallible>(Response::new(()))
+        }
+    });
+    let service = ServiceBuilder::new().layer(outer).layer(inner).service(service);
+    service.oneshot(bearer("any").request::<()>()).await.unwrap();
+    let validity = seen.recv().await.unwrap();
+    assert!(!validity.has_ended() && !is_over(&validity).await);
+    revocation.cancel();
+    assert!(validity.has_ended() && is_over(&validity).await);
 }

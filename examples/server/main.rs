@@ -30,8 +30,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 use tower_ws_guard::{
     AllowHost, AllowOrigin, ConfigError, EmptyBody, GuardLayer, PendingUpgrade, PlainText, ProblemJson, Rejection,
-    RespondRejection, ResponderLayer, StaticTokens, Subprotocols, TokenPolicy, TokenSource, Upgraded, VerifyToken,
-    is_attempt, respond_fn, token::ticket::TicketVerifier,
+    RespondRejection, ResponderLayer, StaticTokens, Subprotocols, TokenPolicy, TokenSource, Upgraded, is_attempt,
+    respond_fn, token::ticket::TicketVerifier,
 };
 
 use self::attempts::Attempts;
@@ -74,8 +74,8 @@ struct Options {
     token_from: Vec<TokenSource>,
     /// Give one-time tickets for a token by POST /tickets, and take them as /ws?ticket=…: memory, or redis://HOST:PORT for several
     /// servers.
-    #[arg(long, value_name = "STORE", value_parser = tickets::parse, requires = "token")]
-    tickets: Option<tickets::Store>,
+    #[arg(long, value_name = "STORE", requires = "token")]
+    tickets: Option<String>,
     /// Speak this subprotocol; the first one given is preferred.
     #[arg(long, value_name = "NAME")]
     subprotocol: Vec<String>,
@@ -149,7 +149,7 @@ impl Options {
         Ok(origins)
     }
 
-    fn endpoint(&self) -> Result<MethodRouter, (&'static str, ConfigError)> {
+    fn endpoint(&self, tickets: Option<&tickets::Store>) -> Result<MethodRouter, (&'static str, ConfigError)> {
         let style = self.rejection;
         let respond = respond_fn(move |rejection, request, prepared| match style {
             Style::Empty => EmptyBody.respond(rejection, request, prepared),
@@ -173,21 +173,18 @@ impl Options {
         if self.token.is_empty() {
             return Ok(endpoint.layer(guard));
         }
-        let mut sources = match &*self.token_from {
+        let sources = match &*self.token_from {
             [] => vec![TokenSource::authorization()],
             sources => sources.to_vec(),
         };
-        let tokens = self.tokens();
-        let Some(store) = &self.tickets else {
-            let policy = TokenPolicy::from_sources(sources, tokens).map_err(|error| ("--token-from", error))?;
-            return Ok(endpoint.layer(guard.token(policy)));
+        let ambiguous = |error| ("--token-from", error);
+        let tokens = TokenPolicy::from_sources(sources, self.tokens()).map_err(ambiguous)?;
+        let Some(store) = tickets else {
+            return Ok(endpoint.layer(guard.token(tokens)));
         };
-        // A ticket is taken from the query alone, and a token never from there: it would end up in logs.
-        let tokens = tokens.only_from(sources.clone());
-        let tickets = TicketVerifier::new(store.clone()).only_from([tickets::source()]);
-        sources.push(tickets::source());
-        let policy = TokenPolicy::from_sources(sources, tokens.or(tickets)).map_err(|error| ("--token-from", error))?;
-        Ok(endpoint.layer(guard.token(policy)))
+        let tickets = TicketVerifier::new(store.clone());
+        let tickets = TokenPolicy::from_sources([tickets::source()], tickets).map_err(ambiguous)?;
+        Ok(endpoint.layer(guard.token(tokens.or(tickets).map_err(ambiguous)?)))
     }
 
     fn tokens(&self) -> StaticTokens<()> {
@@ -287,7 +284,10 @@ fn wrong_flag(flag: &str, error: impl Display) -> ! {
 #[tokio::main]
 async fn main() -> io::Result<()> {
     let options = Options::parse();
-    let endpoint = options.endpoint().unwrap_or_else(|(flag, error)| wrong_flag(flag, error));
+    // Not read by clap, which would show the password in a wrong URL.
+    let store = options.tickets.as_deref().map(tickets::parse).transpose();
+    let store = store.unwrap_or_else(|error| wrong_flag("--tickets", error));
+    let endpoint = options.endpoint(store.as_ref()).unwrap_or_else(|(flag, error)| wrong_flag(flag, error));
     let tls = options.tls().unwrap_or_else(|(flag, error)| wrong_flag(flag, error));
 
     let listener = TcpListener::bind(options.listen).await?;
@@ -304,8 +304,8 @@ async fn main() -> io::Result<()> {
     };
     let page = include_str!("page.html").replace("{tickets}", if options.tickets.is_some() { "yes" } else { "no" });
     let mut app = endpoint.clone().merge(attempts::routes(attempts)).route("/", get(Html(page)));
-    if let Some(store) = &options.tickets {
-        app = app.merge(tickets::routes(store.clone(), options.tokens()));
+    if let Some(store) = store {
+        app = app.merge(tickets::routes(store, options.tokens()));
     }
     if let Some(plain) = plain {
         tokio::spawn(serve::serve(plain, None, endpoint));

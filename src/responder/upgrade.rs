@@ -144,7 +144,7 @@ impl Upgraded {
         &self.agreed.validity
     }
 
-    /// Gives back hyper's type, for codecs that ask for it.
+    /// Gives back hyper's type, for codecs that ask for it. Take [`Validity::ended`] before.
     #[must_use]
     pub fn into_inner(self) -> hyper::upgrade::Upgraded {
         self.io.into_inner()

@@ -1,14 +1,13 @@
-use std::{sync::Arc, time::SystemTime};
+use std::time::SystemTime;
 
 use http::request::Parts;
-#[cfg(feature = "responder")]
-use tokio_util::sync::CancellationToken;
 
-use super::{Token, TokenSource, Verified, VerifyToken};
+use super::{Token, Verified, VerifyToken};
 use crate::rejection::{Rejection, RejectionKind};
 
 /// See [`VerifyToken::or`].
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Or<V, W> {
     pub(super) first: V,
     pub(super) second: W,
@@ -32,26 +31,30 @@ impl<V: VerifyToken, W: VerifyToken<Claims = V::Claims>> VerifyToken for Or<V, W
     }
 }
 
-/// See [`VerifyToken::only_from`].
+/// See [`TokenPolicy::or`](super::TokenPolicy::or).
 #[derive(Clone, Debug)]
-pub struct OnlyFrom<V> {
-    pub(super) verifier: V,
-    pub(super) sources: Arc<[TokenSource]>,
+#[must_use]
+pub struct BySource<V, W> {
+    pub(super) first: V,
+    /// How many of the sources are those of `first`; the others are those of `second`.
+    pub(super) sources: usize,
+    pub(super) second: W,
 }
 
-impl<V: VerifyToken> VerifyToken for OnlyFrom<V> {
+impl<V: VerifyToken, W: VerifyToken<Claims = V::Claims>> VerifyToken for BySource<V, W> {
     type Claims = V::Claims;
 
     async fn verify(&self, token: Token, request: &Parts) -> Result<Verified<Self::Claims>, Rejection> {
-        match token.source() {
-            Some(source) if self.sources.contains(source) => self.verifier.verify(token, request).await,
-            _ => Err(RejectionKind::TokenInvalid.into()),
+        match token.position.checked_sub(self.sources) {
+            None => self.first.verify(token, request).await,
+            Some(position) => self.second.verify(Token { position, ..token }, request).await,
         }
     }
 }
 
 /// See [`VerifyToken::require`].
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Require<V, F> {
     pub(super) verifier: V,
     pub(super) predicate: F,
@@ -75,6 +78,7 @@ where
 
 /// See [`VerifyToken::map_claims`].
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct MapClaims<V, F> {
     pub(super) verifier: V,
     pub(super) map: F,
@@ -95,6 +99,7 @@ where
 
 /// See [`VerifyToken::expiring`].
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Expiring<V, F> {
     pub(super) verifier: V,
     pub(super) expires_at: F,
@@ -109,36 +114,9 @@ where
 
     async fn verify(&self, token: Token, request: &Parts) -> Result<Verified<Self::Claims>, Rejection> {
         let verified = self.verifier.verify(token, request).await?;
-        match (self.expires_at)(&verified.claims) {
-            Some(time) if time <= SystemTime::now() => Err(RejectionKind::TokenInvalid.into()),
-            Some(time) => Ok(verified.expires_at(time)),
-            None => Ok(verified),
-        }
-    }
-}
-
-/// See [`VerifyToken::revocable`].
-#[cfg(feature = "responder")]
-#[derive(Clone, Debug)]
-pub struct Revocable<V, F> {
-    pub(super) verifier: V,
-    pub(super) revocation: F,
-}
-
-#[cfg(feature = "responder")]
-impl<V, F> VerifyToken for Revocable<V, F>
-where
-    V: VerifyToken,
-    F: Fn(&V::Claims) -> CancellationToken + Send + Sync + 'static,
-{
-    type Claims = V::Claims;
-
-    async fn verify(&self, token: Token, request: &Parts) -> Result<Verified<Self::Claims>, Rejection> {
-        let verified = self.verifier.verify(token, request).await?;
-        let revocation = (self.revocation)(&verified.claims);
-        if revocation.is_cancelled() {
-            return Err(RejectionKind::TokenInvalid.into());
-        }
-        Ok(verified.revoked_by(revocation))
+        Ok(match (self.expires_at)(&verified.claims) {
+            Some(time) => verified.expires_at(time),
+            None => verified,
+        })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! [`JwtVerifier`] takes the claims out of a token that one of its [`JwtKeys`] signed. What a token says of how it is to be
 //! verified is never followed: each key has its algorithms, fixed by you, so there is no `none`, and no public key is ever taken for
-//! a secret; `jwk`, `jku`, `x5u` and `x5c` in the token are ignored, and a token with `crit` is refused (RFC 8725).
+//! a secret; `jwk`, `jku`, `x5u` and `x5c` in the token are ignored, and one that names extensions in `crit` is refused (RFC 8725).
 //!
 //! | claim | is checked |
 //! |---|---|
@@ -20,8 +20,9 @@
 //!
 //! # Cryptography
 //!
-//! Signatures are checked by the `jsonwebtoken` crate with RustCrypto, unless the program has installed another
-//! `jsonwebtoken::crypto::CryptoProvider` before the first [`JwtKey`] is made.
+//! Signatures are checked by the `jsonwebtoken` crate. The first [`JwtKey`] installs RustCrypto as its `CryptoProvider` for the whole
+//! process, unless the program has installed another one before: do that first if you use one. Scanners report RUSTSEC-2023-0071 for
+//! the crate `rsa` in it, which is about private keys; there are none here.
 //!
 //! # Example
 //!
@@ -160,6 +161,8 @@ impl JwtAlgorithm {
 }
 
 /// A key that signatures are checked with, and the algorithms that it is for.
+///
+/// To make one installs a [provider of cryptography](self#cryptography), if there is none yet.
 #[derive(Clone)]
 #[must_use]
 pub struct JwtKey {
@@ -177,7 +180,7 @@ impl JwtKey {
     /// `algorithm` is none of `HS256`, `HS384` and `HS512`, or `secret` is shorter than its hash: 32, 48 or 64 bytes (RFC 7518 3.2). Or
     /// `secret` is a key in PEM.
     pub fn hmac(algorithm: JwtAlgorithm, secret: &[u8]) -> Result<Self, ConfigError> {
-        if secret.starts_with(b"-----BEGIN ") {
+        if secret.windows(11).any(|window| window == b"-----BEGIN ") {
             return Err(ConfigError::new("", "a key in PEM is no secret; use `JwtKey::public_pem`"));
         }
         Self::new(DecodingKey::from_secret(secret), algorithm)
@@ -264,7 +267,8 @@ impl JwtKey {
         Err(ConfigError::new("", problem))
     }
 
-    /// The key verifies only tokens whose header names this `kid` (RFC 7515 4.1.4). Without one it verifies any token.
+    /// The key verifies only tokens whose header names this `kid` (RFC 7515 4.1.4). Without one it verifies any token, so each such key
+    /// is tried on each token.
     pub fn key_id(mut self, id: &str) -> Self {
         self.id = Some(id.into());
         self
@@ -286,8 +290,8 @@ fn is_strong_rsa(key: &DecodingKey) -> bool {
         let zeros = number.iter().take_while(|&&byte| byte == 0).count();
         number.get(zeros).map_or(0, |first| (number.len() - zeros) * 8 - first.leading_zeros() as usize)
     };
-    let is_odd = e.last().is_some_and(|last| last % 2 == 1);
-    (2048..=4096).contains(&bits(n)) && is_odd && (2..=32).contains(&bits(e))
+    let is_odd = |number: &[u8]| number.last().is_some_and(|last| last % 2 == 1);
+    (2048..=4096).contains(&bits(n)) && (2..=32).contains(&bits(e)) && is_odd(n) && is_odd(e)
 }
 
 impl fmt::Debug for JwtKey {
@@ -316,7 +320,7 @@ impl fmt::Debug for JwtKey {
 pub struct JwtKeys(Arc<RwLock<Arc<[JwtKey]>>>);
 
 impl JwtKeys {
-    /// Verifies with these keys. As long as there are none, every token is refused.
+    /// Verifies with these keys. As long as there are none, every token is refused as `verifier-failed`.
     pub fn new(keys: impl IntoIterator<Item = JwtKey>) -> Self {
         Self(Arc::new(RwLock::new(keys.into_iter().collect())))
     }
@@ -354,7 +358,7 @@ pub struct JwtVerifier<C> {
 impl<C: DeserializeOwned + Clone + Send + Sync + 'static> JwtVerifier<C> {
     /// Accepts tokens that one of `keys` signed and that have not expired, with a leeway of 60 seconds.
     pub fn new(keys: JwtKeys) -> Self {
-        let validation = Validation { validate_nbf: true, ..Validation::default() };
+        let validation = Validation { validate_nbf: true, validate_aud: false, ..Validation::default() };
         Self { keys, validation, token_type: None, required: Vec::new(), claims: PhantomData }
     }
 
@@ -367,6 +371,7 @@ impl<C: DeserializeOwned + Clone + Send + Sync + 'static> JwtVerifier<C> {
 
     /// Accepts tokens for this audience only; called again, for one of those named.
     pub fn audience(mut self, audience: &str) -> Self {
+        self.validation.validate_aud = true;
         self.validation.aud.get_or_insert_default().insert(audience.to_owned());
         self.validation.required_spec_claims.insert("aud".to_owned());
         self
@@ -398,7 +403,7 @@ impl<C: DeserializeOwned + Clone + Send + Sync + 'static> JwtVerifier<C> {
         Ok(self)
     }
 
-    fn claims(&self, token: &str) -> Result<Verified<C>, Box<dyn Error + Send + Sync>> {
+    fn claims(&self, token: &str, keys: &[JwtKey]) -> Result<Verified<C>, Box<dyn Error + Send + Sync>> {
         let header = decode_header(token).map_err(|error| reason(&error))?;
         // RFC 7515 4.1.11: of all the extensions that a token may declare critical, none is understood.
         if header.crit.is_some() {
@@ -413,7 +418,7 @@ impl<C: DeserializeOwned + Clone + Send + Sync + 'static> JwtVerifier<C> {
         let mut validation = self.validation.clone();
         validation.algorithms = vec![header.alg];
         let mut failure = None;
-        for key in self.keys.get().iter().filter(|key| key.is_for(&header)) {
+        for key in keys.iter().filter(|key| key.is_for(&header)) {
             match decode::<Map<String, Value>>(token, &key.key, &validation) {
                 Ok(token) => return self.accept(token.claims),
                 Err(error) if *error.kind() == ErrorKind::InvalidSignature => failure = Some(reason(&error)),
@@ -457,8 +462,14 @@ impl<C: DeserializeOwned + Clone + Send + Sync + 'static> VerifyToken for JwtVer
     type Claims = C;
 
     fn verify(&self, token: Token, _: &Parts) -> impl Future<Output = Result<Verified<C>, Rejection>> + Send {
+        let keys = self.keys.get();
+        if keys.is_empty() {
+            return ready(Err(Rejection::verifier_failed(
+                "there are no keys yet; hand them over by `JwtKeys::replace`",
+            )));
+        }
         let invalid = |error| Rejection::new(RejectionKind::TokenInvalid).with_source(error);
-        ready(self.claims(token.expose()).map_err(invalid))
+        ready(self.claims(token.expose(), &keys).map_err(invalid))
     }
 }
 
@@ -493,7 +504,7 @@ fn misfit(error: &serde_json::Error) -> String {
     let message = error.to_string();
     match message.starts_with("missing field") {
         true => format!("its claims do not fit: {message}"),
-        false => "its claims do not fit: one has another type than it is read into".to_owned(),
+        false => "its claims do not fit: one cannot be read into the type that is wanted".to_owned(),
     }
 }
 

@@ -16,7 +16,7 @@
 //! # Verifiers
 //!
 //! [`StaticTokens`], [JSON Web Tokens](jwt) (feature `jwt`), [one-time tickets](ticket) (feature `tickets`), or a
-//! [closure](VerifyToken). They are [combined](VerifyToken#provided-methods) by `or`, narrowed by `only_from` and `require`. A socket
+//! [closure](VerifyToken). They are [combined](VerifyToken#provided-methods) by `or`, for each source by [`TokenPolicy::or`], and narrowed by `require`. A socket
 //! that is open learns by [`Validity`] that its claims have expired or are revoked.
 //!
 //! # Secrets
@@ -87,11 +87,9 @@ use std::{fmt, sync::Arc};
 
 use tower_layer::Layer;
 
-#[cfg(feature = "responder")]
-pub use self::combine::Revocable;
 pub(crate) use self::stage::{TokenStage, Verification, Verify};
 pub use self::{
-    combine::{Expiring, MapClaims, OnlyFrom, Or, Require},
+    combine::{BySource, Expiring, MapClaims, Or, Require},
     source::TokenSource,
     stage::NoToken,
     static_tokens::StaticTokens,
@@ -144,18 +142,39 @@ impl<V: VerifyToken> TokenPolicy<V> {
     /// # }
     /// ```
     pub fn from_sources(sources: impl IntoIterator<Item = TokenSource>, verifier: V) -> Result<Self, ConfigError> {
-        let sources = sources.into_iter().collect::<Arc<[_]>>();
-        if sources.is_empty() {
-            return Err(ConfigError::new("", "without a source there is never a token; name one"));
+        Ok(Self { sources: distinct(sources)?, verifier, keep_credential: false })
+    }
+
+    /// Takes exactly one credential from the sources of both policies, and has it verified by that to which its source belongs.
+    ///
+    /// ```
+    /// use tower_ws_guard::{StaticTokens, TokenPolicy, TokenSource};
+    ///
+    /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
+    /// let keys = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "a service")]));
+    /// let sessions = StaticTokens::new([("tr0ub4dor", "alice")]);
+    /// let sessions = TokenPolicy::from_sources([TokenSource::cookie("session")?], sessions)?;
+    /// // A key is good in `Authorization` alone, and a session in the cookie.
+    /// let policy = keys.or(sessions)?;
+    /// # let _ = policy;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A source is in both, or a subprotocol's prefix in one that a source of the other begins with; or only one of the two [keeps its
+    /// credential](Self::keep_credential): say it of the result.
+    pub fn or<W>(self, other: TokenPolicy<W>) -> Result<TokenPolicy<BySource<V, W>>, ConfigError>
+    where
+        W: VerifyToken<Claims = V::Claims>,
+    {
+        if self.keep_credential != other.keep_credential {
+            return Err(ConfigError::new("", "only one of the policies keeps its credential; say it of both together"));
         }
-        let overlap = |i: usize| (0..sources.len()).any(|j| i != j && sources[i].overlaps(&sources[j]));
-        if (0..sources.len()).any(overlap) {
-            return Err(ConfigError::new(
-                "",
-                "a token source is listed twice, or is a prefix of another: its tokens would be ambiguous",
-            ));
-        }
-        Ok(Self { sources, verifier, keep_credential: false })
+        let sources = distinct(self.sources.iter().chain(&*other.sources).cloned())?;
+        let verifier = BySource { first: self.verifier, sources: self.sources.len(), second: other.verifier };
+        Ok(TokenPolicy { sources, verifier, keep_credential: self.keep_credential })
     }
 
     /// Leaves the query parameter and `Authorization` in what the services behind see. `Debug` of the header does not show it, `Debug` of
@@ -163,6 +182,21 @@ impl<V: VerifyToken> TokenPolicy<V> {
     pub fn keep_credential(self) -> Self {
         Self { keep_credential: true, ..self }
     }
+}
+
+fn distinct(sources: impl IntoIterator<Item = TokenSource>) -> Result<Arc<[TokenSource]>, ConfigError> {
+    let sources = sources.into_iter().collect::<Arc<[_]>>();
+    if sources.is_empty() {
+        return Err(ConfigError::new("", "without a source there is never a token; name one"));
+    }
+    let overlap = |i: usize| (0..sources.len()).any(|j| i != j && sources[i].overlaps(&sources[j]));
+    if (0..sources.len()).any(overlap) {
+        return Err(ConfigError::new(
+            "",
+            "a token source is listed twice, or is a prefix of another: its tokens would be ambiguous",
+        ));
+    }
+    Ok(sources)
 }
 
 impl<V: Clone> Clone for TokenPolicy<V> {

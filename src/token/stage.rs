@@ -163,9 +163,17 @@ where
         let mut inner = std::mem::replace(inner, clone);
         Verification::Pending(Box::pin(async move {
             let (mut parts, body) = request.into_parts();
-            match policy.token.verifier.verify(token, &parts).await {
+            let ended =
+                || Rejection::new(RejectionKind::TokenInvalid).with_source("its claims have expired or are revoked");
+            let verified = match policy.token.verifier.verify(token, &parts).await {
+                Ok(verified) if verified.validity.has_ended() => Err(ended()),
+                verified => verified,
+            };
+            match verified {
                 Ok(Verified { claims, validity }) => {
                     parts.extensions.insert(Claims(claims));
+                    // A token check outside may have set limits, too.
+                    let validity = validity.and(parts.extensions.get());
                     if validity.is_limited() {
                         parts.extensions.insert(validity);
                     }

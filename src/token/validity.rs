@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 /// What a [verifier](crate::VerifyToken) says of a good token: the claims, and how long they hold.
 ///
 /// Claims alone are turned into it by `into()`; they hold for good.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Verified<C> {
     pub(super) claims: C,
     pub(super) validity: Validity,
@@ -88,6 +88,26 @@ impl Validity {
         self.expires_at
     }
 
+    /// Whether the claims have expired or are revoked.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        #[cfg(feature = "responder")]
+        if self.revocations.iter().any(CancellationToken::is_cancelled) {
+            return true;
+        }
+        self.expires_at.is_some_and(|time| time <= SystemTime::now())
+    }
+
+    /// As long as both hold.
+    pub(super) fn and(mut self, other: Option<&Self>) -> Self {
+        if let Some(other) = other {
+            self.expires_at = self.expires_at.into_iter().chain(other.expires_at).min();
+            #[cfg(feature = "responder")]
+            self.revocations.extend_from_slice(&other.revocations);
+        }
+        self
+    }
+
     pub(super) fn is_limited(&self) -> bool {
         #[cfg(feature = "responder")]
         if !self.revocations.is_empty() {
@@ -99,7 +119,7 @@ impl Validity {
     /// Resolves when the claims have expired or are revoked; for claims that hold for good, never.
     ///
     /// The future owns what it needs, so it may outlive the connection: race it against the frames, and then close the
-    /// socket, with code 1008 (RFC 6455 7.4.1) for instance.
+    /// socket, with code 1008 (RFC 6455 7.4.1) for instance. Give the close a time-out: a client that does not read can delay it.
     ///
     /// ```
     /// use std::time::{Duration, SystemTime};
@@ -137,12 +157,12 @@ impl Validity {
     }
 }
 
-/// Timers count an interval, but a system's clock may be set while they do: hence the second look.
+/// Timers count an interval, but a system's clock may be set while they do: hence a look at it every minute.
 #[cfg(feature = "responder")]
 async fn sleep_until(time: SystemTime) {
     while let Ok(left) = time.duration_since(SystemTime::now())
         && !left.is_zero()
     {
-        tokio::time::sleep(left.max(Duration::from_millis(1))).await;
+        tokio::time::sleep(left.clamp(Duration::from_millis(1), Duration::from_secs(60))).await;
     }
 }

@@ -1,34 +1,32 @@
 use std::{fmt, future::Future, sync::Arc, time::SystemTime};
 
 use http::request::Parts;
-#[cfg(feature = "responder")]
-use tokio_util::sync::CancellationToken;
 
-#[cfg(feature = "responder")]
-use super::Revocable;
 use super::{
     TokenSource, Verified,
-    combine::{Expiring, MapClaims, OnlyFrom, Or, Require},
+    combine::{Expiring, MapClaims, Or, Require},
 };
 use crate::rejection::Rejection;
 
 /// A credential from a handshake. `Debug` does not show it.
 #[derive(Clone)]
 pub struct Token {
-    secret: Arc<str>,
+    pub(super) secret: Arc<str>,
     /// The policy's sources, and which of them it was.
-    source: Option<(Arc<[TokenSource]>, usize)>,
+    pub(super) source: Option<(Arc<[TokenSource]>, usize)>,
+    /// Which source it was of those that the verifier at hand is for.
+    pub(super) position: usize,
 }
 
 impl Token {
     /// A token that did not come with a handshake: to call a verifier from elsewhere, such as a test.
     #[must_use]
     pub fn new(secret: impl Into<Arc<str>>) -> Self {
-        Self { secret: secret.into(), source: None }
+        Self { secret: secret.into(), source: None, position: 0 }
     }
 
     pub(super) fn found(secret: String, sources: &Arc<[TokenSource]>, index: usize) -> Self {
-        Self { secret: secret.into(), source: Some((Arc::clone(sources), index)) }
+        Self { secret: secret.into(), source: Some((Arc::clone(sources), index)), position: index }
     }
 
     /// The secret. Compare it in constant time, and keep it out of logs and errors.
@@ -53,8 +51,8 @@ impl fmt::Debug for Token {
 /// Decides whether a token is valid, and what it stands for.
 ///
 /// Implemented by [`StaticTokens`](crate::StaticTokens), by the verifiers of JWTs and of tickets behind their features, and by
-/// closures `|token: Token| async move { … }` that return `Result<Claims, Rejection>`. Implement it for a type of your own to see
-/// the request, too, or to say how long the claims hold.
+/// closures `|token: Token| async move { … }` that return `Result<Verified<Claims>, Rejection>`. Implement it for a type of your own to
+/// see the request, too.
 ///
 /// A verifier accepts, abstains or fails:
 ///
@@ -68,14 +66,14 @@ impl fmt::Debug for Token {
 /// An error never lets a handshake in. Nothing of a verdict is kept: each handshake asks again, so what was revoked is refused.
 ///
 /// ```
-/// use tower_ws_guard::{Rejection, RejectionKind, Token, TokenPolicy};
+/// use tower_ws_guard::{Rejection, RejectionKind, Token, TokenPolicy, Verified};
 ///
 /// #[derive(Clone)]
 /// struct User(String);
 ///
 /// let policy = TokenPolicy::bearer(|token: Token| async move {
 ///     match look_up(token.expose()).await.map_err(Rejection::verifier_failed)? {
-///         Some(name) => Ok(User(name)),
+///         Some(name) => Ok(Verified::new(User(name))),
 ///         None => Err(RejectionKind::TokenInvalid.into()),
 ///     }
 /// });
@@ -84,8 +82,8 @@ impl fmt::Debug for Token {
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot verify tokens",
-    note = "a verifier is a `StaticTokens`, a closure `|token: Token| async move {{ … }}` that returns `Result<Claims, Rejection>`, or \
-            a type that implements `VerifyToken`",
+    note = "a verifier is a `StaticTokens`, a closure `|token: Token| async move {{ … }}` that returns `Result<Verified<Claims>, \
+            Rejection>`, or a type that implements `VerifyToken`",
     note = "the closure, its future and the claims must be `Send + 'static`, the closure `Sync` and the claims `Clone + Sync`"
 )]
 pub trait VerifyToken: Send + Sync + 'static {
@@ -103,7 +101,10 @@ pub trait VerifyToken: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Verified<Self::Claims>, Rejection>> + Send;
 
     /// Asks `other` about the tokens that this verifier does not know (`token-invalid`). Any other answer is final, a failure too:
-    /// put the verifier that depends on least first.
+    /// put the verifier that depends on least first. If the two have claims of different types, bring them together by
+    /// [`map_claims`](Self::map_claims).
+    ///
+    /// For verifiers of different sources, as tickets and API keys, see [`TokenPolicy::or`](crate::TokenPolicy::or).
     ///
     /// ```
     /// use tower_ws_guard::{StaticTokens, TokenPolicy, VerifyToken};
@@ -124,14 +125,6 @@ pub trait VerifyToken: Send + Sync + 'static {
         Self: Sized,
     {
         Or { first: self, second: other }
-    }
-
-    /// Knows only tokens from `sources`, as tickets from the query and API keys from `Authorization`.
-    fn only_from(self, sources: impl IntoIterator<Item = TokenSource>) -> OnlyFrom<Self>
-    where
-        Self: Sized,
-    {
-        OnlyFrom { verifier: self, sources: sources.into_iter().collect() }
     }
 
     /// Refuses with `token-forbidden` what does not satisfy `predicate`: a missing scope or role, for instance.
@@ -170,29 +163,19 @@ pub trait VerifyToken: Send + Sync + 'static {
     {
         Expiring { verifier: self, expires_at }
     }
-
-    /// Finds in the claims by what they can be revoked: a live socket hears of it by [`Validity`](crate::Validity).
-    #[cfg(feature = "responder")]
-    fn revocable<F>(self, revocation: F) -> Revocable<Self, F>
-    where
-        Self: Sized,
-        F: Fn(&Self::Claims) -> CancellationToken + Send + Sync + 'static,
-    {
-        Revocable { verifier: self, revocation }
-    }
 }
 
 #[diagnostic::do_not_recommend]
 impl<F, Fut, C> VerifyToken for F
 where
     F: Fn(Token) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<C, Rejection>> + Send,
+    Fut: Future<Output = Result<Verified<C>, Rejection>> + Send,
     C: Clone + Send + Sync + 'static,
 {
     type Claims = C;
 
-    async fn verify(&self, token: Token, _: &Parts) -> Result<Verified<C>, Rejection> {
-        self(token).await.map(Verified::new)
+    fn verify(&self, token: Token, _: &Parts) -> impl Future<Output = Result<Verified<C>, Rejection>> + Send {
+        self(token)
     }
 }
 

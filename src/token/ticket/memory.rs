@@ -29,11 +29,14 @@ struct Tickets {
     issued: u64,
 }
 
+/// That of `TicketIssuer`, or an [`Instant`] could overflow.
+const MAX_LIFETIME: Duration = Duration::from_secs(3600);
+
 /// The number of the ticket tells apart those that expire at once.
 type Expiry = (Instant, u64);
 
 impl MemoryTicketStore {
-    /// Holds at most `capacity` tickets. Each takes about 200 bytes and its claims.
+    /// Holds at most `capacity` tickets. Each takes about 500 bytes, and more if its claims are large.
     pub fn new(capacity: NonZeroUsize) -> Self {
         Self { capacity: capacity.get(), tickets: Arc::default() }
     }
@@ -77,7 +80,7 @@ impl TicketStore for MemoryTicketStore {
             tickets.remove_first(|(expiry, _), _| expiry <= now);
         }
         tickets.remove_first(|_, count| count >= self.capacity);
-        tickets.insert(key, record, now + lifetime);
+        tickets.insert(key, record, now + lifetime.min(MAX_LIFETIME));
         ready(Ok(()))
     }
 

@@ -9,6 +9,9 @@
 //! 2. [`TicketVerifier`] takes it out of the store again, which can be done once. That comes after all other checks, so a handshake
 //!    that is refused for another reason does not spend it; one that is refused by the ticket's own origin, or fails later, does.
 //!
+//! Tickets from one store are taken by every verifier on it whose claims fit: give endpoints that mean something else by them a store,
+//! or a [prefix](RedisTicketStore::prefix), of their own.
+//!
 //! | store | for | feature |
 //! |---|---|---|
 //! | [`MemoryTicketStore`] | one process | `tickets` |
@@ -123,7 +126,7 @@ impl<S: TicketStore> TicketStore for Arc<S> {
     }
 }
 
-/// What a [`TicketStore`] knows a ticket by: its SHA-256.
+/// What a [`TicketStore`] knows a ticket by: its SHA-256. To test a store of your own, issue tickets into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TicketKey([u8; 32]);
 
@@ -287,8 +290,10 @@ where
         }
         let taken = self.store.take(TicketKey::of(token.expose())).await.map_err(Rejection::verifier_failed)?;
         let Some(record) = taken else { return Err(invalid()) };
-        let (bound, claims): (Option<String>, C) =
-            serde_json::from_slice(&record).map_err(Rejection::verifier_failed)?;
+        // Without the error of the parser, which quotes the claims.
+        let (bound, claims): (Option<String>, C) = serde_json::from_slice(&record).map_err(|_| {
+            Rejection::verifier_failed("the ticket was issued with claims of another type than the verifier reads")
+        })?;
         if let Some(bound) = bound
             && origin(request).is_none_or(|origin| canonical(&origin) != bound)
         {

@@ -1,11 +1,13 @@
-use std::{error::Error, fmt, time::Duration};
-
-use redis::{
-    AsyncCommands as _, Client, IntoConnectionInfo as _, RedisResult,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-    io::tcp::TcpSettings,
+use std::{
+    error::Error,
+    fmt,
+    sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError},
+    time::Duration,
 };
-use tokio::time::timeout;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError, aio::MultiplexedConnection};
+use tokio::{sync::Mutex, time::timeout};
 
 use super::{TicketKey, TicketStore};
 use crate::config::ConfigError;
@@ -13,7 +15,8 @@ use crate::config::ConfigError;
 /// Keeps tickets in Redis 6.2 or newer, or Valkey, for several servers. Clones share the connection.
 ///
 /// A ticket is taken by one `GETDEL`, so of all servers one gets it. While Redis does not answer, no ticket is issued and every
-/// handshake with one is refused as `verifier-failed`; the store connects again by itself.
+/// handshake with one is refused as `verifier-failed`. After any error the connection is given up, and the next ticket opens another:
+/// a restart, a failover or a new password needs no restart here.
 ///
 /// A Redis that goes back to an older state brings back tickets that were taken since, as long as they have not expired: after a
 /// crash with snapshots or an append-only file, or at a failover to a replica. If a replay within those seconds matters, keep tickets
@@ -21,9 +24,18 @@ use crate::config::ConfigError;
 #[derive(Clone)]
 #[must_use]
 pub struct RedisTicketStore {
-    connection: ConnectionManager,
+    client: Client,
+    connection: Arc<Connection>,
     prefix: Box<str>,
     timeout: Duration,
+}
+
+#[derive(Default)]
+struct Connection {
+    /// `None` until it is used, and after an error.
+    current: StdMutex<Option<Arc<MultiplexedConnection>>>,
+    /// One connects, and the others wait for it.
+    connecting: Mutex<()>,
 }
 
 impl RedisTicketStore {
@@ -34,28 +46,18 @@ impl RedisTicketStore {
     ///
     /// # Errors
     ///
-    /// `url` is no URL of a Redis server.
-    ///
-    /// # Panics
-    ///
-    /// Outside a Tokio runtime.
+    /// `url` is no URL of a Redis server, or asks for TLS without that feature.
     pub fn new(url: &str) -> Result<Self, ConfigError> {
-        // Not the URL itself: it may hold a password.
-        let unusable = |_| ConfigError::new("", "it is no URL of a Redis server; write `redis://host:6379`");
-        let settings = TcpSettings::default().set_nodelay(true);
-        // A server that is gone without a word is noticed by the kernel, and not after its usual quarter of an hour.
-        #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-        let settings = settings.set_user_timeout(Duration::from_secs(5));
-        let info = url.into_connection_info().map_err(unusable)?.set_tcp_settings(settings);
-
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            // The deadline of each operation is set here, not there.
-            .set_response_timeout(None)
-            .set_max_delay(Duration::from_secs(1));
-        let client = Client::open(info).map_err(unusable)?;
-        let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(unusable)?;
-        Ok(Self { connection, prefix: "ws-ticket:".into(), timeout: Duration::from_secs(1) })
+        // Without the URL in the message: it may hold a password.
+        let client = Client::open(url).map_err(|_| match url.starts_with("rediss://") {
+            true => ConfigError::new(
+                "",
+                "it is no URL, or TLS is missing: turn on `tokio-rustls-comp` of the crate `redis`",
+            ),
+            false => ConfigError::new("", "it is no URL of a Redis server; write `redis://host:6379`"),
+        })?;
+        let connection = Arc::default();
+        Ok(Self { client, connection, prefix: "ws-ticket:".into(), timeout: Duration::from_secs(1) })
     }
 
     /// What the keys in Redis begin with: `ws-ticket:` by default. A ticket is taken only by a store with the same prefix: give each
@@ -65,41 +67,84 @@ impl RedisTicketStore {
         self
     }
 
-    /// How long Redis may take to answer, connecting included: a second by default.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    fn key(&self, key: TicketKey) -> Vec<u8> {
-        [self.prefix.as_bytes(), key.as_bytes()].concat()
-    }
-
-    async fn in_time<T>(
-        &self,
-        answer: impl Future<Output = RedisResult<T>>,
-    ) -> Result<T, <Self as TicketStore>::Error> {
-        match timeout(self.timeout, answer).await {
-            Ok(answer) => Ok(answer?),
-            Err(_) => Err(format!("Redis did not answer within {:?}", self.timeout).into()),
+    /// How long Redis may take to answer, connecting included: 10 milliseconds to a minute; a second by default.
+    ///
+    /// # Errors
+    ///
+    /// It is shorter or longer.
+    pub fn timeout(mut self, timeout: Duration) -> Result<Self, ConfigError> {
+        if !(Duration::from_millis(10)..=Duration::from_secs(60)).contains(&timeout) {
+            return Err(ConfigError::new("", "a Redis has 10 milliseconds to a minute to answer; a second is plenty"));
         }
+        self.timeout = timeout;
+        Ok(self)
+    }
+
+    fn key(&self, key: TicketKey) -> String {
+        format!("{}{}", self.prefix, URL_SAFE_NO_PAD.encode(key.as_bytes()))
+    }
+
+    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, <Self as TicketStore>::Error> {
+        let mut used = None;
+        let answer = timeout(self.timeout, async {
+            let connection = used.insert(self.connection.get(&self.client).await?);
+            command.query_async(&mut MultiplexedConnection::clone(connection)).await
+        });
+        let error = match answer.await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => reason(&error),
+            Err(_) => format!("Redis did not answer within {:?}", self.timeout),
+        };
+        self.connection.give_up(used.as_ref());
+        Err(error.into())
     }
 }
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Redis quotes a command that it does not know, and with it the record.
+fn reason(error: &RedisError) -> String {
+    let text = error.to_string();
+    text.split_once(", with args").map_or(&*text, |(cause, _)| cause).to_owned()
+}
+
+impl Connection {
+    async fn get(&self, client: &Client) -> Result<Arc<MultiplexedConnection>, RedisError> {
+        if let Some(connection) = &*self.current() {
+            return Ok(Arc::clone(connection));
+        }
+        let _connecting = self.connecting.lock().await;
+        if let Some(connection) = &*self.current() {
+            return Ok(Arc::clone(connection));
+        }
+        // The deadline is that of whoever asks.
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let connection = Arc::new(client.get_multiplexed_async_connection_with_config(&config).await?);
+        *self.current() = Some(Arc::clone(&connection));
+        Ok(connection)
+    }
+
+    /// Unless there is another one by now.
+    fn give_up(&self, used: Option<&Arc<MultiplexedConnection>>) {
+        let mut current = self.current();
+        if current.as_ref().zip(used).is_some_and(|(current, used)| Arc::ptr_eq(current, used)) {
+            *current = None;
+        }
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<Arc<MultiplexedConnection>>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl TicketStore for RedisTicketStore {
     type Error = Box<dyn Error + Send + Sync>;
 
     async fn put(&self, key: TicketKey, record: Vec<u8>, lifetime: Duration) -> Result<(), Self::Error> {
-        let mut connection = self.connection.clone();
-        let millis = lifetime.as_millis().try_into()?;
-        self.in_time(connection.pset_ex(self.key(key), record, millis)).await
+        let millis = u64::try_from(lifetime.as_millis())?;
+        self.ask(Cmd::new().arg("PSETEX").arg(self.key(key)).arg(millis).arg(record)).await
     }
 
     async fn take(&self, key: TicketKey) -> Result<Option<Vec<u8>>, Self::Error> {
-        let mut connection = self.connection.clone();
-        self.in_time(connection.get_del(self.key(key))).await
+        self.ask(Cmd::new().arg("GETDEL").arg(self.key(key))).await
     }
 }
 
