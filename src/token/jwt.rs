@@ -95,6 +95,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use ed25519_dalek::VerifyingKey;
 use http::request::Parts;
 use jsonwebtoken::{
     Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, Header, Validation,
@@ -147,6 +148,15 @@ impl JwtAlgorithm {
             Self::ES256 => Algorithm::ES256,
             Self::ES384 => Algorithm::ES384,
             Self::EdDSA => Algorithm::EdDSA,
+        }
+    }
+
+    const fn curve(self) -> Option<&'static EllipticCurve> {
+        match self {
+            Self::ES256 => Some(&EllipticCurve::P256),
+            Self::ES384 => Some(&EllipticCurve::P384),
+            Self::EdDSA => Some(&EllipticCurve::Ed25519),
+            _ => None,
         }
     }
 
@@ -233,13 +243,17 @@ impl JwtKey {
     fn from_jwk(jwk: &Jwk, algorithms: &[JwtAlgorithm]) -> Option<Self> {
         let common = &jwk.common;
         let verifies = common.public_key_use.as_ref().is_none_or(|usage| *usage == PublicKeyUse::Signature)
-            && common.key_operations.as_ref().is_none_or(|operations| operations.contains(&KeyOperations::Verify))
-            && !matches!(&jwk.algorithm, AlgorithmParameters::OctetKeyPair(pair) if pair.curve != EllipticCurve::Ed25519);
+            && common.key_operations.as_ref().is_none_or(|operations| operations.contains(&KeyOperations::Verify));
         let key = DecodingKey::from_jwk(jwk).ok().filter(|_| verifies)?;
+        let curve = match &jwk.algorithm {
+            AlgorithmParameters::EllipticCurve(key) => Some(&key.curve),
+            AlgorithmParameters::OctetKeyPair(key) => Some(&key.curve),
+            _ => None,
+        };
 
         let algorithms = algorithms.iter().filter(|algorithm| {
             let named = common.key_algorithm.is_none_or(|named| named == algorithm.inner().into());
-            named && Self::new(key.clone(), **algorithm).is_ok()
+            named && curve == algorithm.curve() && Self::new(key.clone(), **algorithm).is_ok()
         });
         let algorithms = algorithms.map(|algorithm| algorithm.inner()).collect::<Vec<_>>();
         let id = common.key_id.as_deref().map(Box::from);
@@ -251,14 +265,15 @@ impl JwtKey {
         DEFAULT_PROVIDER.install_default().ok();
 
         let problem = match key.family() {
+            family if family != algorithm.inner().family() => "it is no key for that algorithm",
             AlgorithmFamily::Hmac if key.try_get_as_bytes().is_ok_and(|key| key.len() < algorithm.min_secret()) => {
                 "the secret is shorter than the hash; use 32 random bytes for HS256, 48 for HS384, 64 for HS512"
             }
-            AlgorithmFamily::Rsa if !is_strong_rsa(&key) => "an RSA key must have 2048 to 4096 bits",
-            // Looked at first, because the provider takes it for granted.
-            AlgorithmFamily::Ed if key.try_get_as_bytes().is_ok_and(|key| key.len() != 32) => {
-                "an Ed25519 key has 32 bytes"
+            AlgorithmFamily::Rsa if !is_strong_rsa(&key) => {
+                "an RSA key must have 2048 to 4096 bits, and an odd exponent of at most 32 bits"
             }
+            // Looked at before the provider, which panics if it is shorter.
+            AlgorithmFamily::Ed if !is_strong_ed25519(&key) => "it is no Ed25519 key, or one that anybody can sign for",
             _ if (DEFAULT_PROVIDER.verifier_factory)(&algorithm.inner(), &key).is_err() => {
                 "it is no key for that algorithm"
             }
@@ -292,6 +307,11 @@ fn is_strong_rsa(key: &DecodingKey) -> bool {
     };
     let is_odd = |number: &[u8]| number.last().is_some_and(|last| last % 2 == 1);
     (2048..=4096).contains(&bits(n)) && (2..=32).contains(&bits(e)) && is_odd(n) && is_odd(e)
+}
+
+fn is_strong_ed25519(key: &DecodingKey) -> bool {
+    let key = key.try_get_as_bytes().ok().and_then(|key| key.try_into().ok());
+    key.and_then(|key| VerifyingKey::from_bytes(key).ok()).is_some_and(|key| !key.is_weak())
 }
 
 impl fmt::Debug for JwtKey {
@@ -404,7 +424,7 @@ impl<C: DeserializeOwned + Clone + Send + Sync + 'static> JwtVerifier<C> {
     }
 
     fn claims(&self, token: &str, keys: &[JwtKey]) -> Result<Verified<C>, Box<dyn Error + Send + Sync>> {
-        let header = decode_header(token).map_err(|error| reason(&error))?;
+        let header = decode_header(token).map_err(|_| "it is no JSON Web Token with an algorithm that is known")?;
         // RFC 7515 4.1.11: of all the extensions that a token may declare critical, none is understood.
         if header.crit.is_some() {
             return Err("it asks for an extension by `crit`".into());
@@ -484,7 +504,7 @@ fn is_media_type(value: &str, expected: &str) -> bool {
 
 const EXPIRED: &str = "it has expired (`exp`)";
 
-/// In words, and without the values that the library's messages quote from the token.
+/// Of a token with a header, in words, and without the values that the library's messages quote.
 fn reason(error: &jsonwebtoken::errors::Error) -> Box<dyn Error + Send + Sync> {
     match error.kind() {
         ErrorKind::ExpiredSignature => EXPIRED.into(),
@@ -495,7 +515,7 @@ fn reason(error: &jsonwebtoken::errors::Error) -> Box<dyn Error + Send + Sync> {
         ErrorKind::MissingRequiredClaim(name) | ErrorKind::InvalidClaimFormat(name) => {
             format!("it has no valid `{name}`").into()
         }
-        _ => "it is no JSON Web Token with an algorithm that is known".into(),
+        _ => "it cannot be read: the claims are a JSON object with each member once, and all parts are base64url without padding".into(),
     }
 }
 
