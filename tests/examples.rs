@@ -161,7 +161,7 @@ async fn tickets() {
     let post = post.with("Host", "chat.localhost").and("Origin", "http://chat.localhost");
     assert_eq!(send(address, &post.bytes()).await.status, 401);
     let mut issued = send(address, &post.and("Authorization", "Bearer s3cr3t").bytes()).await;
-    assert_eq!((issued.status, issued.all("cache-control")), (201, vec!["no-store".into()]));
+    assert_eq!((issued.status, issued.all("cache-control")), (201, vec!["no-store"]));
     let body: serde_json::Value = serde_json::from_str(&issued.read_rest().await).unwrap();
 
     let target = format!("/ws?ticket={}", body["ticket"].as_str().unwrap());
