@@ -102,6 +102,8 @@ mod subprotocol;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 pub mod token;
+#[cfg(feature = "responder")]
+pub mod verify;
 pub mod version;
 
 pub use self::{
@@ -121,4 +123,5 @@ pub use self::{
 pub use self::{
     handshake::accept_key,
     responder::{PendingUpgrade, Responder, ResponderLayer, Upgrade, UpgradeError, Upgraded},
+    verify::{Accepted, ClientHandshake, Finding, FindingKind, Findings},
 };
