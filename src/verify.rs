@@ -125,9 +125,7 @@ impl ClientHandshake {
         use FindingKind as Kind;
 
         let mut findings = Vec::new();
-        if let Some(finding) = repeated(headers, UPGRADE) {
-            findings.push(finding);
-        }
+        findings.extend(repeated(headers, &UPGRADE));
         let upgrade = headers.get(UPGRADE);
         if !upgrade.is_some_and(|value| trim(value.as_bytes()).eq_ignore_ascii_case(b"websocket")) {
             findings.push(Finding::new(Kind::UpgradeWrong).with_value(upgrade));
@@ -135,9 +133,7 @@ impl ClientHandshake {
         if !headers.get_all(CONNECTION).iter().any(|value| has_element(value, b"upgrade")) {
             findings.push(Finding::new(Kind::ConnectionWrong).with_value(headers.get(CONNECTION)));
         }
-        if let Some(finding) = repeated(headers, SEC_WEBSOCKET_ACCEPT) {
-            findings.push(finding);
-        }
+        findings.extend(repeated(headers, &SEC_WEBSOCKET_ACCEPT));
         match headers.get(SEC_WEBSOCKET_ACCEPT) {
             None => findings.push(Kind::AcceptMissing.into()),
             Some(value) => {
@@ -157,9 +153,7 @@ impl ClientHandshake {
     fn check_choice(&self, headers: &HeaderMap, findings: &mut Vec<Finding>) {
         use FindingKind as Kind;
 
-        if let Some(finding) = repeated(headers, SEC_WEBSOCKET_PROTOCOL) {
-            findings.push(finding);
-        }
+        findings.extend(repeated(headers, &SEC_WEBSOCKET_PROTOCOL));
         let chosen = headers.get(SEC_WEBSOCKET_PROTOCOL);
         match chosen.map(|value| trim(value.as_bytes())) {
             // RFC 6455 allows it; the WebSockets Standard of the browsers does not.
@@ -169,9 +163,7 @@ impl ClientHandshake {
             Some(_) => findings.push(Finding::new(Kind::SubprotocolNotOffered).with_value(chosen)),
         }
 
-        if let Some(finding) = repeated(headers, SEC_WEBSOCKET_EXTENSIONS) {
-            findings.push(finding);
-        }
+        findings.extend(repeated(headers, &SEC_WEBSOCKET_EXTENSIONS));
         for extension in headers.get_all(SEC_WEBSOCKET_EXTENSIONS).iter().flat_map(elements) {
             if !self.extensions.iter().any(|offered| offered == extension_name(extension)) {
                 findings.push(Finding::new(Kind::ExtensionNotOffered).with_value(Some(extension)));
@@ -233,8 +225,8 @@ fn check_no_switch(headers: &HeaderMap) -> Vec<Finding> {
 }
 
 /// RFC 6455 11.3: once in a response.
-fn repeated(headers: &HeaderMap, name: HeaderName) -> Option<Finding> {
-    headers.get_all(&name).iter().nth(1)?;
+fn repeated(headers: &HeaderMap, name: &HeaderName) -> Option<Finding> {
+    headers.get_all(name).iter().nth(1)?;
     Some(Finding::new(FindingKind::HeaderRepeated).with_value(Some(name.as_str())))
 }
 
@@ -302,7 +294,7 @@ fn mistake(key: &[u8; 24], accept: &[u8]) -> Option<&'static str> {
     let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let guid = GUID.as_bytes();
     let digest = sha1(&[key, guid]);
-    let decoded = STANDARD.decode(key).unwrap_or_default();
+    let over_bytes = |bytes: Vec<u8>| over(&[&bytes, guid]);
     let over_wrong_guid = |end: &&str| over(&[key, &guid[..24], end.as_bytes()]);
     let right = accept_key(key);
 
@@ -320,7 +312,7 @@ fn mistake(key: &[u8; 24], accept: &[u8]) -> Option<&'static str> {
         (WRONG_ENDS.iter().any(over_wrong_guid), "it was computed over a misspelt GUID"),
         (over(&[key]), "it was computed over the key without the GUID"),
         (over(&[guid, key]), "it was computed over the GUID in front of the key and not behind it"),
-        (over(&[&decoded, guid]), "it was computed over the bytes of the key decoded from base64, and not over its characters"),
+        (STANDARD.decode(key).is_ok_and(over_bytes), "it was computed over the bytes of the key decoded from base64, and not over its characters"),
         (over(&[b" ", key, guid]) || over(&[key, b" ", guid]), "it was computed over the key with white space"),
         (over(&[key, b"\n", guid]) || over(&[key, b"\r\n", guid]) || over(&[key, b"\r", guid]), "it was computed over the key with the end of its line"),
         (over(&[key, guid, b"\n"]) || over(&[key, guid, b"\r\n"]) || over(&[key, guid, b"\0"]), "it was computed over the GUID with a line end or a NUL behind it"),

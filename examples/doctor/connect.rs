@@ -97,14 +97,16 @@ impl Unreachable {
     }
 
     fn from_io(stage: Stage, error: &io::Error) -> Self {
+        use io::ErrorKind as E;
+
         let tls = error.get_ref().and_then(|source| source.downcast_ref::<rustls::Error>());
         let kind = match (tls, error.kind(), stage) {
             (Some(error), ..) => of_tls(error),
             (_, _, Stage::Lookup) => Kind::DnsFailed,
-            (_, io::ErrorKind::TimedOut, _) => Kind::ConnectionTimeout,
-            (_, io::ErrorKind::ConnectionReset, _) | (_, _, Stage::Answer) => Kind::ConnectionReset,
-            // rustls has an error of this kind for a connection that ends.
-            (_, io::ErrorKind::UnexpectedEof, Stage::Tls) => Kind::ConnectionReset,
+            (_, E::TimedOut, _) => Kind::ConnectionTimeout,
+            (_, E::ConnectionReset | E::ConnectionAborted | E::BrokenPipe, _) => Kind::ConnectionReset,
+            // rustls has the first for a connection that ends.
+            (_, E::UnexpectedEof, Stage::Tls) | (_, _, Stage::Answer) => Kind::ConnectionReset,
             (_, _, Stage::Tls) => Kind::TlsFailed,
             (_, _, Stage::Connect) => Kind::ConnectionRefused,
         };

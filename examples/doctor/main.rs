@@ -48,8 +48,8 @@ struct Options {
     /// Trust the certificates in this file (PEM), and no others; with none given: those that the system trusts.
     #[arg(long, value_name = "FILE", value_parser = roots_from_file)]
     ca: Option<RootCertStore>,
-    /// How long all of it may take, in milliseconds.
-    #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    /// How long all of it may take, in milliseconds; at most an hour.
+    #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     timeout: u64,
     /// Print one JSON object.
     #[arg(long)]
@@ -106,8 +106,8 @@ impl Target {
             _ if tls => 443,
             _ => 80,
         };
-        let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        Ok(Self { tls, host, port, path })
+        let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        Ok(Self { tls, host, port, path: format!("{}{query}", uri.path()) })
     }
 
     /// As browsers write it: without the port that the scheme stands for.
@@ -208,10 +208,9 @@ async fn main() {
     let options = Options::parse();
     options.check().unwrap_or_else(|(flag, error)| wrong_flag(flag, error));
     let report = examine(&options).await.masked(options.token.as_deref());
-    if options.json {
-        report.print_json()
-    } else {
-        report.print(&options.url.authority())
+    match options.json {
+        true => report.print_json(),
+        false => report.print(&options.url.authority()),
     }
     // Not by returning: a name that is still being looked up would be waited for.
     std::process::exit(report.outcome.exit_code());

@@ -96,9 +96,10 @@ fn problem(body: &[u8]) -> Option<Finding> {
     Some(match RejectionKind::ALL.iter().find(|kind| kind.code() == code) {
         Some(kind) => Finding::new(code, format!("the server says why: {}", kind.cause()), kind.fix()),
         None => {
-            let code: String = code.chars().take(128).collect();
-            let code = code.escape_debug();
-            let explanation = format!("the server says why, by a code of its own: `{code}`");
+            let (shown, rest) = code.as_bytes().split_at(code.len().min(128));
+            let ellipsis = if rest.is_empty() { "" } else { "…" };
+            let shown = shown.escape_ascii();
+            let explanation = format!("the server says why, by a code of its own: `{shown}{ellipsis}`");
             Finding::new("problem", explanation, "look that code up where the server is described")
         }
     })
