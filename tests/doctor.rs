@@ -117,8 +117,9 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// Answers with `answer`, in which `{accept}` and `{key}` stand for those of the request.
-fn respond(stream: &mut (impl Read + Write), answer: &[u8]) -> io::Result<String> {
+fn respond(stream: &mut (impl Read + Write), answer: &[u8], seen: impl FnOnce(&str)) -> io::Result<()> {
     let head = read_head(stream)?;
+    seen(&head);
     let key = header(&head, "Sec-WebSocket-Key").unwrap();
     let accept = accept_key(key.as_bytes().try_into().unwrap());
     let mut rest = answer;
@@ -130,18 +131,16 @@ fn respond(stream: &mut (impl Read + Write), answer: &[u8]) -> io::Result<String
             _ => ([&*filled, &[*first]].concat(), tail),
         };
     }
-    // The client may have seen enough.
-    stream.write_all(&filled).ok();
-    Ok(head)
+    stream.write_all(&filled)
 }
 
 /// A server with one answer for all, and the heads of what it was sent.
 fn answering(answer: impl AsRef<[u8]> + Send + 'static) -> (String, Receiver<String>) {
     let (sender, heads) = mpsc::channel();
     let address = listen(move |mut stream| {
-        let head = respond(&mut stream, answer.as_ref()).unwrap();
-        // Nobody may be interested.
-        sender.send(head).ok();
+        // Nobody may be interested, and the client may have seen enough.
+        let seen = |head: &str| drop(sender.send(head.to_owned()));
+        respond(&mut stream, answer.as_ref(), seen).ok();
     });
     (format!("ws://{address}/ws"), heads)
 }
@@ -198,6 +197,8 @@ fn answers() -> Vec<Case> {
         (refusal("200 OK", ""), &[], "refused", &["upgrade-stripped"]),
         (refusal("418 I'm a teapot", ""), &[], "refused", &["refused"]),
         (problem("token-missing"), &[], "refused", &["token-missing", "refused"]),
+        (problem("token-missing") + "more", &[], "refused", &["token-missing", "refused"]),
+        (problem("origin-not-allowed").replace("418 No", "403 Forbidden"), &[], "refused", &["origin-not-allowed", "forbidden"]),
         (problem("quota-exceeded"), &[], "refused", &["problem", "refused"]),
         (refusal("418 No", "Content-Type: application/problem+json\r\n"), &[], "refused", &["refused"]),
         ("HTTP/1.1 418 No\r\nContent-Type: application/problem+json\r\n\r\n{\"code\":\"host-invalid\"}".into(), &[], "refused", &["host-invalid", "refused"]),
@@ -367,6 +368,20 @@ fn after_a_403_other_origins_are_tried() {
         doctor(&[&[&*url], flags].concat()).assert("refused", codes);
     }
 
+    // Each origin once.
+    let (url, heads) = answering(refusal("403 Forbidden", ""));
+    let own = url.trim_end_matches("/ws").replace("ws:", "http:");
+    for (origin, wanted) in [
+        (None, vec![None, Some(&*own)]),
+        (Some(&*own), vec![Some(&*own), None]),
+        (Some("null"), vec![Some("null"), None, Some(&*own)]),
+    ] {
+        let flags: Vec<&str> = origin.iter().flat_map(|origin| ["--origin", origin]).collect();
+        doctor(&[&[&*url], &*flags].concat()).assert("refused", &["forbidden", "origin-not-the-cause"]);
+        let heads: Vec<String> = heads.try_iter().collect();
+        assert_eq!(heads.iter().map(|head| header(head, "Origin")).collect::<Vec<_>>(), wanted);
+    }
+
     let address = choosy(Some("{own}"), "101 Switching");
     let report = doctor(&[&*format!("http://{address}/"), "--origin", "https://evil.example"]);
     let explanation = report.explanation("origin-refused");
@@ -415,7 +430,7 @@ fn secure((certificate, key): Identity, alpn: &str) -> SocketAddr {
     listen(move |stream| {
         let mut stream = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), stream);
         // An error here is what the client is to find.
-        respond(&mut stream, switch(ACCEPT).as_bytes()).ok();
+        respond(&mut stream, switch(ACCEPT).as_bytes(), |_| {}).ok();
     })
 }
 

@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::HashSet;
 
-use common::{ACCEPT, Raw, handshake};
+use common::{ACCEPT, KEY, Raw, handshake};
 use http::{HeaderName, HeaderValue, Request, Response};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_ws_guard::{
@@ -59,6 +59,7 @@ fn switches() -> Vec<Case> {
     vec![
         (handshake(), switch("", &[]), "accepted"),
         (handshake(), switch("upgrade", &[("upgrade", "WebSocket")]), "accepted"),
+        (handshake().with("Sec-WebSocket-Key", format!(" {KEY}\t")), switch("sec-websocket-accept", &[("sec-websocket-accept", " s3pPLMBiTxaQ9kYGzzhZRbK+xOo= ")]), "accepted"),
         (handshake(), switch("upgrade", &[]), "upgrade-wrong"),
         (handshake(), switch("upgrade", &[("upgrade", "h2c")]), "upgrade-wrong h2c"),
         (handshake(), switch("upgrade", &[("upgrade", "websocket, h2c")]), "upgrade-wrong websocket, h2c"),
