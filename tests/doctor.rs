@@ -456,7 +456,6 @@ fn tls() {
         (ours.issue("127.0.0.1", |_| {}), "http/1.1", trust_ours, "accepted", &[][..]),
         (self_signed(), "http/1.1", trust_itself, "accepted", &[]),
         (ours.issue("127.0.0.1", |_| {}), "http/1.1", trust_others, "unreachable", &["tls-untrusted"]),
-        // With the certificates that the system trusts.
         (ours.issue("127.0.0.1", |_| {}), "http/1.1", &[], "unreachable", &["tls-untrusted"]),
         (self_signed(), "http/1.1", &[], "unreachable", &["tls-untrusted"]),
         (ours.issue("127.0.0.1", expired), "http/1.1", trust_ours, "unreachable", &["tls-expired"]),
@@ -467,6 +466,10 @@ fn tls() {
         let url = format!("wss://{}/ws", secure(identity, alpn));
         doctor(&[&[&*url], flags].concat()).assert(outcome, codes);
     }
+
+    // With those that the system trusts, by the variable that OpenSSL has for them.
+    let url = format!("wss://{}/ws", secure(ours.issue("127.0.0.1", |_| {}), "http/1.1"));
+    assert_eq!(run(&[&url], &[("SSL_CERT_FILE", &ours.file)]).status.code(), Some(0));
 
     // TLS on one side only.
     let address = secure(ours.issue("127.0.0.1", |_| {}), "http/1.1");

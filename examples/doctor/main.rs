@@ -25,7 +25,11 @@ use self::{
 };
 
 #[derive(Parser)]
-#[command(name = "doctor", about = "Makes one WebSocket handshake, and says what happened and what to do")]
+#[command(
+    name = "doctor",
+    about = "Makes one WebSocket handshake, and says what happened and what to do",
+    after_help = "Ends with 0: accepted and correct; 1: refused, or a faulty answer; 2: no answer in HTTP."
+)]
 struct Options {
     /// Where to connect: ws, wss, http or https.
     #[arg(value_name = "URL", value_parser = Target::parse)]
