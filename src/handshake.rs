@@ -396,12 +396,12 @@ pub(crate) fn trim(mut value: &[u8]) -> &[u8] {
 }
 
 /// The elements of a comma-separated list, empty ones skipped (RFC 9110 5.6.1).
-fn elements(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn elements(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     let elements = value.as_bytes().split(|&byte| byte == b',');
     elements.map(trim).filter(|element| !element.is_empty())
 }
 
-fn has_element(value: &HeaderValue, wanted: &[u8]) -> bool {
+pub(crate) fn has_element(value: &HeaderValue, wanted: &[u8]) -> bool {
     elements(value).any(|element| element.eq_ignore_ascii_case(wanted))
 }
 

@@ -14,6 +14,8 @@
 //!
 //! Requests that are not handshake [attempts](is_attempt) pass untouched, without an allocation.
 //!
+//! [`ClientHandshake`] is the other side: it judges a server's answer as a browser would, and says what is wrong with it.
+//!
 //! # Example
 //!
 //! ```
@@ -69,7 +71,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `responder` (default) | [`ResponderLayer`] and [`accept_key`], on hyper's upgrades and tokio's `AsyncRead` and `AsyncWrite` |
+//! | `responder` (default) | [`ResponderLayer`], [`accept_key`] and [`ClientHandshake`], on hyper's upgrades and tokio's `AsyncRead` and `AsyncWrite` |
 //! | `axum` | the [extractors](extract), and tokens taken out of `OriginalUri` too |
 //! | `http2` | WebSocket over HTTP/2; without it every extended `CONNECT` is refused, because it cannot be told what it is for |
 //! | `jwt` | [JSON Web Tokens](token::jwt), on `jsonwebtoken` with RustCrypto |
@@ -102,6 +104,8 @@ mod subprotocol;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 pub mod token;
+#[cfg(feature = "responder")]
+pub mod verify;
 pub mod version;
 
 pub use self::{
@@ -121,6 +125,7 @@ pub use self::{
 pub use self::{
     handshake::accept_key,
     responder::{PendingUpgrade, Responder, ResponderLayer, Upgrade, UpgradeError, Upgraded},
+    verify::{Accepted, ClientHandshake, Finding, FindingKind, Findings},
 };
 #[cfg(feature = "responder")]
 pub use tokio_util::sync::CancellationToken;

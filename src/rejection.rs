@@ -364,7 +364,7 @@ impl fmt::Display for Rejection {
         let Entry { code, cause, fix, .. } = self.kind.entry();
         write!(f, "{code}: {cause}")?;
         if let Some(value) = &self.value {
-            write!(f, ": `{}`", Shown(value))?;
+            write!(f, ": `{}`", Shown(value.as_bytes()))?;
         }
         write!(f, "; {fix}")
     }
@@ -374,21 +374,20 @@ impl fmt::Debug for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rejection")
             .field("kind", &self.kind)
-            .field("value", &self.value.as_ref().map(|value| Shown(value).to_string()))
+            .field("value", &self.value.as_ref().map(|value| Shown(value.as_bytes()).to_string()))
             .field("source", &self.source)
             .finish()
     }
 }
 
 /// A hostile value, escaped and cut: enough to recognise it by, and too little to flood a log.
-struct Shown<'a>(&'a HeaderValue);
+pub(crate) struct Shown<'a>(pub(crate) &'a [u8]);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const LENGTH: usize = 128;
 
-        let value = self.0.as_bytes();
-        let (shown, rest) = value.split_at(value.len().min(LENGTH));
+        let (shown, rest) = self.0.split_at(self.0.len().min(LENGTH));
         let ellipsis = if rest.is_empty() { "" } else { "…" };
         write!(f, "{}{ellipsis}", shown.escape_ascii())
     }

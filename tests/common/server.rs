@@ -1,14 +1,21 @@
-//! The example server as a program of its own.
+//! The examples as programs of their own, above all the server.
 
 use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
-    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
     time::Duration,
 };
+
+/// An example as a program.
+pub fn example(name: &str) -> Command {
+    // Cargo builds the examples beside the tests: target/debug/examples and target/debug/deps.
+    let tests = std::env::current_exe().unwrap();
+    let examples = tests.parent().unwrap().parent().unwrap().join("examples");
+    Command::new(examples.join(name))
+}
 
 /// It ends with the test.
 pub struct Server {
@@ -20,10 +27,7 @@ pub struct Server {
 
 impl Server {
     pub fn command(flags: &[&str]) -> Command {
-        // Cargo builds the examples beside the tests: target/debug/examples and target/debug/deps.
-        let tests = std::env::current_exe().unwrap();
-        let program: PathBuf = [tests.parent().unwrap().parent().unwrap(), "examples/server".as_ref()].iter().collect();
-        let mut command = Command::new(program);
+        let mut command = example("server");
         command.args(["--listen", "127.0.0.1:0"]).args(flags);
         command
     }

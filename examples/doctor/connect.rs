@@ -1,0 +1,174 @@
+//! The way to the server, and where it may end: before HTTP.
+
+use std::{fmt, io, sync::Arc};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, lookup_host},
+    time::{Instant, timeout_at},
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{self, CertificateError, ClientConfig, RootCertStore, pki_types::ServerName},
+};
+
+use crate::Options;
+
+/// Why the handshake never got an answer in HTTP.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    DnsFailed,
+    ConnectionRefused,
+    ConnectionTimeout,
+    ConnectionReset,
+    TlsUntrusted,
+    TlsExpired,
+    TlsNameMismatch,
+    TlsFailed,
+    NotHttp,
+}
+
+impl Kind {
+    /// Code, explanation, fix.
+    #[rustfmt::skip]
+    pub(crate) const fn entry(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::DnsFailed => ("dns-failed",
+                "the name of the server has no address",
+                "check the host in the URL, and the network's name server"),
+            Self::ConnectionRefused => ("connection-refused",
+                "nothing takes connections at this address and port, or there is no way to it",
+                "check that the server runs and listens on this port and on this address, and not on 127.0.0.1 alone; then the firewall"),
+            Self::ConnectionTimeout => ("connection-timeout",
+                "there was no answer in time: a firewall drops what is sent, or the server hangs",
+                "check the address, the port and the firewalls on the way; a server that took the connection and says nothing is busy, or \
+                 waits for TLS: use wss: there"),
+            Self::ConnectionReset => ("connection-reset",
+                "the connection was closed before an answer",
+                "look into the server's log; a firewall or a proxy on the way may close what it does not like, and a TLS port what is no TLS"),
+            Self::TlsUntrusted => ("tls-untrusted",
+                "the server's certificate is from nobody that is trusted",
+                "let the server send the whole chain up to a trusted root; for a self-signed certificate or a root of your own: --ca FILE"),
+            Self::TlsExpired => ("tls-expired",
+                "the server's certificate is not valid at this time",
+                "renew it and see that the server has loaded the new one; check the clock of this machine"),
+            Self::TlsNameMismatch => ("tls-name-mismatch",
+                "the server's certificate is for another name",
+                "use a name that is in the certificate, or get one for this name; a proxy may have sent that of another site"),
+            Self::TlsFailed => ("tls-failed",
+                "no TLS connection could be made",
+                "check that this port speaks TLS (else use ws:), in version 1.2 or 1.3, and takes HTTP/1.1 by ALPN"),
+            Self::NotHttp => ("not-http",
+                "what answers does not speak HTTP/1.1",
+                "check the port: another service listens there, or TLS (use wss:), or a server that takes HTTP/2 alone"),
+        }
+    }
+}
+
+/// A [`Kind`], and what is known beyond it.
+pub(crate) struct Unreachable {
+    pub(crate) kind: Kind,
+    pub(crate) detail: String,
+}
+
+/// How far it got.
+#[derive(Clone, Copy)]
+pub(crate) enum Stage {
+    Lookup,
+    Connect,
+    Tls,
+    Answer,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lookup => "looking up the name",
+            Self::Connect => "connecting",
+            Self::Tls => "in the TLS handshake",
+            Self::Answer => "connected, waiting for the answer",
+        })
+    }
+}
+
+impl Unreachable {
+    pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into() }
+    }
+
+    fn from_io(stage: Stage, error: &io::Error) -> Self {
+        use io::ErrorKind as E;
+
+        let tls = error.get_ref().and_then(|source| source.downcast_ref::<rustls::Error>());
+        let kind = match (tls, error.kind(), stage) {
+            (Some(error), ..) => of_tls(error),
+            (_, _, Stage::Lookup) => Kind::DnsFailed,
+            (_, E::TimedOut, _) => Kind::ConnectionTimeout,
+            (_, E::ConnectionReset | E::ConnectionAborted | E::BrokenPipe, _) => Kind::ConnectionReset,
+            // rustls has the first for a connection that ends.
+            (_, E::UnexpectedEof, Stage::Tls) | (_, _, Stage::Answer) => Kind::ConnectionReset,
+            (_, _, Stage::Tls) => Kind::TlsFailed,
+            (_, _, Stage::Connect) => Kind::ConnectionRefused,
+        };
+        Self::new(kind, format!("{stage}: {error}"))
+    }
+
+    /// What `step` gives, if it does so in time.
+    pub(crate) async fn unless<T>(
+        stage: Stage,
+        deadline: Instant,
+        step: impl Future<Output = io::Result<T>>,
+    ) -> Result<T, Self> {
+        match timeout_at(deadline, step).await {
+            Ok(done) => done.map_err(|error| Self::from_io(stage, &error)),
+            Err(_) => {
+                let kind = if matches!(stage, Stage::Lookup) { Kind::DnsFailed } else { Kind::ConnectionTimeout };
+                Err(Self::new(kind, format!("{stage}: the time is over")))
+            }
+        }
+    }
+}
+
+fn of_tls(error: &rustls::Error) -> Kind {
+    use CertificateError as E;
+
+    match error {
+        rustls::Error::InvalidCertificate(error) => match error {
+            E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. } => Kind::TlsExpired,
+            E::NotValidForName | E::NotValidForNameContext { .. } => Kind::TlsNameMismatch,
+            _ => Kind::TlsUntrusted,
+        },
+        _ => Kind::TlsFailed,
+    }
+}
+
+/// TCP or TLS.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
+
+pub(crate) async fn connect(options: &Options, deadline: Instant) -> Result<Box<dyn Stream>, Unreachable> {
+    let target = &options.url;
+    let host = target.host.trim_start_matches('[').trim_end_matches(']');
+
+    let lookup = async { lookup_host((host, target.port)).await.map(Vec::from_iter) };
+    let addresses = Unreachable::unless(Stage::Lookup, deadline, lookup).await?;
+    let stream = Unreachable::unless(Stage::Connect, deadline, TcpStream::connect(&*addresses)).await?;
+    if !target.tls {
+        return Ok(Box::new(stream));
+    }
+
+    let name = ServerName::try_from(host.to_owned());
+    let name = name.map_err(|error| Unreachable::new(Kind::TlsFailed, error.to_string()))?;
+    let roots = options.ca.clone().unwrap_or_else(system_roots);
+    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".into()];
+    let handshake = TlsConnector::from(Arc::new(config)).connect(name, stream);
+    Ok(Box::new(Unreachable::unless(Stage::Tls, deadline, handshake).await?))
+}
+
+/// Certificates that cannot be read are left out: what they would vouch for is then not trusted.
+fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
+}

@@ -1,0 +1,166 @@
+//! What happened, and what to do: for people and as JSON.
+
+use anstyle::{AnsiColor, Style};
+use http::StatusCode;
+use serde::Serialize;
+use serde_json::Value;
+use tower_ws_guard::{FindingKind, RejectionKind};
+
+use crate::{
+    connect::Unreachable,
+    exchange::{Answer, encode},
+};
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Outcome {
+    Accepted,
+    Refused,
+    Faulty,
+    Unreachable,
+}
+
+impl Outcome {
+    pub(crate) const fn exit_code(self) -> i32 {
+        match self {
+            Self::Accepted => 0,
+            Self::Refused | Self::Faulty => 1,
+            Self::Unreachable => 2,
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct Finding {
+    pub(crate) code: String,
+    explanation: String,
+    fix: String,
+}
+
+impl Finding {
+    fn new(code: &str, explanation: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), explanation: explanation.into(), fix: fix.into() }
+    }
+
+    pub(crate) fn origin_is_cause(sent: Option<&str>, other: Option<&str>, status: StatusCode) -> Self {
+        let with = |origin: Option<&str>| match origin {
+            Some(origin) => format!("with `Origin: {origin}`"),
+            None => "without `Origin`".to_owned(),
+        };
+        let status = status.as_u16();
+        Self::new(
+            "origin-refused",
+            format!("the origin is the cause: {} the answer is 403, {} it is {status}", with(sent), with(other)),
+            "add the page's origin to those that the server allows; CORS settings have no effect on WebSockets",
+        )
+    }
+
+    pub(crate) fn origin_is_not_cause(own: &str) -> Self {
+        Self::new(
+            "origin-not-the-cause",
+            format!("the answer is 403 without `Origin` too, and with the server's own, `{own}`"),
+            "look at the credential, its rights and the path first; a server that is known by another name in public may still want \
+             that as the origin: --origin",
+        )
+    }
+}
+
+impl From<Unreachable> for Finding {
+    fn from(unreachable: Unreachable) -> Self {
+        let (code, explanation, fix) = unreachable.kind.entry();
+        Self::new(code, format!("{explanation}; {}", unreachable.detail), fix)
+    }
+}
+
+impl From<&tower_ws_guard::Finding> for Finding {
+    fn from(finding: &tower_ws_guard::Finding) -> Self {
+        Self::new(finding.kind().code(), finding.explanation(), finding.kind().fix())
+    }
+}
+
+/// What an answer in HTTP means.
+pub(crate) fn judge(answer: &Answer) -> (Outcome, Vec<Finding>) {
+    let Err(findings) = &answer.verdict else { return (Outcome::Accepted, Vec::new()) };
+    let is_refusal = |finding: &tower_ws_guard::Finding| FindingKind::is_refusal(finding.kind());
+    let findings = findings.as_slice();
+    let outcome = if findings.iter().all(is_refusal) { Outcome::Refused } else { Outcome::Faulty };
+    // What the server says itself is nearer to the cause than what its status means.
+    let findings = problem(&answer.problem).into_iter().chain(findings.iter().map(Finding::from));
+    (outcome, findings.collect())
+}
+
+/// The refusal of a server that sends problems (RFC 9457) with a code.
+fn problem(body: &[u8]) -> Option<Finding> {
+    let problem: Value = serde_json::from_slice(body).ok()?;
+    let code = problem.get("code")?.as_str()?;
+    Some(match RejectionKind::ALL.iter().find(|kind| kind.code() == code) {
+        Some(kind) => Finding::new(code, format!("the server says why: {}", kind.cause()), kind.fix()),
+        None => {
+            let (shown, rest) = code.as_bytes().split_at(code.len().min(128));
+            let ellipsis = if rest.is_empty() { "" } else { "…" };
+            let shown = shown.escape_ascii();
+            let explanation = format!("the server says why, by a code of its own: `{shown}{ellipsis}`");
+            Finding::new("problem", explanation, "look that code up where the server is described")
+        }
+    })
+}
+
+#[derive(Serialize)]
+pub(crate) struct Report {
+    pub(crate) outcome: Outcome,
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) request_head: Option<String>,
+    pub(crate) response_head: Option<String>,
+}
+
+impl Report {
+    /// Without the token, which a server may send back: whole, or in a value that was cut.
+    pub(crate) fn masked(mut self, token: Option<&str>) -> Self {
+        let Some(token) = token else { return self };
+        const MASK: &str = "***";
+
+        let forms = [token.to_owned(), encode(token), token.escape_default().to_string()];
+        let mask = |text: &mut String| {
+            for form in &forms {
+                *text = text.replace(form, MASK);
+                let cut = (1..form.len()).rev().map(|end| format!("{}…", &form[..end]));
+                if let Some(cut) = cut.into_iter().find(|cut| text.contains(&**cut)) {
+                    *text = text.replace(&cut, &format!("{MASK}…"));
+                }
+            }
+        };
+        self.request_head.iter_mut().chain(&mut self.response_head).for_each(mask);
+        self.findings.iter_mut().for_each(|finding| mask(&mut finding.explanation));
+        self
+    }
+
+    pub(crate) fn print_json(&self) {
+        println!("{}", serde_json::to_string_pretty(self).expect("it has nothing but text"));
+    }
+
+    /// anstream leaves the colours out where nobody sees them, and if `NO_COLOR` is set.
+    pub(crate) fn print(&self, server: &str) {
+        const BOLD: Style = Style::new().bold();
+
+        let heads = [("Request to", &self.request_head), ("Answer of", &self.response_head)];
+        for (title, head) in heads.into_iter().filter_map(|(title, head)| Some((title, head.as_ref()?))) {
+            anstream::println!("{BOLD}{title} {server}{BOLD:#}\n");
+            for line in head.trim_end().lines() {
+                anstream::println!("  {}", line.replace(char::is_control, "\u{fffd}"));
+            }
+            anstream::println!();
+        }
+        let (colour, verdict) = match self.outcome {
+            Outcome::Accepted => (AnsiColor::Green, "Accepted, and the answer is correct."),
+            Outcome::Refused => (AnsiColor::Red, "Refused."),
+            Outcome::Faulty => (AnsiColor::Red, "Faulty: the server accepted in a way that clients do not take."),
+            Outcome::Unreachable => (AnsiColor::Red, "Not reached."),
+        };
+        let style = colour.on_default().bold();
+        anstream::println!("{style}{verdict}{style:#}");
+        for Finding { code, explanation, fix } in &self.findings {
+            let explanation = explanation.replace(char::is_control, "\u{fffd}");
+            anstream::println!("\n{BOLD}{code}{BOLD:#}: {explanation}\n  What to do: {fix}");
+        }
+    }
+}
