@@ -97,6 +97,7 @@ pub mod extract;
 pub mod guard;
 pub mod handshake;
 pub mod origin;
+pub mod refusals;
 pub mod rejection;
 #[cfg(feature = "responder")]
 pub mod responder;
