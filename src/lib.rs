@@ -60,6 +60,11 @@
 //! one reaches a policy whatever the order; but a token check outside the origin check would tell every page on the web whether a
 //! token is good.
 //!
+//! # Why a handshake was refused
+//!
+//! [`refusals`] has a section for each code. [`observe`] tells it to your logs and metrics, [`AcceptThenClose`] to a script in a browser,
+//! and [`verify`] is for the client's side of your tests.
+//!
 //! # Limits
 //!
 //! - `Origin` protects browser users. It authenticates nobody.
@@ -77,6 +82,8 @@
 //! | `jwt` | [JSON Web Tokens](token::jwt), on `jsonwebtoken` with RustCrypto |
 //! | `tickets` | [one-time tickets](token::ticket), in memory or in a store of your own |
 //! | `redis` | one-time tickets in Redis, for several servers; implies `tickets` |
+//! | `tracing` | [an event](observe) for each decision, and a span for each connection |
+//! | `metrics` | [counters and histograms](observe) of handshakes and connections |
 //! | `full` | all of the above |
 //! | `test-util` | [`test_util`]: requests that can be upgraded in memory, for tests |
 
@@ -91,11 +98,14 @@ mod macros;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(feature = "responder")]
+mod close;
 mod config;
 #[cfg(feature = "axum")]
 pub mod extract;
 pub mod guard;
 pub mod handshake;
+pub mod observe;
 pub mod origin;
 pub mod refusals;
 pub mod rejection;
@@ -109,6 +119,13 @@ pub mod token;
 pub mod verify;
 pub mod version;
 
+#[cfg(feature = "responder")]
+pub use self::{
+    close::AcceptThenClose,
+    handshake::accept_key,
+    responder::{PendingUpgrade, Responder, ResponderLayer, Upgrade, UpgradeError, Upgraded},
+    verify::{Accepted, ClientHandshake, Finding, FindingKind, Findings},
+};
 pub use self::{
     config::ConfigError,
     guard::{Check, Guard, GuardLayer, check_fn},
@@ -121,12 +138,6 @@ pub use self::{
         Verified, VerifyToken,
     },
     version::{VersionCheck, VersionCheckLayer},
-};
-#[cfg(feature = "responder")]
-pub use self::{
-    handshake::accept_key,
-    responder::{PendingUpgrade, Responder, ResponderLayer, Upgrade, UpgradeError, Upgraded},
-    verify::{Accepted, ClientHandshake, Finding, FindingKind, Findings},
 };
 #[cfg(feature = "responder")]
 pub use tokio_util::sync::CancellationToken;

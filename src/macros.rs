@@ -38,6 +38,17 @@ macro_rules! layer_options {
             self
         }
 
+        /// Refuses nothing but what is no valid handshake: what a policy would refuse is let in, and reported.
+        ///
+        /// Nothing is protected then: it is to try a policy out on live traffic. The [`Rejection`](crate::Rejection) that would have been
+        /// the answer is in the extensions of the request, and in logs and metrics with the features `tracing` and `metrics`. A
+        /// handshake without a valid token comes without [`Claims`](crate::Claims), so handlers take `Option<Claims<T>>`. Tell each
+        /// layer of a stack.
+        pub fn dangerous_report_only(mut self) -> Self {
+            self.policy.rules.report_only = true;
+            self
+        }
+
         /// Keeps the HTTP/1.1 connection open when a handshake is refused.
         ///
         /// A proxy that takes a refused upgrade for an accepted one can then be tricked into forwarding requests that it never
@@ -56,6 +67,18 @@ macro_rules! unmatched_option {
         /// Chromium then fails the connection on its own, and tells its script nothing. For fleets without browsers.
         pub fn accept_unmatched_subprotocols(mut self) -> Self {
             self.policy.rules.accept_unmatched_subprotocols = true;
+            self
+        }
+    };
+}
+
+macro_rules! close_option {
+    () => {
+        /// Lets a browser's script see why its token was refused. See [`AcceptThenClose`](crate::AcceptThenClose). The origin must be
+        /// checked here or outside.
+        #[cfg(feature = "responder")]
+        pub fn accept_then_close(mut self, then_close: crate::AcceptThenClose) -> Self {
+            self.policy.rules.then_close = Some(then_close);
             self
         }
     };

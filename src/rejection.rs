@@ -2,7 +2,7 @@
 //!
 //! Every layer of this crate refuses with one type, [`Rejection`]. Its [`RejectionKind`] has a stable `code`, which is in
 //! problem+json bodies and fit for logs and metrics. The response is made by one [`RespondRejection`], and whatever that
-//! returns, the layers keep to the protocol: the status is 4xx or 5xx, the headers that the protocol demands are there,
+//! returns, the layers keep to the protocol: the status is 4xx or 5xx (but see [`AcceptThenClose`](crate::AcceptThenClose)), the headers that the protocol demands are there,
 //! and `Sec-WebSocket-Accept` is not.
 //!
 //! The [`Rejection`] is put into the extensions of the response, so that a tracing or metrics layer outside sees it. Its
@@ -173,7 +173,8 @@ impl RejectionKind {
         let (code, status, cause, fix) = match self {
             Self::MethodNotAllowed => ("method-not-allowed", StatusCode::METHOD_NOT_ALLOWED,
                 "a WebSocket handshake is a GET request, over HTTP/2 an extended CONNECT",
-                "send the handshake with the right method; a proxy that changes it must be told not to"),
+                "send the handshake with the right method (curl: `--http1.1`), and route it with `any` where HTTP/2 is spoken; a proxy \
+                 that changes it must be told not to"),
             Self::HttpVersion => ("http-version", StatusCode::HTTP_VERSION_NOT_SUPPORTED,
                 "a WebSocket handshake needs HTTP/1.1 or newer",
                 "make the proxy in front speak HTTP/1.1 to this server (nginx: `proxy_http_version 1.1`)"),
@@ -183,7 +184,8 @@ impl RejectionKind {
                  HTTP/2: send `:protocol` = `websocket`, and build the server with the feature `http2`"),
             Self::ConnectionMissing => ("connection-missing", StatusCode::BAD_REQUEST,
                 "`Connection` does not name `upgrade`",
-                "send `Connection: Upgrade`; a proxy in front must pass it on (nginx: `proxy_set_header Connection upgrade`)"),
+                "send `Connection: Upgrade`; a proxy in front must pass it on (nginx, in a location for sockets only: \
+                 `proxy_set_header Connection upgrade`)"),
             Self::HostInvalid => ("host-invalid", StatusCode::BAD_REQUEST,
                 "`Host` is missing, repeated, malformed or not the host of the request target",
                 "send exactly one `Host: name[:port]`; check what the proxy in front sets"),
@@ -244,7 +246,7 @@ impl RejectionKind {
                 "send exactly one token, in one place"),
             Self::TokenInvalid => ("token-invalid", StatusCode::UNAUTHORIZED,
                 "the token is not valid",
-                "get a new token: this one is malformed, unknown, expired or was used before"),
+                "get a new token before each attempt to connect: this one is malformed, unknown, expired or was used before"),
             Self::TokenForbidden => ("token-forbidden", StatusCode::FORBIDDEN,
                 "the token does not allow this",
                 "use a token with the rights that this endpoint asks for"),
@@ -288,6 +290,18 @@ impl RejectionKind {
     #[must_use]
     pub const fn fix(self) -> &'static str {
         self.entry().fix
+    }
+
+    /// Where its [section](crate::refusals) on the web is; `None` for a code of the caller's.
+    #[must_use]
+    pub fn url(self) -> Option<String> {
+        match self {
+            Self::Custom { .. } => None,
+            kind => Some(format!(
+                "https://docs.rs/tower-ws-guard/latest/tower_ws_guard/refusals/index.html#{}",
+                kind.code()
+            )),
+        }
     }
 
     fn status_over(self, transport: Transport) -> StatusCode {
@@ -408,6 +422,9 @@ impl Error for Rejection {
 /// back is corrected where it breaks the protocol: a status that is not 4xx or 5xx is replaced by the prepared one, the
 /// prepared headers are restored, and `Sec-WebSocket-Accept` is removed.
 ///
+/// With [`AcceptThenClose`](crate::AcceptThenClose) a refusal may be a completed handshake: then `prepared` is a 101 (over HTTP/2 a 200) and
+/// stays one, and the body must be empty.
+///
 /// `request` may still hold a credential, if it was refused before the token was verified: do not log its headers or its query.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot answer a refused handshake with a `Response<{B}>`",
@@ -465,7 +482,7 @@ impl<B: From<String>> RespondRejection<B> for PlainText {
     }
 }
 
-/// Answers with an RFC 9457 problem: `type`, `title`, `status`, and the member `code`, which is
+/// Answers with an RFC 9457 problem: `type`, which is [`RejectionKind::url`], `title`, `status`, and the member `code`, which is
 /// [`RejectionKind::code`].
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(clippy::exhaustive_structs, reason = "written by users")]
@@ -476,7 +493,8 @@ impl<B: From<String>> RespondRejection<B> for ProblemJson {
     fn respond(&self, rejection: &Rejection, _: &Parts, prepared: Response<()>) -> Response<B> {
         let kind = rejection.kind;
         let body = format!(
-            r#"{{"type":"about:blank","title":"{}","status":{},"code":"{}"}}"#,
+            r#"{{"type":"{}","title":"{}","status":{},"code":"{}"}}"#,
+            kind.url().as_deref().unwrap_or("about:blank"),
             kind.cause(),
             prepared.status().as_u16(),
             escape_json(kind.code()),
@@ -491,6 +509,10 @@ fn escape_json(code: &str) -> String {
 }
 
 fn with_body<B: From<String>>(mut prepared: Response<()>, content_type: &'static str, body: String) -> Response<B> {
+    // `AcceptThenClose`: a completed handshake has no body.
+    if !(prepared.status().is_client_error() || prepared.status().is_server_error()) {
+        return prepared.map(|()| B::from(String::new()));
+    }
     let headers = prepared.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -214,12 +214,11 @@ impl fmt::Debug for ClientHandshake {
     }
 }
 
-/// RFC 8441 5: neither `Upgrade` and `Connection`, which are malformed there (RFC 9113 8.2.2), nor an accept.
+/// `Upgrade` and `Connection` are malformed there (RFC 9113 8.2.2). An accept is not looked at (RFC 8441 5).
 fn check_no_switch(headers: &HeaderMap) -> Vec<Finding> {
     use FindingKind as Kind;
 
-    let forbidden =
-        [(UPGRADE, Kind::UpgradeWrong), (CONNECTION, Kind::ConnectionWrong), (SEC_WEBSOCKET_ACCEPT, Kind::AcceptWrong)];
+    let forbidden = [(UPGRADE, Kind::UpgradeWrong), (CONNECTION, Kind::ConnectionWrong)];
     let found = forbidden.into_iter().filter_map(|(name, kind)| Some((kind, headers.get(name)?)));
     found.map(|(kind, value)| Finding::new(kind).with_detail(Some(NOT_OVER_HTTP2)).with_value(Some(value))).collect()
 }
@@ -416,8 +415,8 @@ impl FindingKind {
                 "send base64(SHA-1(key + \"258EAFA5-E914-47DA-95CA-C5AB0DC85B11\")); if the server does, look for a proxy that removes it"),
             Self::AcceptWrong => ("accept-wrong",
                 "`Sec-WebSocket-Accept` does not answer the key of this request",
-                "send base64(SHA-1(key + \"258EAFA5-E914-47DA-95CA-C5AB0DC85B11\")), over the characters of the key as they came; over \
-                 HTTP/2: send none; if the server does, look for a cache or a proxy that answers with another handshake's"),
+                "send base64(SHA-1(key + \"258EAFA5-E914-47DA-95CA-C5AB0DC85B11\")), over the characters of the key as they came; \
+                 if the server does, look for a cache or a proxy that answers with another handshake's"),
             Self::UpgradeWrong => ("upgrade-wrong",
                 "`Upgrade` of the answer is not what the protocol demands",
                 "answer with `Upgrade: websocket` and nothing else in it; over HTTP/2: with none"),
@@ -464,7 +463,7 @@ impl FindingKind {
                 "make the proxy pass it on (nginx: `proxy_http_version 1.1`, `proxy_set_header Upgrade $http_upgrade`, `proxy_set_header \
                  Connection upgrade`), and check the path"),
             Self::RefusedByIntermediary => ("refused-by-intermediary",
-                "a proxy or a CDN in front of the server answered",
+                "the refusal comes from a proxy or a CDN in front of the server, or through it",
                 "look into its log: 502 and 504 mean that it did not reach the server, 403 that a rule of its own refused; if the server's \
                  log has the handshake, the server refused it"),
             Self::Refused => ("refused",
@@ -494,7 +493,17 @@ impl FindingKind {
     /// Whether the server refused, rather than accepted in a way that no client may take.
     #[must_use]
     pub const fn is_refusal(self) -> bool {
-        self as usize >= Self::Unauthorized as usize
+        !matches!(
+            self,
+            Self::AcceptMissing
+                | Self::AcceptWrong
+                | Self::UpgradeWrong
+                | Self::ConnectionWrong
+                | Self::SubprotocolNotOffered
+                | Self::SubprotocolNotEchoed
+                | Self::ExtensionNotOffered
+                | Self::HeaderRepeated
+        )
     }
 }
 

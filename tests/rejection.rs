@@ -92,7 +92,7 @@ async fn the_bodies_name_the_cause_and_nothing_of_the_policy() {
     let problem: serde_json::Value = serde_json::from_str(response.body()).unwrap();
     assert_eq!(problem["code"], "origin-not-allowed");
     assert_eq!(problem["status"], 403);
-    assert_eq!(problem["type"], "about:blank");
+    assert_eq!(problem["type"].as_str(), RejectionKind::OriginNotAllowed.url().as_deref());
     for secret in ["evil.example", "chat.example.com", "AllowOrigin"] {
         assert!(!response.body().contains(secret), "{}", response.body());
     }

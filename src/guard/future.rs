@@ -9,6 +9,7 @@ use http::Response;
 use pin_project_lite::pin_project;
 
 use super::policy::Finish;
+use crate::{observe::Admitted, token::Going};
 
 pin_project! {
     /// Response future of [`Guard`](super::Guard).
@@ -16,6 +17,8 @@ pin_project! {
         #[pin]
         state: State<F, V>,
         finish: Option<Finish>,
+        // `None` for what is no valid handshake.
+        admitted: Option<Admitted>,
     }
 }
 
@@ -33,49 +36,63 @@ where
     F: Future<Output = Result<Response<B>, E>>,
 {
     pub(super) fn inner(future: F) -> Self {
-        Self { state: State::Inner { future }, finish: None }
+        Self { state: State::Inner { future }, finish: None, admitted: None }
     }
 
-    pub(super) fn admitted(future: F, finish: Finish) -> Self {
-        Self { state: State::Inner { future }, finish: Some(finish) }
+    pub(super) fn admitted(future: F, finish: Finish, admitted: Admitted) -> Self {
+        Self { state: State::Inner { future }, finish: Some(finish), admitted: Some(admitted) }
     }
 
-    pub(super) fn verifying(verification: V, finish: Finish) -> Self {
-        Self { state: State::Verifying { verification }, finish: Some(finish) }
+    pub(super) fn verifying(verification: V, finish: Finish, admitted: Admitted) -> Self {
+        Self { state: State::Verifying { verification }, finish: Some(finish), admitted: Some(admitted) }
     }
 
     pub(super) fn refused(response: Response<B>) -> Self {
-        Self { state: State::Refused { response: Some(Ok(response)) }, finish: None }
+        Self { state: State::Refused { response: Some(Ok(response)) }, finish: None, admitted: None }
     }
 }
 
 impl<F, V, B, E> Future for ResponseFuture<F, V>
 where
     F: Future<Output = Result<Response<B>, E>>,
-    V: Future<Output = Result<F, Response<B>>>,
+    V: Future<Output = Result<Going<F>, Response<B>>>,
 {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        loop {
+        let mut result = loop {
             match this.state.as_mut().project() {
                 StateProj::Inner { future } => {
                     let mut result = ready!(future.poll(cx));
                     if let (Some(finish), Ok(response)) = (this.finish.take(), &mut result) {
                         finish.apply(response);
                     }
-                    return Poll::Ready(result);
+                    break result;
                 }
-                StateProj::Verifying { verification } => match ready!(verification.poll(cx)) {
-                    Ok(future) => this.state.set(State::Inner { future }),
-                    Err(refusal) => return Poll::Ready(Ok(refusal)),
-                },
+                StateProj::Verifying { verification } => {
+                    let verified = ready!(verification.poll(cx));
+                    let (verified, reported) = match verified {
+                        Ok((future, reported)) => (Ok(future), reported),
+                        Err(refusal) => (Err(refusal), None),
+                    };
+                    if let Some(admitted) = this.admitted {
+                        admitted.verified(reported);
+                    }
+                    match verified {
+                        Ok(future) => this.state.set(State::Inner { future }),
+                        Err(refusal) => break Ok(refusal),
+                    }
+                }
                 StateProj::Refused { response } => {
-                    return Poll::Ready(response.take().expect("`ResponseFuture` polled after completion"));
+                    break response.take().expect("`ResponseFuture` polled after completion");
                 }
             }
+        };
+        if let Some(admitted) = this.admitted.take() {
+            admitted.answered(&mut result);
         }
+        Poll::Ready(result)
     }
 }
 

@@ -82,7 +82,7 @@ mod service;
 
 #[cfg(feature = "responder")]
 pub(crate) use self::policy::close_declined;
-pub(crate) use self::policy::{Policy, Rules};
+pub(crate) use self::policy::{Policy, Refused, Rules};
 pub use self::{
     check::{Check, check_fn},
     future::ResponseFuture,

@@ -1,5 +1,5 @@
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response,
+    HeaderMap, HeaderName, HeaderValue, Response,
     header::{
         AUTHORIZATION, CONNECTION, COOKIE, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
     },
@@ -7,8 +7,11 @@ use http::{
 };
 
 use super::Check;
+#[cfg(feature = "responder")]
+use crate::close::AcceptThenClose;
 use crate::{
     handshake::{Handshake, Transport, set_header},
+    observe,
     origin::{AllowHost, AllowOrigin},
     rejection::{EmptyBody, Rejection, RejectionKind, RespondRejection, refuse},
     subprotocol::{Chosen, Subprotocols, choose},
@@ -33,6 +36,27 @@ pub(crate) struct Rules {
     pub(crate) accept_unmatched_subprotocols: bool,
     pub(crate) require_websocket: bool,
     pub(crate) keep_connection: bool,
+    pub(crate) report_only: bool,
+    #[cfg(feature = "responder")]
+    pub(crate) then_close: Option<AcceptThenClose>,
+}
+
+/// A refusal, and whether it is the last of the checks that made it: all others have passed.
+pub(crate) struct Refused {
+    pub(crate) rejection: Rejection,
+    by_token: bool,
+}
+
+impl Refused {
+    pub(crate) const fn by_token(rejection: Rejection) -> Self {
+        Self { rejection, by_token: true }
+    }
+}
+
+impl From<Rejection> for Refused {
+    fn from(rejection: Rejection) -> Self {
+        Self { rejection, by_token: false }
+    }
 }
 
 impl Rules {
@@ -53,24 +77,44 @@ impl Rules {
         }
     }
 
-    /// Answers a request that is no attempt, where a WebSocket is required.
-    pub(crate) fn require_websocket<ReqBody, B>(
-        &self,
-        request: Request<ReqBody>,
-        responder: &impl RespondRejection<B>,
-    ) -> Response<B> {
-        let (request, _) = request.into_parts();
-        refuse(RejectionKind::NotWebsocket.into(), &request, responder, false)
-    }
-
     /// Answers a refused attempt.
     pub(crate) fn refuse<B>(
         &self,
-        rejection: Rejection,
+        refused: impl Into<Refused>,
         request: &Parts,
         responder: &impl RespondRejection<B>,
     ) -> Response<B> {
-        refuse(rejection, request, responder, !self.keep_connection)
+        let Refused { rejection, by_token: _by_token } = refused.into();
+        #[cfg(feature = "responder")]
+        if let Some(then_close) = self.then_close.as_ref().filter(|_| _by_token)
+            && let Some(response) = then_close.answer(&rejection, request, responder)
+        {
+            return response;
+        }
+        // What is no attempt has nothing behind it that could be mistaken.
+        let close = !self.keep_connection && rejection.kind() != RejectionKind::NotWebsocket;
+        refuse(rejection, request, responder, close)
+    }
+
+    /// A policy on trial breaks no page that is at the same path.
+    pub(crate) fn requires_websocket(&self) -> bool {
+        self.require_websocket && !self.report_only
+    }
+
+    /// Passes on what a policy says; in report-only mode a refusal becomes a report.
+    pub(crate) fn judge<T>(
+        &self,
+        verdict: Result<T, Rejection>,
+        report: &mut Option<Rejection>,
+    ) -> Result<Option<T>, Rejection> {
+        match verdict {
+            Ok(passed) => Ok(Some(passed)),
+            Err(rejection) if self.report_only => {
+                report.get_or_insert(rejection);
+                Ok(None)
+            }
+            Err(rejection) => Err(rejection),
+        }
     }
 }
 
@@ -99,27 +143,33 @@ impl<C, V, R> Policy<C, V, R> {
 
 impl<C: Check, V: TokenStage, R> Policy<C, V, R> {
     /// Makes all checks but the verification of the token, and brings the request into its canonical form.
-    pub(crate) fn admit(&self, request: &mut Parts) -> Result<(V::Token, Finish), Rejection> {
+    ///
+    /// There is no token if none is looked for, or if there is none and that is only reported.
+    pub(crate) fn admit(&self, request: &mut Parts) -> Result<(Option<V::Token>, Finish), Refused> {
         let sources = self.token.sources();
         if !sources.is_empty() {
             hide_credentials(&mut request.headers);
         }
 
+        let rules = &self.rules;
+        let mut report = None;
         let mut handshake = Handshake::parse(request)?;
-        if let Some(hosts) = &self.rules.hosts {
-            hosts.check(&handshake)?;
+        if let Some(hosts) = &rules.hosts {
+            rules.judge(hosts.check(&handshake), &mut report)?;
         }
-        if let Some(origins) = &self.rules.origins {
-            origins.check(&handshake)?;
+        if let Some(origins) = &rules.origins {
+            rules.judge(origins.check(&handshake), &mut report)?;
         }
-        self.checks.check(&mut handshake)?;
+        rules.judge(self.checks.check(&mut handshake), &mut report)?;
 
         let offered = || without_carriers(handshake.subprotocols(), sources);
         let markers = sources.iter().filter_map(TokenSource::marker);
-        let chosen = self.rules.choose_subprotocol(&handshake, offered, markers)?;
-        let token = self.token.find(&handshake)?;
+        let chosen = rules.choose_subprotocol(&handshake, offered, markers);
+        // One that is unsupported and only reported is left to the inner service.
+        let chooses = rules.subprotocols.is_some() && chosen.is_ok();
+        let chosen = rules.judge(chosen, &mut report)?.flatten();
+        let token = self.token.find(&handshake);
 
-        let chooses = self.rules.subprotocols.is_some();
         let offer = match chooses {
             true => Offer::Only(chosen.clone()),
             false if offered().count() == handshake.subprotocols().count() => Offer::Untouched,
@@ -134,12 +184,17 @@ impl<C: Check, V: TokenStage, R> Policy<C, V, R> {
         if let Some(chosen) = &chosen {
             request.extensions.insert(Chosen(chosen.clone()));
         }
+        // Refused only now, so that what answers it sees no credential.
+        let token = rules.judge(token, &mut report).map_err(Refused::by_token)?;
+        if let Some(report) = report {
+            observe::report(request, report);
+        }
         let subprotocol = match chosen {
             chosen if chooses => Echo::Exactly(chosen),
             Some(marker) => Echo::Fallback(marker),
             None => Echo::Nothing,
         };
-        Ok((token, Finish { transport, close: !self.rules.keep_connection, subprotocol }))
+        Ok((token, Finish { transport, close: !rules.keep_connection, subprotocol }))
     }
 }
 

@@ -10,7 +10,8 @@ use tower_service::Service;
 use super::{Check, Policy, ResponseFuture};
 use crate::{
     handshake::is_attempt,
-    rejection::{EmptyBody, RespondRejection},
+    observe::Watch,
+    rejection::{EmptyBody, Rejection, RejectionKind, RespondRejection},
     token::{NoToken, Verification, Verify},
 };
 
@@ -52,23 +53,33 @@ where
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let policy = &self.policy;
-        if !is_attempt(&request) {
-            if !policy.rules.require_websocket {
-                return ResponseFuture::inner(self.inner.call(request));
-            }
-            return ResponseFuture::refused(policy.rules.require_websocket(request, &policy.responder));
+        let is_attempt = is_attempt(&request);
+        if !is_attempt && !policy.rules.requires_websocket() {
+            return ResponseFuture::inner(self.inner.call(request));
         }
 
+        let watch = Watch::start();
         let (mut parts, body) = request.into_parts();
-        let (token, finish) = match policy.admit(&mut parts) {
+        let admitted = match is_attempt {
+            true => policy.admit(&mut parts),
+            false => Err(Rejection::from(RejectionKind::NotWebsocket).into()),
+        };
+        let (token, finish) = match admitted {
             Ok(admitted) => admitted,
-            Err(rejection) => {
-                return ResponseFuture::refused(policy.rules.refuse(rejection, &parts, &policy.responder));
+            Err(refused) => {
+                watch.refused(&parts, &refused.rejection);
+                return ResponseFuture::refused(policy.rules.refuse(refused, &parts, &policy.responder));
             }
         };
-        match V::verify(policy, &mut self.inner, token, Request::from_parts(parts, body)) {
-            Verification::Done(future) => ResponseFuture::admitted(future, finish),
-            Verification::Pending(verification) => ResponseFuture::verifying(verification, finish),
+        let admitted = watch.admitted(&mut parts);
+        let request = Request::from_parts(parts, body);
+        let verification = match token {
+            Some(token) => V::verify(policy, &mut self.inner, token, request),
+            None => Verification::Done(self.inner.call(request)),
+        };
+        match verification {
+            Verification::Done(future) => ResponseFuture::admitted(future, finish, admitted),
+            Verification::Pending(verification) => ResponseFuture::verifying(verification, finish, admitted),
         }
     }
 }

@@ -8,9 +8,10 @@ use std::{
 use http::{
     HeaderValue, Request, Response, StatusCode, Version,
     header::{
-        CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL,
-        SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+        CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+        SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
     },
+    request::Parts,
 };
 use pin_project_lite::pin_project;
 
@@ -18,6 +19,7 @@ use super::{PendingUpgrade, upgrade::Agreed};
 use crate::{
     guard::close_declined,
     handshake::{Handshake, Transport, accept_key, set_header},
+    observe::{Admitted, Scope},
     rejection::{EmptyBody, RejectionKind, refuse},
 };
 
@@ -34,10 +36,13 @@ pub struct Answer {
 
 impl Answer {
     pub(super) fn new(handshake: &Handshake<'_>, agreed: Agreed, close: bool) -> Self {
-        let accept = handshake
-            .key()
-            .map(|key| HeaderValue::from_bytes(&accept_key(&key)).expect("base64 is a valid header value"));
+        let accept = handshake.key().map(|key| accept_value(&key));
         Self { accept, agreed, close }
+    }
+
+    pub(super) fn in_scope(mut self, scope: Scope) -> Self {
+        self.agreed.scope = scope;
+        self
     }
 
     pub(super) fn agreed(&self) -> Agreed {
@@ -51,23 +56,43 @@ impl Answer {
         }
     }
 
+    /// The same, for a request that has been brought into its canonical form. `None` if it has no key.
+    pub(crate) fn to(request: &Parts, subprotocol: Option<HeaderValue>) -> Option<Self> {
+        let accept = match Transport::of(request.version) {
+            Transport::Http1 => {
+                let key = request.headers.get(SEC_WEBSOCKET_KEY)?.as_bytes().try_into().ok()?;
+                Some(accept_value(key))
+            }
+            Transport::ExtendedConnect => None,
+        };
+        Some(Self { accept, agreed: Agreed { subprotocol, ..Agreed::default() }, close: true })
+    }
+
     /// RFC 6455 4.2.2 item 5, over HTTP/2 RFC 8441 5. What else is in the head stays, but not what describes the body.
-    pub(super) fn complete<B: Default>(self, response: &mut Response<B>) {
+    pub(crate) fn write_head<B>(&self, response: &mut Response<B>) {
         const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
         const UPGRADE_TOKEN: HeaderValue = HeaderValue::from_static("Upgrade");
 
         let http1 = self.transport() == Transport::Http1;
         *response.status_mut() = if http1 { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::OK };
-        *response.body_mut() = B::default();
         let headers = response.headers_mut();
         set_header(headers, UPGRADE, http1.then_some(WEBSOCKET));
         set_header(headers, CONNECTION, http1.then_some(UPGRADE_TOKEN));
-        set_header(headers, SEC_WEBSOCKET_ACCEPT, self.accept);
-        set_header(headers, SEC_WEBSOCKET_PROTOCOL, self.agreed.subprotocol);
+        set_header(headers, SEC_WEBSOCKET_ACCEPT, self.accept.clone());
+        set_header(headers, SEC_WEBSOCKET_PROTOCOL, self.agreed.subprotocol.clone());
         for name in [SEC_WEBSOCKET_VERSION, CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_TYPE, TRANSFER_ENCODING] {
             headers.remove(name);
         }
     }
+
+    pub(super) fn complete<B: Default>(&self, response: &mut Response<B>) {
+        *response.body_mut() = B::default();
+        self.write_head(response);
+    }
+}
+
+fn accept_value(key: &[u8; 24]) -> HeaderValue {
+    HeaderValue::from_bytes(&accept_key(key)).expect("base64 is a valid header value")
 }
 
 pin_project! {
@@ -75,6 +100,8 @@ pin_project! {
     pub struct ResponseFuture<F: Future> {
         #[pin]
         state: State<F>,
+        // `None` for what is no valid handshake.
+        admitted: Option<Admitted>,
     }
 }
 
@@ -92,15 +119,19 @@ where
     F: Future<Output = Result<Response<B>, E>>,
 {
     pub(super) fn inner(future: F) -> Self {
-        Self { state: State::Inner { future } }
+        Self { state: State::Inner { future }, admitted: None }
     }
 
     pub(super) fn deciding(future: F, pending: PendingUpgrade, answer: Answer) -> Self {
-        Self { state: State::Deciding { future, decision: Some((pending, answer)) } }
+        Self { state: State::Deciding { future, decision: Some((pending, answer)) }, admitted: None }
     }
 
     pub(super) fn ready(response: Response<B>) -> Self {
-        Self { state: State::Ready { response: Some(Ok(response)) } }
+        Self { state: State::Ready { response: Some(Ok(response)) }, admitted: None }
+    }
+
+    pub(super) fn watched(self, admitted: Admitted) -> Self {
+        Self { admitted: Some(admitted), ..self }
     }
 }
 
@@ -112,23 +143,26 @@ where
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProj::Inner { future } => future.poll(cx),
+        let this = self.project();
+        let mut result = match this.state.project() {
+            StateProj::Inner { future } => ready!(future.poll(cx)),
             StateProj::Deciding { future, decision } => {
-                let mut response = ready!(future.poll(cx))?;
-                if let Some((pending, answer)) = decision.take() {
-                    decide(&pending, answer, &mut response);
+                let mut result = ready!(future.poll(cx));
+                if let (Some((pending, answer)), Ok(response)) = (decision.take(), &mut result) {
+                    decide(&pending, &answer, response);
                 }
-                Poll::Ready(Ok(response))
+                result
             }
-            StateProj::Ready { response } => {
-                Poll::Ready(response.take().expect("`ResponseFuture` polled after completion"))
-            }
+            StateProj::Ready { response } => response.take().expect("`ResponseFuture` polled after completion"),
+        };
+        if let Some(admitted) = this.admitted.take() {
+            admitted.answered(&mut result);
         }
+        Poll::Ready(result)
     }
 }
 
-fn decide<B: Default>(pending: &PendingUpgrade, answer: Answer, response: &mut Response<B>) {
+fn decide<B: Default>(pending: &PendingUpgrade, answer: &Answer, response: &mut Response<B>) {
     let status = response.status();
     let accepted = pending.close();
     let transport = answer.transport();

@@ -66,6 +66,7 @@ mod layer;
 mod service;
 mod upgrade;
 
+pub(crate) use self::future::Answer;
 pub use self::{
     future::ResponseFuture,
     layer::ResponderLayer,

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     guard::Rules,
     handshake::{Handshake, is_attempt},
+    observe::{self, Scope, Watch},
     rejection::{EmptyBody, Rejection, RejectionKind, RespondRejection},
     subprotocol::Subprotocols,
     token::Validity,
@@ -63,9 +64,15 @@ impl<M, R> Policy<M, R> {
     fn admit(&self, request: &mut Parts) -> Result<(OnUpgrade, Answer), Rejection> {
         let handshake = Handshake::parse(request)?;
         let offered = || handshake.subprotocols();
-        let subprotocol = self.rules.choose_subprotocol(&handshake, offered, std::iter::empty())?;
+        let mut reported = None;
+        let subprotocol = self.rules.choose_subprotocol(&handshake, offered, std::iter::empty());
+        let subprotocol = self.rules.judge(subprotocol, &mut reported)?.flatten();
         let validity = handshake.extensions().get::<Validity>().cloned().unwrap_or_default();
-        let answer = Answer::new(&handshake, Agreed { subprotocol, validity }, !self.rules.keep_connection);
+        let agreed = Agreed { subprotocol, validity, scope: Scope::default() };
+        let answer = Answer::new(&handshake, agreed, !self.rules.keep_connection);
+        if let Some(rejection) = reported {
+            observe::report(request, rejection);
+        }
         match request.extensions.remove::<OnUpgrade>() {
             Some(on_upgrade) => Ok((on_upgrade, answer)),
             None => Err(RejectionKind::NotUpgradable.into()),
@@ -99,20 +106,28 @@ where
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let policy = &self.policy;
-        if !is_attempt(&request) {
-            if !policy.rules.require_websocket {
-                return ResponseFuture::inner(self.inner.call(request));
-            }
-            return ResponseFuture::ready(policy.rules.require_websocket(request, &policy.responder));
+        let is_attempt = is_attempt(&request);
+        if !is_attempt && !policy.rules.requires_websocket() {
+            return ResponseFuture::inner(self.inner.call(request));
         }
 
+        let watch = Watch::start();
         let (mut parts, body) = request.into_parts();
-        match policy.admit(&mut parts) {
+        let admitted = match is_attempt {
+            true => policy.admit(&mut parts),
+            false => Err(RejectionKind::NotWebsocket.into()),
+        };
+        match admitted {
             Ok((on_upgrade, answer)) => {
+                let admitted = watch.admitted(&mut parts);
+                let answer = answer.in_scope(Scope::of(&parts.extensions));
                 let request = Request::from_parts(parts, body);
-                policy.mode.proceed(&mut self.inner, request, on_upgrade, answer)
+                policy.mode.proceed(&mut self.inner, request, on_upgrade, answer).watched(admitted)
             }
-            Err(rejection) => ResponseFuture::ready(policy.rules.refuse(rejection, &parts, &policy.responder)),
+            Err(rejection) => {
+                watch.refused(&parts, &rejection);
+                ResponseFuture::ready(policy.rules.refuse(rejection, &parts, &policy.responder))
+            }
         }
     }
 }
@@ -164,11 +179,7 @@ where
         let upgrade = Upgrade::new(on_upgrade, answer.agreed());
         let (parts, _) = request.into_parts();
         let callback = Arc::clone(&self.0);
-        tokio::spawn(async move {
-            if let Ok(upgraded) = upgrade.await {
-                callback(upgraded, parts).await;
-            }
-        });
+        upgrade.spawn(move |upgraded| callback(upgraded, parts));
         let mut response = Response::new(ResBody::default());
         answer.complete(&mut response);
         ResponseFuture::ready(response)

@@ -13,7 +13,10 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::token::Validity;
+use crate::{
+    observe::{Live, Scope},
+    token::Validity,
+};
 
 /// A valid handshake that waits for a decision: in the extensions of the request, and, with feature `axum`, an extractor.
 ///
@@ -59,11 +62,7 @@ impl PendingUpgrade {
         Fut: Future<Output = ()> + Send,
     {
         if let Some(upgrade) = self.accept() {
-            tokio::spawn(async move {
-                if let Ok(upgraded) = upgrade.await {
-                    callback(upgraded).await;
-                }
-            });
+            upgrade.spawn(callback);
         }
     }
 
@@ -95,6 +94,19 @@ impl Upgrade {
     pub(super) fn new(on_upgrade: OnUpgrade, agreed: Agreed) -> Self {
         Self { on_upgrade, agreed }
     }
+
+    pub(super) fn spawn<F, Fut>(self, callback: F)
+    where
+        F: FnOnce(Upgraded) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send,
+    {
+        let scope = self.agreed.scope.clone();
+        scope.spawn(async move {
+            if let Ok(upgraded) = self.await {
+                callback(upgraded).await;
+            }
+        });
+    }
 }
 
 impl Future for Upgrade {
@@ -102,7 +114,7 @@ impl Future for Upgrade {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let io = ready!(Pin::new(&mut self.on_upgrade).poll(cx)).map_err(UpgradeError)?;
-        Poll::Ready(Ok(Upgraded { io: TokioIo::new(io), agreed: std::mem::take(&mut self.agreed) }))
+        Poll::Ready(Ok(Upgraded { io: TokioIo::new(io), agreed: std::mem::take(&mut self.agreed), live: Live::open() }))
     }
 }
 
@@ -128,6 +140,8 @@ impl Error for UpgradeError {
 pub struct Upgraded {
     io: TokioIo<hyper::upgrade::Upgraded>,
     agreed: Agreed,
+    #[expect(dead_code, reason = "it is counted as long as it is there")]
+    live: Live,
 }
 
 impl Upgraded {
@@ -144,6 +158,14 @@ impl Upgraded {
         &self.agreed.validity
     }
 
+    /// The span `websocket` of the connection, in which callbacks run; `None` if no subscriber is interested. Enter it in tasks that
+    /// you spawn for it.
+    #[cfg(feature = "tracing")]
+    #[must_use]
+    pub const fn span(&self) -> Option<&tracing::Span> {
+        self.agreed.scope.span.as_ref()
+    }
+
     /// Gives back hyper's type, for codecs that ask for it. Take [`Validity::ended`] before.
     #[must_use]
     pub fn into_inner(self) -> hyper::upgrade::Upgraded {
@@ -156,6 +178,7 @@ impl Upgraded {
 pub(super) struct Agreed {
     pub(super) subprotocol: Option<HeaderValue>,
     pub(super) validity: Validity,
+    pub(super) scope: Scope,
 }
 
 impl Agreed {

@@ -5,8 +5,9 @@ use tower_service::Service;
 
 use super::{Claims, Token, TokenPolicy, TokenSource, Verified, VerifyToken, source::Credential};
 use crate::{
-    guard::Policy,
+    guard::{Policy, Refused},
     handshake::Handshake,
+    observe,
     rejection::{Rejection, RejectionKind, RespondRejection},
 };
 
@@ -30,7 +31,7 @@ pub trait TokenStage {
 #[expect(unnameable_types, reason = "sealed: a guard looks for a token or it does not")]
 pub trait Verify<S: Service<Request<B>>, B, C, R>: TokenStage + Sized {
     /// Resolves to the inner service's future, or to the refusal.
-    type Verification: Future<Output = Result<S::Future, S::Response>>;
+    type Verification: Future<Output = Result<Going<S::Future>, S::Response>>;
 
     /// Verifies `token` and calls `inner`.
     fn verify(
@@ -40,6 +41,9 @@ pub trait Verify<S: Service<Request<B>>, B, C, R>: TokenStage + Sized {
         request: Request<B>,
     ) -> Verification<S::Future, Self::Verification>;
 }
+
+/// The future of the inner service, and a refusal that is only reported.
+pub(crate) type Going<F> = (F, Option<Rejection>);
 
 /// What comes of [`Verify::verify`].
 #[derive(Debug)]
@@ -73,7 +77,7 @@ impl TokenStage for NoToken {
 }
 
 impl<S: Service<Request<B>>, B, C, R> Verify<S, B, C, R> for NoToken {
-    type Verification = Never<Result<S::Future, S::Response>>;
+    type Verification = Never<Result<Going<S::Future>, S::Response>>;
 
     fn verify(
         _: &Arc<Policy<C, Self, R>>,
@@ -149,7 +153,7 @@ where
     V: VerifyToken,
     R: RespondRejection<ResBody> + Send + Sync + 'static,
 {
-    type Verification = Pin<Box<dyn Future<Output = Result<S::Future, S::Response>> + Send>>;
+    type Verification = Pin<Box<dyn Future<Output = Result<Going<S::Future>, S::Response>> + Send>>;
 
     fn verify(
         policy: &Arc<Policy<C, Self, R>>,
@@ -177,9 +181,13 @@ where
                     if validity.is_limited() {
                         parts.extensions.insert(validity);
                     }
-                    Ok(inner.call(Request::from_parts(parts, body)))
+                    Ok((inner.call(Request::from_parts(parts, body)), None))
                 }
-                Err(rejection) => Err(policy.rules.refuse(rejection, &parts, &policy.responder)),
+                Err(rejection) if policy.rules.report_only => {
+                    observe::report(&mut parts, rejection.clone());
+                    Ok((inner.call(Request::from_parts(parts, body)), Some(rejection)))
+                }
+                Err(rejection) => Err(policy.rules.refuse(Refused::by_token(rejection), &parts, &policy.responder)),
             }
         }))
     }

@@ -44,9 +44,9 @@ impl Server {
         let log = BufReader::new(process.stderr.take().unwrap());
         thread::spawn(move || {
             for line in log.lines().map_while(Result::ok) {
-                match line.strip_prefix("refused: ") {
+                match line.split_once("tower_ws_guard: refused: ") {
                     // Nobody may be interested.
-                    Some(refusal) => drop(sender.send(refusal.to_owned())),
+                    Some((_, refusal)) => drop(sender.send(refusal.to_owned())),
                     None => eprintln!("{line}"),
                 }
             }

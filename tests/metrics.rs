@@ -1,0 +1,602 @@
+//! What is counted: each handshake once, by outcome and code, and each connection as long as it is open.
+
+mod common;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::{Ready, ready},
+    io,
+    panic::resume_unwind,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use common::{Raw, handshake, plain, send, server::Server};
+use http::{Request, Response, StatusCode, Version};
+use metrics::set_default_local_recorder;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+use tower::{
+    Layer, Service, ServiceBuilder, ServiceExt, service_fn,
+    util::{BoxCloneSyncService, ServiceFn},
+};
+use tower_ws_guard::{
+    AcceptThenClose, AllowHost, AllowOrigin, GuardLayer, OriginCheckLayer, PendingUpgrade, Rejection, RejectionKind,
+    ResponderLayer, Subprotocols, Token, TokenCheckLayer, TokenPolicy, TokenSource, Upgraded, Verified, VerifyToken,
+    VersionCheckLayer, check_fn, observe::describe_metrics, test_util,
+};
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+const EVIL: &str = "https://evil.example";
+
+// What is counted
+
+fn recorder() -> (PrometheusRecorder, PrometheusHandle) {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    (recorder, handle)
+}
+
+/// The values of a scrape by name and labels, as `name{label="value"}`.
+fn scrape(text: &str) -> BTreeMap<String, f64> {
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let value = |line: &str| line.rsplit_once(' ').map(|(name, value)| (name.to_owned(), value.parse().unwrap()));
+    lines.map(|line| value(line).unwrap()).collect()
+}
+
+/// All that is known of handshakes: how many there were by outcome and code, and how many were timed by outcome.
+fn handshakes(text: &str) -> BTreeMap<String, f64> {
+    let mut scraped = scrape(text);
+    let names = ["ws_guard_handshakes_total{", "ws_guard_check_duration_seconds_count{"];
+    scraped.retain(|name, _| names.iter().any(|prefix| name.starts_with(prefix)));
+    scraped
+}
+
+/// What [`handshakes`] is to be.
+fn expected<'a>(outcomes: impl IntoIterator<Item = (&'a str, &'a str, f64)>) -> BTreeMap<String, f64> {
+    let mut expected = BTreeMap::new();
+    for (outcome, code, count) in outcomes {
+        let counter = format!("ws_guard_handshakes_total{{outcome=\"{outcome}\",code=\"{code}\"}}");
+        let timed = format!("ws_guard_check_duration_seconds_count{{outcome=\"{outcome}\"}}");
+        *expected.entry(counter).or_default() += count;
+        *expected.entry(timed).or_default() += count;
+    }
+    expected
+}
+
+// What is decided
+
+type Answer = Ready<Result<Response<()>, &'static str>>;
+type Inner = ServiceFn<fn(Request<()>) -> Answer>;
+type App = BoxCloneSyncService<Request<()>, Response<()>, &'static str>;
+
+/// Does what the path says; else it accepts.
+fn inner(request: Request<()>) -> Answer {
+    let (request, ()) = request.into_parts();
+    let completed = if request.version < Version::HTTP_2 { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::OK };
+    let status = match (request.uri.path(), request.extensions.get::<PendingUpgrade>()) {
+        ("/fail", _) => return ready(Err("out of order")),
+        ("/decline", _) => StatusCode::NOT_FOUND,
+        ("/claim", _) => completed,
+        (_, Some(pending)) => {
+            drop(pending.accept());
+            StatusCode::OK
+        }
+        (_, None) => completed,
+    };
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    ready(Ok(response))
+}
+
+fn app<L>(layer: L) -> App
+where
+    L: Layer<Inner>,
+    L::Service: Service<Request<()>, Response = Response<()>, Error = &'static str> + Clone + Send + Sync + 'static,
+    <L::Service as Service<Request<()>>>::Future: Send,
+{
+    BoxCloneSyncService::new(layer.layer(service_fn(inner)))
+}
+
+fn upgradable(raw: &Raw) -> [Request<()>; 2] {
+    raw.over_both().map(|mut request| {
+        let on_upgrade = hyper::upgrade::on(&mut request);
+        request.extensions_mut().insert(on_upgrade);
+        request
+    })
+}
+
+fn policy() -> TokenPolicy<impl VerifyToken<Claims = &'static str> + Clone> {
+    let sources = [TokenSource::authorization(), TokenSource::query("token").unwrap()];
+    let verifier = async |token: Token| match token.expose() {
+        "good" => Ok(Verified::new("alice")),
+        "weak" => Err(RejectionKind::TokenForbidden.into()),
+        "down" => Err(Rejection::verifier_failed("no connection")),
+        "broke" => Err(Rejection::custom("quota-exceeded", StatusCode::PAYMENT_REQUIRED)),
+        _ => Err(RejectionKind::TokenInvalid.into()),
+    };
+    TokenPolicy::from_sources(sources, move |token: Token| Box::pin(verifier(token))).unwrap()
+}
+
+fn origins() -> AllowOrigin {
+    AllowOrigin::list([common::ORIGIN]).unwrap()
+}
+
+fn hosts() -> AllowHost {
+    AllowHost::list([common::HOST]).unwrap()
+}
+
+fn chat() -> Subprotocols {
+    Subprotocols::list(["chat"]).unwrap()
+}
+
+fn guard() -> GuardLayer {
+    GuardLayer::new(origins()).allow_host(hosts()).subprotocols(chat())
+}
+
+fn bearer(token: &str) -> Raw {
+    handshake().and("Authorization", format!("Bearer {token}"))
+}
+
+fn good() -> Raw {
+    bearer("good")
+}
+
+/// The guard with a responder, and all four layers; both with all checks.
+fn stacks() -> [App; 2] {
+    [
+        app(ServiceBuilder::new().layer(guard().token(policy())).layer(ResponderLayer::new())),
+        app(ServiceBuilder::new()
+            .layer(VersionCheckLayer::new())
+            .layer(OriginCheckLayer::new(origins()).allow_host(hosts()))
+            .layer(TokenCheckLayer::new(policy()))
+            .layer(ResponderLayer::new().subprotocols(chat()))),
+    ]
+}
+
+fn reporting_stacks() -> [App; 2] {
+    [
+        app(ServiceBuilder::new()
+            .layer(guard().token(policy()).dangerous_report_only())
+            .layer(ResponderLayer::new().dangerous_report_only())),
+        app(ServiceBuilder::new()
+            .layer(VersionCheckLayer::new().dangerous_report_only())
+            .layer(OriginCheckLayer::new(origins()).allow_host(hosts()).dangerous_report_only())
+            .layer(TokenCheckLayer::new(policy()).dangerous_report_only())
+            .layer(ResponderLayer::new().subprotocols(chat()).dangerous_report_only())),
+    ]
+}
+
+/// What was counted while the requests were decided.
+async fn count(app: &App, requests: impl IntoIterator<Item = Request<()>>) -> BTreeMap<String, f64> {
+    let (recorder, handle) = recorder();
+    let _guard = set_default_local_recorder(&recorder);
+    for request in requests {
+        app.clone().oneshot(request).await.ok();
+    }
+    handshakes(&handle.render())
+}
+
+/// Refused by every stack; over HTTP/1.1.
+fn refused() -> Vec<(Raw, &'static str)> {
+    let line = |name, value: &str| good().with(name, value);
+    let offer = |subprotocols: &str| good().and("Sec-WebSocket-Protocol", subprotocols);
+    vec![
+        (good().method("POST"), "method-not-allowed"),
+        (good().version("HTTP/1.0"), "http-version"),
+        (line("Upgrade", "h2c"), "upgrade-missing"),
+        (line("Connection", "keep-alive"), "connection-missing"),
+        (good().without("Host"), "host-invalid"),
+        (good().without("Sec-WebSocket-Key"), "key-missing"),
+        (good().and("Sec-WebSocket-Key", common::KEY), "key-repeated"),
+        (line("Sec-WebSocket-Key", "zzz"), "key-invalid"),
+        (good().without("Sec-WebSocket-Version"), "version-missing"),
+        (line("Sec-WebSocket-Version", "13, 8"), "version-invalid"),
+        (line("Sec-WebSocket-Version", "8"), "version-unsupported"),
+        (good().and("Content-Length", "5"), "body-present"),
+        (offer("a b"), "subprotocol-invalid"),
+        (line("Host", "evil.example"), "host-not-allowed"),
+        (good().and("Origin", EVIL), "origin-repeated"),
+        (line("Origin", "https://chat.example.com/"), "origin-invalid"),
+        (good().without("Origin"), "origin-missing"),
+        (line("Origin", EVIL), "origin-not-allowed"),
+        (offer("other"), "subprotocol-unsupported"),
+        (handshake(), "token-missing"),
+        (good().target("/ws?token=good"), "token-ambiguous"),
+        (bearer("guess"), "token-invalid"),
+        (bearer("weak"), "token-forbidden"),
+        (bearer("down"), "verifier-failed"),
+        (good().target("/claim"), "not-upgradable"),
+        (bearer("broke"), "quota-exceeded"),
+    ]
+}
+
+#[tokio::test]
+async fn each_refusal_is_counted_once_by_its_code() {
+    let codes = refused().into_iter().map(|(_, code)| code).collect::<BTreeSet<_>>();
+    let missing = RejectionKind::ALL.iter().filter(|kind| !codes.contains(kind.code())).collect::<Vec<_>>();
+    assert_eq!(missing, [&RejectionKind::NotWebsocket]);
+    for app in stacks() {
+        for (raw, code) in refused() {
+            let counted = count(&app, [raw.upgradable()]).await;
+            assert_eq!(counted, expected([("refused", code, 1.0)]), "{raw:?}");
+        }
+        let all = count(&app, refused().iter().flat_map(|(raw, _)| [raw.upgradable(), raw.upgradable()])).await;
+        assert_eq!(all, expected(codes.iter().map(|code| ("refused", *code, 2.0))));
+    }
+}
+
+#[tokio::test]
+async fn each_decision_is_counted_once() {
+    let blocked = check_fn(|_| Err(Rejection::custom("blocked", StatusCode::FORBIDDEN)));
+    let guarded = || app(guard().token(policy()));
+    let mut cases = vec![
+        (guarded(), good(), "accepted", "accepted"),
+        (guarded(), good().target("/decline"), "refused", "declined"),
+        (guarded(), good().target("/fail"), "refused", "error"),
+        (guarded(), good().with("Origin", EVIL), "refused", "origin-not-allowed"),
+        (app(guard().check(blocked)), good(), "refused", "blocked"),
+        (
+            app(ServiceBuilder::new().layer(VersionCheckLayer::new()).layer(guard().check(blocked))),
+            good(),
+            "refused",
+            "blocked",
+        ),
+        (app(VersionCheckLayer::new()), good(), "accepted", "accepted"),
+        (app(VersionCheckLayer::new()), good().with("Sec-WebSocket-Version", "8"), "refused", "version-unsupported"),
+        (app(OriginCheckLayer::new(origins())), good().without("Origin"), "refused", "origin-missing"),
+        (app(TokenCheckLayer::new(policy())), handshake(), "refused", "token-missing"),
+        (app(ResponderLayer::new()), good(), "accepted", "accepted"),
+        (app(ResponderLayer::new()), good().target("/decline"), "refused", "declined"),
+        (app(ResponderLayer::new()), good().target("/claim"), "refused", "not-upgradable"),
+        (app(ResponderLayer::on_upgraded(async |_, _| {})), good(), "accepted", "accepted"),
+    ];
+    for stack in stacks() {
+        cases.extend([
+            (stack.clone(), good(), "accepted", "accepted"),
+            (stack.clone(), good().and("Sec-WebSocket-Protocol", "chat"), "accepted", "accepted"),
+            (stack.clone(), good().target("/decline"), "refused", "declined"),
+            (stack.clone(), good().target("/fail"), "refused", "error"),
+            (stack.clone(), good().with("Origin", EVIL), "refused", "origin-not-allowed"),
+            (stack, bearer("guess"), "refused", "token-invalid"),
+        ]);
+    }
+    for (index, (app, raw, outcome, code)) in cases.into_iter().enumerate() {
+        for request in upgradable(&raw) {
+            assert_eq!(count(&app, [request]).await, expected([(outcome, code, 1.0)]), "{index} {raw:?}");
+        }
+    }
+
+    let close = AcceptThenClose::new;
+    for app in [
+        app(guard().token(policy()).accept_then_close(close())),
+        app(ServiceBuilder::new()
+            .layer(VersionCheckLayer::new())
+            .layer(TokenCheckLayer::new(policy()).accept_then_close(close()))),
+    ] {
+        let (request, _client) = test_util::upgradable(handshake().request()).await;
+        assert_eq!(count(&app, [request]).await, expected([("refused", "token-missing", 1.0)]));
+    }
+}
+
+#[tokio::test]
+async fn what_is_only_reported_is_accepted_by_the_code_of_the_refusal() {
+    for app in reporting_stacks() {
+        for (raw, outcome, code) in [
+            (good(), "accepted", "accepted"),
+            (good().with("Host", "evil.example"), "accepted", "host-not-allowed"),
+            (good().with("Origin", EVIL), "accepted", "origin-not-allowed"),
+            (good().and("Sec-WebSocket-Protocol", "other"), "accepted", "subprotocol-unsupported"),
+            (handshake(), "accepted", "token-missing"),
+            (bearer("guess"), "accepted", "token-invalid"),
+            (bearer("down"), "accepted", "verifier-failed"),
+            (bearer("broke"), "accepted", "quota-exceeded"),
+            (bearer("guess").with("Origin", EVIL), "accepted", "origin-not-allowed"),
+            (handshake().target("/decline"), "refused", "declined"),
+            (handshake().target("/fail"), "refused", "error"),
+            (handshake().with("Sec-WebSocket-Version", "8"), "refused", "version-unsupported"),
+        ] {
+            for request in upgradable(&raw) {
+                assert_eq!(count(&app, [request]).await, expected([(outcome, code, 1.0)]), "{raw:?}");
+            }
+        }
+    }
+    let layers = ServiceBuilder::new()
+        .layer(OriginCheckLayer::new(origins()).dangerous_report_only())
+        .layer(TokenCheckLayer::new(policy()));
+    let counted = count(&app(layers), upgradable(&handshake().with("Origin", EVIL))).await;
+    assert_eq!(counted, expected([("refused", "token-missing", 2.0)]));
+}
+
+#[tokio::test]
+async fn ordinary_requests_are_not_counted() {
+    let ordinary = [plain(), plain().method("POST"), plain().target("/fail"), plain().and("Origin", EVIL)];
+    for app in stacks().into_iter().chain(reporting_stacks()) {
+        let (recorder, handle) = recorder();
+        let _guard = set_default_local_recorder(&recorder);
+        for raw in &ordinary {
+            app.clone().oneshot(raw.request()).await.ok();
+        }
+        assert_eq!(scrape(&handle.render()), BTreeMap::new());
+    }
+    for app in [
+        app(guard().require_websocket()),
+        app(ServiceBuilder::new().layer(guard().require_websocket()).layer(ResponderLayer::new().require_websocket())),
+        app(ServiceBuilder::new().layer(guard()).layer(ResponderLayer::new().require_websocket())),
+    ] {
+        let counted = count(&app, ordinary.iter().map(Raw::request)).await;
+        assert_eq!(counted, expected([("refused", "not-websocket", 4.0)]));
+    }
+}
+
+#[tokio::test]
+async fn no_client_makes_a_label() {
+    let (recorder, handle) = recorder();
+    let _guard = set_default_local_recorder(&recorder);
+    let hostile = ["x", "\"} 1\\", "https://a.example", "\u{e9}", &"a".repeat(10_000)];
+    for app in stacks().into_iter().chain(reporting_stacks()) {
+        for value in hostile {
+            for name in [
+                "Origin",
+                "Host",
+                "Upgrade",
+                "Connection",
+                "Sec-WebSocket-Key",
+                "Sec-WebSocket-Version",
+                "Sec-WebSocket-Protocol",
+                "Authorization",
+                "X-Other",
+            ] {
+                app.clone().oneshot(good().with(name, value).upgradable()).await.unwrap();
+            }
+            let target = format!("/{0}?token={0}", value.replace(['"', '\\', ' '], "").replace("https://", ""));
+            app.clone().oneshot(handshake().target(&target).upgradable()).await.unwrap();
+        }
+    }
+    let rendered = handle.render();
+    let total = handshakes(&rendered).into_iter().filter(|(name, _)| name.contains("handshakes_total"));
+    assert_eq!(total.map(|(_, count)| count).sum::<f64>(), (4 * hostile.len() * 10) as f64);
+
+    let codes = RejectionKind::ALL.iter().map(|kind| kind.code()).chain(["accepted"]).collect::<BTreeSet<_>>();
+    for name in scrape(&rendered).into_keys() {
+        let labels = name.split_once('{').map_or("", |(_, labels)| labels.trim_end_matches('}'));
+        for label in labels.split_terminator(',') {
+            let (label, value) = label.split_once('=').unwrap();
+            let value = value.trim_matches('"');
+            let is_bounded = match label {
+                "outcome" => ["accepted", "refused"].contains(&value),
+                "code" => codes.contains(value),
+                "quantile" => value.parse::<f64>().is_ok(),
+                _ => false,
+            };
+            assert!(is_bounded, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_help_is_there() {
+    let (recorder, handle) = recorder();
+    let _guard = set_default_local_recorder(&recorder);
+    describe_metrics();
+    let app = app(ResponderLayer::on_upgraded(async |_, _| {}));
+    let (request, mut client) = test_util::upgradable(handshake().request()).await;
+    app.oneshot(request).await.unwrap();
+    timeout(TIMEOUT, client.read_to_end(&mut Vec::new())).await.expect("the socket's end").unwrap();
+    assert_help(&handle.render());
+}
+
+/// Help for every metric, of a scrape that has all of them.
+fn assert_help(text: &str) {
+    for name in [
+        "ws_guard_handshakes_total",
+        "ws_guard_check_duration_seconds",
+        "ws_guard_connections",
+        "ws_guard_connection_duration_seconds",
+    ] {
+        assert!(text.contains(&format!("# HELP {name} ")), "{name}: {text}");
+        assert!(text.lines().any(|line| line.starts_with(name)), "{name}: {text}");
+    }
+}
+
+// Connections
+
+/// How many are open, and how many were timed; once nobody has counted any there is no gauge.
+fn connections(text: &str) -> (Option<f64>, f64) {
+    let scraped = scrape(text);
+    let timed = scraped.get("ws_guard_connection_duration_seconds_count").copied().unwrap_or_default();
+    (scraped.get("ws_guard_connections").copied(), timed)
+}
+
+async fn wait_for<T: PartialEq + Copy + std::fmt::Debug>(expected: T, look: impl AsyncFn() -> T) {
+    let last = Mutex::new(None);
+    let wait = async {
+        loop {
+            let now = look().await;
+            if now == expected {
+                break;
+            }
+            *last.lock().unwrap() = Some(now);
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let result = timeout(TIMEOUT, wait).await;
+    assert!(result.is_ok(), "{:?} and not {expected:?}", last.into_inner().unwrap());
+}
+
+/// Holds the connection as its first byte says.
+async fn hold(mut socket: Upgraded) {
+    match socket.read_u8().await {
+        Ok(b'p') => resume_unwind(Box::new("a panic of the callback")),
+        Ok(b'm') => {
+            let moved = tokio::spawn(async move { socket.read_u8().await });
+            assert_eq!(moved.await.unwrap().unwrap(), b'.');
+        }
+        Ok(_) => {}
+        // The client left.
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof),
+    }
+}
+
+#[tokio::test]
+async fn a_connection_is_counted_as_long_as_it_is_open() {
+    let decide = service_fn(|request: Request<()>| {
+        request.extensions().get::<PendingUpgrade>().unwrap().on_upgrade(hold);
+        ready(Ok::<_, &'static str>(Response::new(())))
+    });
+    let apps = [
+        app(ServiceBuilder::new().layer(guard()).layer(ResponderLayer::on_upgraded(|upgraded, _| hold(upgraded)))),
+        BoxCloneSyncService::new(ResponderLayer::new().layer(decide)),
+    ];
+    for app in apps {
+        let (recorder, handle) = recorder();
+        let _guard = set_default_local_recorder(&recorder);
+        let counted = async || connections(&handle.render());
+        assert_eq!(counted().await, (None, 0.0));
+
+        let mut clients = Vec::new();
+        for open in 1..=4 {
+            let (request, client) = test_util::upgradable(handshake().request()).await;
+            app.clone().oneshot(request).await.unwrap();
+            clients.push(client);
+            wait_for((Some(f64::from(open)), 0.0), counted).await;
+        }
+        // It returns, it panics, it gives the connection to another task, and its client leaves.
+        for (open, end) in [(3, "r"), (2, "p"), (2, "m")] {
+            let mut client = clients.remove(0);
+            client.write_all(end.as_bytes()).await.unwrap();
+            if end == "m" {
+                // Still there, in that task.
+                sleep(Duration::from_millis(20)).await;
+            }
+            wait_for((Some(f64::from(open)), 4.0 - f64::from(open)), counted).await;
+            clients.push(client);
+        }
+        clients.remove(0);
+        wait_for((Some(1.0), 3.0), counted).await;
+        clients[2].write_all(b".").await.unwrap();
+        wait_for((Some(0.0), 4.0), counted).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_never_handed_over_is_no_connection() {
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let keeper = Arc::clone(&kept);
+    let keep = service_fn(move |request: Request<()>| {
+        let upgrade = request.extensions().get::<PendingUpgrade>().unwrap().accept();
+        keeper.lock().unwrap().push(upgrade);
+        ready(Ok::<_, &'static str>(Response::new(())))
+    });
+    let (recorder, handle) = recorder();
+    let _guard = set_default_local_recorder(&recorder);
+    let (request, _client) = test_util::upgradable(handshake().request()).await;
+    assert_eq!(ResponderLayer::new().layer(keep).oneshot(request).await.unwrap().status(), 101);
+    // The upgrade of this one fails.
+    let (sender, mut called) = mpsc::channel::<()>(1);
+    let layer = ResponderLayer::on_upgraded(move |_, _| {
+        sender.try_send(()).unwrap();
+        ready(())
+    });
+    assert_eq!(app(layer).oneshot(handshake().upgradable()).await.unwrap().status(), 101);
+    assert_eq!(timeout(TIMEOUT, called.recv()).await.expect("the callback is dropped"), None);
+    assert_eq!(connections(&handle.render()), (None, 0.0));
+
+    let upgrade = kept.lock().unwrap().remove(0).unwrap();
+    let upgraded = timeout(TIMEOUT, upgrade).await.expect("the connection").unwrap();
+    assert_eq!(connections(&handle.render()), (Some(1.0), 0.0));
+    drop(upgraded);
+    assert_eq!(connections(&handle.render()), (Some(0.0), 1.0));
+}
+
+// The example server
+
+async fn get(server: &Server, path: &str) -> (u16, String) {
+    let mut answer = send(server.address, &plain().target(path).and("Connection", "close").bytes()).await;
+    (answer.status, answer.read_rest().await)
+}
+
+#[tokio::test]
+async fn a_scrape_of_the_server_agrees_with_what_was_sent() {
+    let refused = [
+        (handshake(), 401, "token-missing", 7.0),
+        (bearer("guess"), 401, "token-invalid", 13.0),
+        (good().and("Authorization", "Bearer good"), 400, "token-ambiguous", 3.0),
+        (good().with("Origin", EVIL), 403, "origin-not-allowed", 21.0),
+        (good().without("Origin"), 403, "origin-missing", 11.0),
+        (good().with("Host", "evil.example"), 421, "host-not-allowed", 17.0),
+        (good().with("Sec-WebSocket-Version", "8"), 426, "version-unsupported", 5.0),
+        (good().with("Sec-WebSocket-Key", "zzz"), 400, "key-invalid", 2.0),
+        (good().and("Sec-WebSocket-Protocol", "other"), 400, "subprotocol-unsupported", 19.0),
+        (good().without("Upgrade"), 426, "upgrade-missing", 2.0),
+    ];
+    assert_eq!(refused.iter().map(|(_, _, _, count)| count).sum::<f64>(), 100.0);
+    let sent = refused.iter().map(|(_, _, code, count)| ("refused", *code, *count));
+    let sent = expected(sent.chain([("accepted", "accepted", 100.0)]));
+
+    for mode in ["guard", "responder"] {
+        let server = Server::start(&[
+            "--metrics",
+            "--mode",
+            mode,
+            "--token",
+            "good",
+            "--allow-host",
+            common::HOST,
+            "--allow-origin",
+            common::ORIGIN,
+            "--subprotocol",
+            "chat",
+        ]);
+        assert_eq!(handshakes(&get(&server, "/metrics").await.1), BTreeMap::new());
+        let mut open = Vec::new();
+        for _ in 0..100 {
+            let answer = send(server.address, &good().bytes()).await;
+            assert_eq!(answer.status, 101);
+            open.push(answer);
+        }
+        for (raw, status, code, count) in &refused {
+            for _ in 0..*count as usize {
+                assert_eq!(send(server.address, &raw.bytes()).await.status, *status, "{code}");
+            }
+        }
+        // None of these is a handshake.
+        assert_eq!(send(server.address, &plain().target("/ws").bytes()).await.status, 200);
+        let (status, text) = get(&server, "/metrics").await;
+        assert_eq!((status, handshakes(&text)), (200, sent.clone()));
+
+        let by_responder = mode == "responder";
+        let counted = async || connections(&get(&server, "/metrics").await.1);
+        wait_for((by_responder.then_some(100.0), 0.0), counted).await;
+        open.truncate(30);
+        wait_for((by_responder.then_some(30.0), if by_responder { 70.0 } else { 0.0 }), counted).await;
+        drop(open);
+        wait_for((by_responder.then_some(0.0), if by_responder { 100.0 } else { 0.0 }), counted).await;
+        let (_, text) = get(&server, "/metrics").await;
+        assert_eq!(handshakes(&text), sent);
+        if by_responder {
+            assert_help(&text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_server_serves_metrics_only_if_it_is_told_to() {
+    let server = Server::start(&[]);
+    assert_eq!(get(&server, "/metrics").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_counted() {
+    let hangs = TokenPolicy::bearer(|_: Token| std::future::pending::<Result<Verified<()>, Rejection>>());
+    let app = app(GuardLayer::new(origins()).token(hangs));
+    let (recorder, handle) = recorder();
+    let _guard = set_default_local_recorder(&recorder);
+    let handshake = app.oneshot(bearer("any").request());
+    assert!(timeout(Duration::from_millis(10), handshake).await.is_err());
+    assert_eq!(handshakes(&handle.render()), expected([("refused", "cancelled", 1.0)]));
+}
