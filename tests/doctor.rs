@@ -589,6 +589,18 @@ fn the_example_server() {
     assert_eq!(report.json["findings"][0]["fix"], kind.fix());
 }
 
+/// A 101 is no success if the socket is closed to say why.
+#[test]
+fn a_server_that_closes_the_socket_to_say_why() {
+    let server = Server::start(&["--token", TOKEN, "--rejection", "close"]);
+    let url = format!("ws://{}/ws", server.address);
+    let own = format!("http://{}", server.address);
+    doctor(&[&url, "--origin", &own, "--token", TOKEN]).assert("accepted", &[]);
+    let report = doctor(&[&url, "--origin", &own]);
+    report.assert("refused", &["token-missing", "closed"]);
+    assert!(report.explanation("closed").contains("4401"));
+}
+
 #[test]
 fn the_example_server_with_tls() {
     let server = Server::start(&["--tls-self-signed", "--allow-missing-origin"]);

@@ -1,5 +1,7 @@
 //! One handshake: the request, and the head of the answer as it was on the wire.
 
+use std::time::Duration;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -33,6 +35,8 @@ pub(crate) struct Answer {
     pub(crate) verdict: Result<Accepted, Findings>,
     /// Of a problem (RFC 9457).
     pub(crate) problem: Vec<u8>,
+    /// The code and the reason, if the server closes the socket at once.
+    pub(crate) close: Option<(u16, String)>,
 }
 
 pub(crate) async fn exchange(options: &Options, origin: Option<&str>, deadline: Instant) -> Exchange {
@@ -136,13 +140,33 @@ async fn converse(stream: &mut dyn Stream, request: &Head, deadline: Instant) ->
             }
             match Unreachable::unless(Stage::Answer, deadline, stream.read_buf(&mut body)).await {
                 Ok(1..) => {}
-                _ => break body,
+                _ => break body.clone(),
             }
         },
         _ => Vec::new(),
     };
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // A server that has nothing to say says nothing for ever.
+        let patience = deadline.min(Instant::now() + CLOSE);
+        let frame = async {
+            while close_frame(&body).is_none() && stream.read_buf(&mut body).await? > 0 {}
+            std::io::Result::Ok(())
+        };
+        let _ = tokio::time::timeout_at(patience, frame).await;
+    }
+    let close = close_frame(&body).filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS);
     let verdict = ClientHandshake::new(&request.request()).verify(&response);
-    Ok(Answer { head: bytes, response, verdict, problem })
+    Ok(Answer { head: bytes, response, verdict, problem, close })
+}
+
+/// How long a close frame behind a 101 is waited for.
+const CLOSE: Duration = Duration::from_millis(500);
+
+/// RFC 6455 5.5.1.
+fn close_frame(bytes: &[u8]) -> Option<(u16, String)> {
+    let [0x88, length @ 2..=125, high, low, rest @ ..] = bytes else { return None };
+    let reason = rest.get(..usize::from(*length) - 2)?;
+    Some((u16::from_be_bytes([*high, *low]), String::from_utf8_lossy(reason).into_owned()))
 }
 
 /// The head of the final answer, with the length of all that is in front of its body.

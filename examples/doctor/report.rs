@@ -80,13 +80,32 @@ impl From<&tower_ws_guard::Finding> for Finding {
 
 /// What an answer in HTTP means.
 pub(crate) fn judge(answer: &Answer) -> (Outcome, Vec<Finding>) {
-    let Err(findings) = &answer.verdict else { return (Outcome::Accepted, Vec::new()) };
+    let findings = match (&answer.verdict, &answer.close) {
+        (Ok(_), None) => return (Outcome::Accepted, Vec::new()),
+        (Ok(_), Some((code, reason))) => return (Outcome::Refused, closed(*code, reason)),
+        (Err(findings), _) => findings,
+    };
     let is_refusal = |finding: &tower_ws_guard::Finding| FindingKind::is_refusal(finding.kind());
     let findings = findings.as_slice();
     let outcome = if findings.iter().all(is_refusal) { Outcome::Refused } else { Outcome::Faulty };
     // What the server says itself is nearer to the cause than what its status means.
     let findings = problem(&answer.problem).into_iter().chain(findings.iter().map(Finding::from));
     (outcome, findings.collect())
+}
+
+/// The refusal of a server that accepts the handshake to say why it refuses.
+fn closed(code: u16, reason: &str) -> Vec<Finding> {
+    let told = RejectionKind::ALL.iter().find(|kind| kind.code() == reason);
+    let told = told.map(|kind| Finding::new(reason, format!("the server says why: {}", kind.cause()), kind.fix()));
+    let closed = Finding::new(
+        "closed",
+        format!(
+            "the server accepted, and closed the socket at once with code {code} and the reason `{}`",
+            reason.escape_debug()
+        ),
+        "look the code up where the server is described; 4401 and 4403 are for a credential that is missing, not good or not enough",
+    );
+    told.into_iter().chain([closed]).collect()
 }
 
 /// The refusal of a server that sends problems (RFC 9457) with a code.
