@@ -39,9 +39,11 @@ enum From {
 enum Expected {
     Accepted(&'static str),
     Refused(u16, &'static str),
+    /// Accepted with this subprotocol, and closed with code 4401 for this reason.
+    Closed(&'static str, &'static str),
 }
 
-use Expected::{Accepted, Refused};
+use Expected::{Accepted, Closed, Refused};
 
 #[derive(Clone, Debug)]
 struct Case {
@@ -160,7 +162,7 @@ fn check(
     for case in cases {
         let result = results.next().expect("as many results as cases");
         assert_eq!(result, expected(case.expected), "{case:?} at {}", server.scheme);
-        if let Refused(_, code) = case.expected {
+        if let Refused(_, code) | Closed(_, code) = case.expected {
             let refusal = server.refusal();
             assert!(refusal.starts_with(&format!("{code}: ")), "{case:?}: {refusal}");
             assert!(!refusal.contains("s3cr3t"), "{case:?}: {refusal}");
@@ -174,10 +176,10 @@ const IN_THE_CLEAR: &[&str] = &[];
 const OVER_TLS: &[&str] = &["--tls-self-signed"];
 
 /// The server in both modes, and a second one that serves pages of another origin.
-fn servers(transports: &'static [&[&str]]) -> impl Iterator<Item = (Server, Server)> {
+fn servers(flags: &[&'static str], transports: &'static [&[&str]]) -> impl Iterator<Item = (Server, Server)> {
     ["guard", "responder"].into_iter().flat_map(move |mode| {
         transports.iter().map(move |transport| {
-            let flags = [FLAGS, transport, &["--mode", mode]].concat();
+            let flags = [flags, transport, &["--mode", mode]].concat();
             (Server::start(&flags), Server::start(transport))
         })
     })
@@ -211,7 +213,7 @@ fn url(server: &Server, case: &Case) -> String {
 
 /// Runs all cases with a client that may set any header.
 fn check_program(program: &[&str], transports: &'static [&[&str]], expected: impl Fn(&Server, Expected) -> Value) {
-    for (server, other) in servers(transports) {
+    for (server, other) in servers(FLAGS, transports) {
         let cases: Vec<_> = CASES
             .iter()
             .map(|case| {
@@ -228,6 +230,7 @@ fn by_status(status: u16) -> impl Fn(&Server, Expected) -> Value {
     move |_, expected| match expected {
         Accepted(protocol) => json!({ "status": status, "protocol": protocol, "echo": TEXT, "close": 1000 }),
         Refused(status, _) => json!({ "status": status }),
+        Closed(protocol, _) => json!({ "status": status, "protocol": protocol, "close": 4401 }),
     }
 }
 
@@ -239,6 +242,9 @@ fn by_events(expected: Expected) -> Value {
             "events": ["open", "message", "close"],
         }),
         Refused(..) => json!({ "close": 1006, "reason": "", "wasClean": false, "events": ["error", "close"] }),
+        Closed(protocol, reason) => json!({
+            "protocol": protocol, "close": 4401, "reason": reason, "wasClean": true, "events": ["open", "close"],
+        }),
     }
 }
 
@@ -253,7 +259,7 @@ fn node_ws() {
 fn node_own_websocket() {
     let program = ["node", "--experimental-websocket", "node.mjs"];
     check_program(&program, &[IN_THE_CLEAR, OVER_TLS], |_, expected| match expected {
-        Accepted(_) => by_events(expected),
+        Accepted(_) | Closed(..) => by_events(expected),
         Refused(..) => json!({ "events": ["error"] }),
     });
 }
@@ -287,7 +293,7 @@ fn python_aiohttp() {
 #[test]
 #[ignore = "needs curl: tests/clients/install"]
 fn curl() {
-    for (server, other) in servers(&[IN_THE_CLEAR, OVER_TLS]) {
+    for (server, other) in servers(FLAGS, &[IN_THE_CLEAR, OVER_TLS]) {
         let results = CASES.iter().map(|case| {
             // By itself it keeps the head of a 101 back.
             let mut command = Command::new("stdbuf");
@@ -328,7 +334,7 @@ fn curl() {
             })
         });
         check(&server, CASES, results, |expected| match expected {
-            Accepted(protocol) => json!({
+            Accepted(protocol) | Closed(protocol, _) => json!({
                 "status": "101", "accept": ACCEPT, "protocol": Some(protocol).filter(|it| !it.is_empty()),
             }),
             Refused(status, _) => json!({ "status": status.to_string(), "accept": null, "protocol": null }),
@@ -339,7 +345,7 @@ fn curl() {
 #[test]
 fn tungstenite() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    for (server, other) in servers(&[IN_THE_CLEAR]) {
+    for (server, other) in servers(FLAGS, &[IN_THE_CLEAR]) {
         let results = CASES.iter().map(|case| {
             let mut request = url(&server, case).into_client_request().unwrap();
             for (name, value) in case.headers(&server, &other) {
@@ -376,9 +382,9 @@ fn tungstenite() {
 }
 
 /// Runs the cases that a script in a page can try. Over TLS Chromium's handshake goes over HTTP/2.
-fn check_browser(name: &str, expected: impl Fn(&Server, Expected) -> Value) {
-    let tried: Vec<_> = CASES.iter().filter(|case| !case.needs_headers()).cloned().collect();
-    for (server, other) in servers(&[IN_THE_CLEAR, OVER_TLS]) {
+fn check_browser(name: &str, flags: &[&'static str], cases: &[Case], expected: impl Fn(&Server, Expected) -> Value) {
+    let tried: Vec<_> = cases.iter().filter(|case| !case.needs_headers()).cloned().collect();
+    for (server, other) in servers(flags, &[IN_THE_CLEAR, OVER_TLS]) {
         let cases: Vec<_> = tried
             .iter()
             .map(|case| {
@@ -395,27 +401,72 @@ fn check_browser(name: &str, expected: impl Fn(&Server, Expected) -> Value) {
     }
 }
 
+fn by_chromium(server: &Server, expected: Expected) -> Value {
+    let mut seen = by_events(expected);
+    seen["status"] = match expected {
+        // Only over HTTP/2 does a handshake succeed with 200.
+        Accepted(_) | Closed(..) if server.scheme == "https" => json!(200),
+        Accepted(_) | Closed(..) => json!(101),
+        // What it is told then is an error without a message.
+        Refused(401, _) if server.scheme == "https" => Value::Null,
+        Refused(status, _) => json!(status),
+    };
+    seen
+}
+
 #[test]
 #[ignore = "needs Chromium, Node and its packages: tests/clients/install"]
 fn chromium() {
-    check_browser("chromium", |server, expected| {
-        let mut seen = by_events(expected);
-        seen["status"] = match expected {
-            // Only over HTTP/2 does a handshake succeed with 200.
-            Accepted(_) if server.scheme == "https" => json!(200),
-            Accepted(_) => json!(101),
-            // What it is told then is an error without a message.
-            Refused(401, _) if server.scheme == "https" => Value::Null,
-            Refused(status, _) => json!(status),
-        };
-        seen
-    });
+    check_browser("chromium", FLAGS, CASES, by_chromium);
 }
 
 #[test]
 #[ignore = "needs Firefox, Node and its packages: tests/clients/install"]
 fn firefox() {
-    check_browser("firefox", |_, expected| by_events(expected));
+    check_browser("firefox", FLAGS, CASES, |_, expected| by_events(expected));
+}
+
+/// The server tells a script why its token is refused. A page of another origin it tells nothing.
+fn check_closed(browser: &str, expected: impl Fn(&Server, Expected) -> Value) {
+    const FLAGS: &[&str] = &["--rejection", "close", "--token", "s3cr3t", "--token-from", "query:token"];
+    const MISSING: Case = Case { expected: Closed("", "token-missing"), ..VALID };
+    const INVALID: Case = Case { query: "?token=guess", expected: Closed("", "token-invalid"), ..VALID };
+    const FOREIGN: Case = Case { expected: Refused(403, "origin-not-allowed"), ..VALID };
+
+    let cases = [
+        MISSING,
+        INVALID,
+        Case { query: "?token=s3cr3t", ..VALID },
+        Case { from: From::SameSite, ..FOREIGN },
+        Case { from: From::CrossSite, query: "?token=guess", ..FOREIGN },
+        Case { from: From::Null, query: "?token=s3cr3t", ..FOREIGN },
+    ];
+    check_browser(browser, FLAGS, &cases, &expected);
+
+    let offered = [
+        Case { protocols: &["v2.chat"], expected: Closed("v2.chat", "token-missing"), ..MISSING },
+        Case { protocols: &["other", "v2.chat"], expected: Closed("v2.chat", "token-invalid"), ..INVALID },
+        Case { protocols: &["other"], expected: Refused(400, "subprotocol-unsupported"), ..MISSING },
+        Case { from: From::CrossSite, protocols: &["v2.chat"], ..FOREIGN },
+    ];
+    check_browser(
+        browser,
+        &[FLAGS, &["--subprotocol", "v2.chat"]].concat(),
+        &[&cases[..], &offered].concat(),
+        expected,
+    );
+}
+
+#[test]
+#[ignore = "needs Chromium, Node and its packages: tests/clients/install"]
+fn chromium_is_told_why() {
+    check_closed("chromium", by_chromium);
+}
+
+#[test]
+#[ignore = "needs Firefox, Node and its packages: tests/clients/install"]
+fn firefox_is_told_why() {
+    check_closed("firefox", |_, expected| by_events(expected));
 }
 
 const ATTEMPTS: &[(&str, &str)] = &[

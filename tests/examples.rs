@@ -303,7 +303,7 @@ fn a_wrong_flag_is_named() {
         (&["--subprotocol", "a b"], &["--subprotocol", "no spaces"]),
         (&["--subprotocol", "a", "--subprotocol", "a"], &["--subprotocol", "twice"]),
         (&["--mode", "proxy"], &["--mode", "guard, responder"]),
-        (&["--rejection", "close"], &["--rejection", "empty, plain, problem"]),
+        (&["--rejection", "open"], &["--rejection", "empty, plain, problem, close"]),
         (&["--max-connections", "1"], &["--max-connections"]),
     ] {
         let output = Server::command(flags).output().unwrap();

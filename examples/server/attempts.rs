@@ -23,6 +23,7 @@ use tokio::{
 use tower_ws_guard::RejectionKind;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 const MAX_RESPONSE: u64 = 64 * 1024;
 
 /// What a handshake must say to be accepted by this server.
@@ -40,6 +41,8 @@ pub(crate) struct Attempts {
     pub(crate) subprotocol: Option<String>,
     /// Whether it takes one-time tickets.
     pub(crate) tickets: bool,
+    /// Whether it accepts some handshakes to close the socket at once.
+    pub(crate) closes: bool,
 }
 
 /// `GET /attempts` lists them, `POST /attempts/{id}` makes one and tells what came of it.
@@ -66,7 +69,7 @@ async fn make(State(attempts): State<Attempts>, Path(id): Path<String>) -> Resul
     let sent = attempts.request(attempt, attempts.bearer.as_deref());
     let shown = attempts.request(attempt, attempts.bearer.as_ref().map(|_| "********"));
 
-    match exchange(attempts.target(), &sent.text).await {
+    match exchange(attempts.target(), &sent.text, attempts.closes).await {
         Ok(response) => Ok(Json(report(&shown, &response))),
         Err(error) => Err(failure(StatusCode::BAD_GATEWAY, &error.to_string())),
     }
@@ -287,26 +290,33 @@ struct Response {
     body: Vec<u8>,
 }
 
-async fn exchange(target: SocketAddr, request: &str) -> io::Result<Response> {
+async fn exchange(target: SocketAddr, request: &str, closes: bool) -> io::Result<Response> {
+    let mut received = Vec::new();
     let exchange = async {
         let mut stream = TcpStream::connect(target).await?;
         stream.write_all(request.as_bytes()).await?;
 
         let mut stream = stream.take(MAX_RESPONSE);
-        let mut received = Vec::new();
         while !is_complete(&received) && stream.read_buf(&mut received).await? > 0 {}
-        parse(&received).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
+        // Behind a 101 there may be a close frame, or nothing for ever.
+        if closes {
+            let frame = async {
+                while stream.read_buf(&mut received).await? > 0 {}
+                io::Result::Ok(())
+            };
+            timeout(CLOSE_TIMEOUT, frame).await.unwrap_or(Ok(()))?;
+        }
+        io::Result::Ok(())
     };
-    timeout(TIMEOUT, exchange).await?
+    timeout(TIMEOUT, exchange).await??;
+    parse(&received).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
 }
 
 fn parse(received: &[u8]) -> Option<Response> {
     let end = received.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&received[..end]).into_owned();
     let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
-    // Behind a 101 come frames.
-    let body = if status == 101 { &[] } else { &received[end + 4..] };
-    Some(Response { status, head, body: body.to_vec() })
+    Some(Response { status, head, body: received[end + 4..].to_vec() })
 }
 
 /// Whether there is nothing to wait for; without a `Content-Length` the end of the connection is the end.
@@ -317,6 +327,18 @@ fn is_complete(received: &[u8]) -> bool {
     })
 }
 
+impl Response {
+    /// The code and the reason of a close frame behind a 101.
+    fn close(&self) -> Option<(u16, String)> {
+        match *self.body {
+            [0x88, _, high, low, ref reason @ ..] if self.status == 101 => {
+                Some((u16::from_be_bytes([high, low]), String::from_utf8_lossy(reason).into_owned()))
+            }
+            _ => None,
+        }
+    }
+}
+
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     let mut lines = head.lines().filter_map(|line| line.split_once(':'));
     lines.find(|(line, _)| line.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
@@ -324,22 +346,28 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 
 fn report(request: &Request, response: &Response) -> Value {
     let problem = serde_json::from_slice::<Value>(&response.body).unwrap_or_default();
-    let code = problem["code"].as_str();
+    let close = response.close();
+    let code = problem["code"].as_str().or_else(|| close.as_ref().map(|(_, reason)| &**reason));
     let kind = RejectionKind::ALL.iter().find(|kind| Some(kind.code()) == code);
     let cause = match response.status {
-        101 => Some("the handshake was accepted"),
+        101 if close.is_none() => Some("the handshake was accepted"),
         _ => kind.map(|kind| kind.cause()),
+    };
+    let body = match &close {
+        Some((code, reason)) => format!("a close frame: {code} {reason}"),
+        None => String::from_utf8_lossy(&response.body).into_owned(),
     };
     json!({
         "request": request.text,
         "changed": request.changed,
         "left_out": request.left_out,
         "response_head": response.head,
-        "body": String::from_utf8_lossy(&response.body),
+        "body": body,
         "status": response.status,
         "code": code,
         "cause": cause,
         "fix": kind.map(|kind| kind.fix()),
+        "url": kind.and_then(|kind| kind.url()),
         "browser": browser_events(request, response),
     })
 }
@@ -350,7 +378,13 @@ fn browser_events(request: &Request, response: &Response) -> Value {
     // WHATWG WebSockets: an answer that chooses none of the offered subprotocols fails the connection.
     let unanswered = header(&request.text, subprotocol).is_some() && header(&response.head, subprotocol).is_none();
     if response.status == 101 && !unanswered {
-        return json!([{ "type": "open" }]);
+        let open = json!({ "type": "open" });
+        return match response.close() {
+            Some((code, reason)) => {
+                json!([open, { "type": "close", "code": code, "reason": reason, "wasClean": true }])
+            }
+            None => json!([open]),
+        };
     }
     json!([
         { "type": "error" },

@@ -7,11 +7,11 @@ mod serve;
 mod tickets;
 
 use std::{
-    error::Error,
     fmt::Display,
     io,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
 use axum::{
@@ -25,13 +25,14 @@ use axum::{
 };
 use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind};
 use futures_util::{SinkExt, StreamExt};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 use tower_ws_guard::{
-    AllowHost, AllowOrigin, ConfigError, EmptyBody, GuardLayer, PendingUpgrade, PlainText, ProblemJson, Rejection,
-    RespondRejection, ResponderLayer, StaticTokens, Subprotocols, TokenPolicy, TokenSource, Upgraded, is_attempt,
-    respond_fn, token::ticket::TicketVerifier,
+    AcceptThenClose, AllowHost, AllowOrigin, ConfigError, EmptyBody, GuardLayer, PendingUpgrade, PlainText,
+    ProblemJson, RespondRejection, ResponderLayer, StaticTokens, Subprotocols, TokenPolicy, TokenSource, Upgraded,
+    is_attempt, observe::describe_metrics, respond_fn, token::ticket::TicketVerifier,
 };
 
 use self::attempts::Attempts;
@@ -94,6 +95,12 @@ struct Options {
     /// Answer a request to /ws that is no handshake with 426.
     #[arg(long)]
     require_websocket: bool,
+    /// Refuse nothing but what is no valid handshake, and log what would have been refused.
+    #[arg(long)]
+    report_only: bool,
+    /// Serve metrics for Prometheus at /metrics.
+    #[arg(long)]
+    metrics: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -107,6 +114,8 @@ enum Style {
     Empty,
     Plain,
     Problem,
+    /// Complete the handshake and close the socket with a code; what cannot be answered so is a problem.
+    Close,
 }
 
 fn parse_source(source: &str) -> Result<TokenSource, String> {
@@ -154,7 +163,7 @@ impl Options {
         let respond = respond_fn(move |rejection, request, prepared| match style {
             Style::Empty => EmptyBody.respond(rejection, request, prepared),
             Style::Plain => PlainText.respond(rejection, request, prepared),
-            Style::Problem => ProblemJson.respond(rejection, request, prepared),
+            Style::Problem | Style::Close => ProblemJson.respond(rejection, request, prepared),
         });
         let subprotocols = Subprotocols::list(&self.subprotocol).map_err(|error| ("--subprotocol", error))?;
         let origins = self.origins().map_err(|error| ("--allow-origin", error))?;
@@ -165,10 +174,18 @@ impl Options {
         if self.require_websocket {
             guard = guard.require_websocket();
         }
+        if matches!(style, Style::Close) {
+            guard = guard.accept_then_close(AcceptThenClose::new());
+        }
+        let mut responder = ResponderLayer::new().respond_with(respond);
+        if self.report_only {
+            guard = guard.dangerous_report_only();
+            responder = responder.dangerous_report_only();
+        }
 
         let endpoint = match self.mode {
             Mode::Guard => any(guarded),
-            Mode::Responder => any(responded).layer(ResponderLayer::new().respond_with(respond)),
+            Mode::Responder => any(responded).layer(responder),
         };
         if self.token.is_empty() {
             return Ok(endpoint.layer(guard));
@@ -219,6 +236,7 @@ impl Options {
             bearer: self.token.first().filter(|_| is_bearer).cloned(),
             subprotocol: self.subprotocol.first().cloned(),
             tickets: self.tickets.is_some(),
+            closes: matches!(self.rejection, Style::Close),
         }
     }
 }
@@ -258,22 +276,19 @@ async fn echo(socket: Upgraded) {
     }
 }
 
-/// The operator's side of a refusal: what was wrong, and how to fix it.
-async fn log_rejection(response: Response) -> Response {
-    if let Some(rejection) = response.extensions().get::<Rejection>() {
-        eprintln!("refused: {}", with_sources(rejection));
-    }
-    response
-}
-
-fn with_sources(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(&format!("; because: {error}"));
-        source = error.source();
-    }
-    text
+/// Counts and times, as Prometheus reads them.
+fn metrics() -> MethodRouter {
+    let recorder = PrometheusBuilder::new().set_buckets(&[0.000_01, 0.000_1, 0.001, 0.01, 0.1, 1.0, 60.0, 3600.0]);
+    let handle = recorder.expect("there are buckets").install_recorder().expect("there is no other recorder");
+    describe_metrics();
+    let upkeep = handle.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            upkeep.run_upkeep();
+        }
+    });
+    get(async move || handle.render())
 }
 
 /// Ends the program as any other wrong flag does.
@@ -284,6 +299,8 @@ fn wrong_flag(flag: &str, error: impl Display) -> ! {
 #[tokio::main]
 async fn main() -> io::Result<()> {
     let options = Options::parse();
+    // The operator's side of a refusal: what was wrong, and how to fix it.
+    tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(io::stderr).without_time().init();
     // Not read by clap, which would show the password in a wrong URL.
     let store = options.tickets.as_deref().map(tickets::parse).transpose();
     let store = store.unwrap_or_else(|error| wrong_flag("--tickets", error));
@@ -292,7 +309,7 @@ async fn main() -> io::Result<()> {
 
     let listener = TcpListener::bind(options.listen).await?;
     let address = listener.local_addr()?;
-    let endpoint = Router::new().route("/ws", endpoint.layer(axum::middleware::map_response(log_rejection)));
+    let endpoint = Router::new().route("/ws", endpoint);
     // The page's handshakes are sent in the clear, so with TLS they go to a port of their own.
     let plain = match tls {
         Some(_) => Some(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?),
@@ -304,6 +321,9 @@ async fn main() -> io::Result<()> {
     };
     let page = include_str!("page.html").replace("{tickets}", if options.tickets.is_some() { "yes" } else { "no" });
     let mut app = endpoint.clone().merge(attempts::routes(attempts)).route("/", get(Html(page)));
+    if options.metrics {
+        app = app.route("/metrics", metrics());
+    }
     if let Some(store) = store {
         app = app.merge(tickets::routes(store, options.tokens()));
     }

@@ -27,7 +27,7 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, app: 
             Ok((stream, _)) => stream,
             // The client is gone already, or there are too many open files: neither is the end.
             Err(error) => {
-                eprintln!("accept: {error}");
+                tracing::warn!("accept: {error}");
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                 continue;
             }
@@ -38,7 +38,7 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, app: 
             match tls {
                 Some(tls) => match tls.accept(stream).await {
                     Ok(stream) => connection(stream, app).await,
-                    Err(error) => eprintln!("tls: {error}"),
+                    Err(error) => tracing::warn!("tls: {error}"),
                 },
                 None => connection(stream, app).await,
             }

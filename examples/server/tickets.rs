@@ -113,7 +113,7 @@ impl IntoResponse for Failure {
             }
             Self::Origin => (StatusCode::BAD_REQUEST, "no ticket can be bound to that origin"),
             Self::Store(error) => {
-                eprintln!("no ticket: {}", crate::with_sources(&error));
+                tracing::error!(error = &error as &dyn std::error::Error, "no ticket");
                 (StatusCode::SERVICE_UNAVAILABLE, "no ticket can be issued at the moment")
             }
         };
