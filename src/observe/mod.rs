@@ -7,7 +7,7 @@
 //! | accepted | DEBUG | |
 //! | refused | WARN; ERROR if the fault is the server's (5xx but 505) | cause, offending value, and fix |
 //! | let in by `dangerous_report_only` | WARN | cause, offending value, and fix |
-//! | declined by the inner service itself | DEBUG | |
+//! | declined by the inner service itself, or failed there | DEBUG | |
 //! | dropped before there was an answer: the client left, or a time-out outside struck | DEBUG | |
 //!
 //! Its fields are `code` ([`RejectionKind::code`](crate::RejectionKind::code)), `transport`, `origin` (escaped and cut), `path` (without the
@@ -26,10 +26,9 @@
 //! | `ws_guard_connections` | gauge: upgraded connections that the responder handed over, until they are dropped or taken apart by `Upgraded::into_inner` | |
 //! | `ws_guard_connection_duration_seconds` | histogram | |
 //!
-//! `code` is that of the rejection. For what was accepted it is `accepted`, or, with `dangerous_report_only`, the code of what would have been the
-//! refusal; it is `declined` for what the inner service did not answer by completing the handshake, `error` if it failed, and
-//! `cancelled` for what was dropped before there was an answer. So
-//! the number of values is fixed, but for the codes of your own checks.
+//! `code` is that of the rejection. For what was accepted it is `accepted`, or, with `dangerous_report_only`, the code of what would have
+//! been the refusal; it is `declined` for what the inner service did not answer by completing the handshake, `error` if it failed, and
+//! `cancelled` for what was dropped before there was an answer. So the number of values is fixed, but for the codes of your own checks.
 //!
 //! A stack of layers decides once: the outermost one tells, and what it calls checks are its own.
 //!

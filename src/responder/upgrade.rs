@@ -166,7 +166,7 @@ impl Upgraded {
         self.agreed.scope.span.as_ref()
     }
 
-    /// Gives back hyper's type, for codecs that ask for it. Take [`Validity::ended`] before.
+    /// Gives back hyper's type, for codecs that ask for it. Take [`Validity::ended`] before; metrics take the connection for over.
     #[must_use]
     pub fn into_inner(self) -> hyper::upgrade::Upgraded {
         self.io.into_inner()
