@@ -1,18 +1,21 @@
 //! What is counted: each handshake once, by outcome and code, and each connection as long as it is open.
 
 mod common;
+#[path = "common/decisions.rs"]
+mod decisions;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    future::{Ready, ready},
+    future::ready,
     io,
     panic::resume_unwind,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use common::{Raw, handshake, plain, send, server::Server};
-use http::{Request, Response, StatusCode, Version};
+use common::{Raw, handshake, plain, send, server::Server, upgradable};
+use decisions::{App, app, bearer, chat, guard, hosts, origins};
+use http::{Request, Response, StatusCode};
 use metrics::set_default_local_recorder;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tokio::{
@@ -20,14 +23,11 @@ use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
 };
-use tower::{
-    Layer, Service, ServiceBuilder, ServiceExt, service_fn,
-    util::{BoxCloneSyncService, ServiceFn},
-};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_ws_guard::{
-    AcceptThenClose, AllowHost, AllowOrigin, GuardLayer, OriginCheckLayer, PendingUpgrade, Rejection, RejectionKind,
-    ResponderLayer, Subprotocols, Token, TokenCheckLayer, TokenPolicy, TokenSource, Upgraded, Verified, VerifyToken,
-    VersionCheckLayer, check_fn, observe::describe_metrics, test_util,
+    AcceptThenClose, GuardLayer, OriginCheckLayer, PendingUpgrade, Rejection, RejectionKind, ResponderLayer, Token,
+    TokenCheckLayer, TokenPolicy, TokenSource, Upgraded, Verified, VerifyToken, VersionCheckLayer, check_fn,
+    observe::describe_metrics, test_util,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -70,46 +70,6 @@ fn expected<'a>(outcomes: impl IntoIterator<Item = (&'a str, &'a str, f64)>) -> 
 
 // What is decided
 
-type Answer = Ready<Result<Response<()>, &'static str>>;
-type Inner = ServiceFn<fn(Request<()>) -> Answer>;
-type App = BoxCloneSyncService<Request<()>, Response<()>, &'static str>;
-
-/// Does what the path says; else it accepts.
-fn inner(request: Request<()>) -> Answer {
-    let (request, ()) = request.into_parts();
-    let completed = if request.version < Version::HTTP_2 { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::OK };
-    let status = match (request.uri.path(), request.extensions.get::<PendingUpgrade>()) {
-        ("/fail", _) => return ready(Err("out of order")),
-        ("/decline", _) => StatusCode::NOT_FOUND,
-        ("/claim", _) => completed,
-        (_, Some(pending)) => {
-            drop(pending.accept());
-            StatusCode::OK
-        }
-        (_, None) => completed,
-    };
-    let mut response = Response::new(());
-    *response.status_mut() = status;
-    ready(Ok(response))
-}
-
-fn app<L>(layer: L) -> App
-where
-    L: Layer<Inner>,
-    L::Service: Service<Request<()>, Response = Response<()>, Error = &'static str> + Clone + Send + Sync + 'static,
-    <L::Service as Service<Request<()>>>::Future: Send,
-{
-    BoxCloneSyncService::new(layer.layer(service_fn(inner)))
-}
-
-fn upgradable(raw: &Raw) -> [Request<()>; 2] {
-    raw.over_both().map(|mut request| {
-        let on_upgrade = hyper::upgrade::on(&mut request);
-        request.extensions_mut().insert(on_upgrade);
-        request
-    })
-}
-
 fn policy() -> TokenPolicy<impl VerifyToken<Claims = &'static str> + Clone> {
     let sources = [TokenSource::authorization(), TokenSource::query("token").unwrap()];
     let verifier = async |token: Token| match token.expose() {
@@ -120,26 +80,6 @@ fn policy() -> TokenPolicy<impl VerifyToken<Claims = &'static str> + Clone> {
         _ => Err(RejectionKind::TokenInvalid.into()),
     };
     TokenPolicy::from_sources(sources, move |token: Token| Box::pin(verifier(token))).unwrap()
-}
-
-fn origins() -> AllowOrigin {
-    AllowOrigin::list([common::ORIGIN]).unwrap()
-}
-
-fn hosts() -> AllowHost {
-    AllowHost::list([common::HOST]).unwrap()
-}
-
-fn chat() -> Subprotocols {
-    Subprotocols::list(["chat"]).unwrap()
-}
-
-fn guard() -> GuardLayer {
-    GuardLayer::new(origins()).allow_host(hosts()).subprotocols(chat())
-}
-
-fn bearer(token: &str) -> Raw {
-    handshake().and("Authorization", format!("Bearer {token}"))
 }
 
 fn good() -> Raw {

@@ -1,28 +1,27 @@
 //! What is logged: one event for each decision, on one line and without secrets, and a span for each connection.
 
 mod common;
+#[path = "common/decisions.rs"]
+mod decisions;
 
 use std::{
     collections::BTreeMap,
     error::Error,
     fmt,
-    future::{Ready, ready},
+    future::ready,
     io::{self, Write},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use common::{Raw, handshake, plain};
+use common::{Raw, handshake, plain, upgradable};
+use decisions::{App, app, bearer, chat, guard, hosts, origins};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use tokio::{io::AsyncReadExt, sync::mpsc, time::timeout};
-use tower::{
-    Layer, Service, ServiceBuilder, ServiceExt, service_fn,
-    util::{BoxCloneSyncService, ServiceFn},
-};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_ws_guard::{
-    AcceptThenClose, AllowHost, AllowOrigin, GuardLayer, Handshake, OriginCheckLayer, PendingUpgrade, Rejection,
-    RejectionKind, ResponderLayer, Subprotocols, Token, TokenCheckLayer, TokenPolicy, TokenSource, Verified,
-    VerifyToken, VersionCheckLayer, check_fn, test_util,
+    AcceptThenClose, Handshake, OriginCheckLayer, PendingUpgrade, Rejection, RejectionKind, ResponderLayer, Token,
+    TokenCheckLayer, TokenPolicy, TokenSource, Verified, VerifyToken, VersionCheckLayer, check_fn, test_util,
 };
 use tracing::{
     Id, Level, Metadata, Subscriber,
@@ -116,46 +115,6 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for Re
 
 // What is decided
 
-type Answer = Ready<Result<Response<()>, &'static str>>;
-type Inner = ServiceFn<fn(Request<()>) -> Answer>;
-type App = BoxCloneSyncService<Request<()>, Response<()>, &'static str>;
-
-/// Does what the path says; else it accepts.
-fn inner(request: Request<()>) -> Answer {
-    let (request, ()) = request.into_parts();
-    let completed = if request.version < Version::HTTP_2 { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::OK };
-    let status = match (request.uri.path(), request.extensions.get::<PendingUpgrade>()) {
-        ("/fail", _) => return ready(Err("out of order")),
-        ("/decline", _) => StatusCode::NOT_FOUND,
-        ("/claim", _) => completed,
-        (_, Some(pending)) => {
-            pending.on_upgrade(async |_| ());
-            StatusCode::OK
-        }
-        (_, None) => completed,
-    };
-    let mut response = Response::new(());
-    *response.status_mut() = status;
-    ready(Ok(response))
-}
-
-fn app<L>(layer: L) -> App
-where
-    L: Layer<Inner>,
-    L::Service: Service<Request<()>, Response = Response<()>, Error = &'static str> + Clone + Send + Sync + 'static,
-    <L::Service as Service<Request<()>>>::Future: Send,
-{
-    BoxCloneSyncService::new(layer.layer(service_fn(inner)))
-}
-
-fn upgradable(raw: &Raw) -> [Request<()>; 2] {
-    raw.over_both().map(|mut request| {
-        let on_upgrade = hyper::upgrade::on(&mut request);
-        request.extensions_mut().insert(on_upgrade);
-        request
-    })
-}
-
 #[derive(Debug)]
 struct Unreachable(io::Error);
 
@@ -187,22 +146,6 @@ fn policy() -> TokenPolicy<impl VerifyToken<Claims = &'static str> + Clone> {
     TokenPolicy::from_sources(sources, move |token: Token| Box::pin(verifier(token))).unwrap()
 }
 
-fn origins() -> AllowOrigin {
-    AllowOrigin::list([common::ORIGIN]).unwrap()
-}
-
-fn guard() -> GuardLayer {
-    GuardLayer::new(origins()).allow_host(AllowHost::list([common::HOST]).unwrap()).subprotocols(chat())
-}
-
-fn chat() -> Subprotocols {
-    Subprotocols::list(["chat"]).unwrap()
-}
-
-fn bearer(token: &str) -> Raw {
-    handshake().and("Authorization", format!("Bearer {token}"))
-}
-
 fn good() -> Raw {
     bearer(SECRET)
 }
@@ -213,20 +156,18 @@ fn offer(subprotocols: &str) -> Raw {
 
 /// The guard alone, with a responder, and all four layers; each with all checks.
 fn stacks() -> [App; 3] {
-    let hosts = AllowHost::list([common::HOST]).unwrap();
     [
         app(guard().token(policy())),
         app(ServiceBuilder::new().layer(guard().token(policy())).layer(ResponderLayer::new())),
         app(ServiceBuilder::new()
             .layer(VersionCheckLayer::new())
-            .layer(OriginCheckLayer::new(origins()).allow_host(hosts))
+            .layer(OriginCheckLayer::new(origins()).allow_host(hosts()))
             .layer(TokenCheckLayer::new(policy()))
             .layer(ResponderLayer::new().subprotocols(chat()))),
     ]
 }
 
 fn reporting_stacks() -> [App; 3] {
-    let hosts = AllowHost::list([common::HOST]).unwrap();
     [
         app(guard().token(policy()).dangerous_report_only()),
         app(ServiceBuilder::new()
@@ -234,7 +175,7 @@ fn reporting_stacks() -> [App; 3] {
             .layer(ResponderLayer::new().dangerous_report_only())),
         app(ServiceBuilder::new()
             .layer(VersionCheckLayer::new().dangerous_report_only())
-            .layer(OriginCheckLayer::new(origins()).allow_host(hosts).dangerous_report_only())
+            .layer(OriginCheckLayer::new(origins()).allow_host(hosts()).dangerous_report_only())
             .layer(TokenCheckLayer::new(policy()).dangerous_report_only())
             .layer(ResponderLayer::new().subprotocols(chat()).dangerous_report_only())),
     ]
@@ -718,7 +659,7 @@ async fn where_nobody_is_interested_there_is_no_span() {
 async fn sources_are_one_line_and_short() {
     let recorder = Recorder::default();
     let _guard = recorder.install(LevelFilter::TRACE);
-    for source in ["first\nsecond WARN forged".to_owned(), "\u{1b}[2Jx\r".to_owned(), "a".repeat(65_536)] {
+    for source in ["first\nsecond WARN forged".to_owned(), "\u{1b}[2Jx\r\u{202e}".to_owned(), "a".repeat(65_536)] {
         let check = move |_: &mut Handshake<'_>| {
             Err(Rejection::custom("blocked", StatusCode::FORBIDDEN).with_source(source.clone()))
         };
@@ -726,6 +667,7 @@ async fn sources_are_one_line_and_short() {
         let event = recorder.take_one();
         let message = event.message();
         assert!(message.contains("; because: ") && !message.contains(char::is_control), "{message:?}");
+        assert!(!message.contains('\u{202e}'), "{message:?}");
         assert!(message.len() < 600, "{}", message.len());
     }
 }

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use common::{Raw, handshake, plain, send, server::Server};
+use common::{Raw, handshake, plain, send, server::Server, upgradable};
 use http::{Request, Response, StatusCode, Version};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -76,15 +76,6 @@ where
     <L::Service as Service<Request<()>>>::Future: Send,
 {
     BoxCloneSyncService::new(layer.layer(service_fn(inner)))
-}
-
-/// Over HTTP/1.1 and HTTP/2, as a server that can upgrade hands them over.
-fn upgradable(raw: &Raw) -> [Request<()>; 2] {
-    raw.over_both().map(|mut request| {
-        let on_upgrade = hyper::upgrade::on(&mut request);
-        request.extensions_mut().insert(on_upgrade);
-        request
-    })
 }
 
 /// What was seen of a handshake that was let in, the same over both transports; or the code of the refusal.

@@ -5,7 +5,6 @@ use std::{
 };
 
 use http::StatusCode;
-
 use tracing::Level;
 
 use super::decision::{Decision, Head};
@@ -61,7 +60,7 @@ impl fmt::Display for Sources<'_> {
     }
 }
 
-/// Text of others, which may hold what a stranger sent: without control characters, and cut.
+/// Text of others, which may hold what a stranger sent: without characters that cannot be seen, and cut.
 struct OneLine<'a>(&'a str);
 
 impl fmt::Display for OneLine<'_> {
@@ -69,8 +68,8 @@ impl fmt::Display for OneLine<'_> {
         for (i, character) in self.0.chars().enumerate() {
             match character {
                 _ if i == 256 => return f.write_char('…'),
-                _ if character.is_control() => write!(f, "{}", character.escape_default())?,
-                _ => f.write_char(character)?,
+                '"' | '\'' | '\\' => f.write_char(character)?,
+                _ => write!(f, "{}", character.escape_debug())?,
             }
         }
         Ok(())

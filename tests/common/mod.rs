@@ -159,6 +159,15 @@ impl Raw {
     }
 }
 
+/// Over HTTP/1.1 and HTTP/2, as a server that can upgrade hands them over.
+pub fn upgradable(raw: &Raw) -> [Request<()>; 2] {
+    raw.over_both().map(|mut request| {
+        let on_upgrade = hyper::upgrade::on(&mut request);
+        request.extensions_mut().insert(on_upgrade);
+        request
+    })
+}
+
 /// The head of a response as it was on the wire, and what followed it.
 #[derive(Debug)]
 pub struct Answer {
