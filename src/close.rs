@@ -26,10 +26,11 @@ use crate::{
 /// |---|---|---|
 /// | `token-missing`, `token-invalid` | 401 | 4401 |
 /// | `token-forbidden` | 403 | 4403 |
-/// | `verifier-failed` | 503 | 1013 |
+/// | `too-many-connections` | 429 | 4429 |
+/// | `verifier-failed`, `verifier-timeout`, `over-capacity` | 503 | 1013 |
 ///
-/// It is done by the token check alone. Everything that is checked before it, as syntax and origin, is answered with a status as ever,
-/// because a page of another site must learn nothing. So is `token-ambiguous`, and so is everybody
+/// It is done by the token check and the limit alone. Everything that is checked before them, as syntax and origin, is answered with a
+/// status as ever, because a page of another site must learn nothing. So are `token-ambiguous` and `shutting-down`, and so is everybody
 ///
 /// - while the [maximum](Self::max_sockets) of sockets is being closed, or where the connection cannot be upgraded;
 /// - who offers subprotocols, if the guard was not told to [choose](crate::GuardLayer::subprotocols) one: what is offered may be a
@@ -181,7 +182,17 @@ impl AcceptThenClose {
         use RejectionKind as Kind;
 
         let kind = rejection.kind();
-        if !matches!(kind, Kind::TokenMissing | Kind::TokenInvalid | Kind::TokenForbidden | Kind::VerifierFailed) {
+        let is_told = matches!(
+            kind,
+            Kind::TokenMissing
+                | Kind::TokenInvalid
+                | Kind::TokenForbidden
+                | Kind::VerifierFailed
+                | Kind::VerifierTimeout
+                | Kind::OverCapacity
+                | Kind::TooManyConnections
+        );
+        if !is_told {
             return None;
         }
         let (_, code) = self.codes.iter().find(|(status, _)| *status == kind.status())?;

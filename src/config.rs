@@ -1,4 +1,4 @@
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, time::Duration};
 
 /// A configuration that can't work. It names the value and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,6 +10,14 @@ pub struct ConfigError {
 impl ConfigError {
     pub(crate) fn new(value: &str, problem: &'static str) -> Self {
         Self { value: value.into(), problem }
+    }
+}
+
+/// A time that something can be done in.
+pub(crate) fn nonzero(time: Duration) -> Result<Duration, ConfigError> {
+    match time.is_zero() {
+        true => Err(ConfigError::new("0", "no time is left then; use `Duration::MAX` for no bound")),
+        false => Ok(time),
     }
 }
 

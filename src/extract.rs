@@ -1,7 +1,7 @@
-//! Extractors for axum: [`Claims<T>`](crate::Claims), [`Validity`], and with feature `responder`
-//! [`PendingUpgrade`](crate::PendingUpgrade).
+//! Extractors for axum: [`Claims<T>`](crate::Claims), [`Validity`], [`Permit`], with feature `axum-ws` [`GuardedUpgrade`], and with
+//! feature `responder` [`PendingUpgrade`](crate::PendingUpgrade).
 //!
-//! `Claims` and `PendingUpgrade` may be wrapped in `Option`.
+//! `Claims`, `Permit` and `PendingUpgrade` may be wrapped in `Option`.
 //!
 //! # Example
 //!
@@ -47,6 +47,7 @@ use axum::{
 use http::{StatusCode, request::Parts};
 
 use crate::{
+    connection::Permit,
     handshake::is_attempt_without_body,
     rejection::{PlainText, RejectionKind, refuse},
     token::{Claims, Validity},
@@ -113,6 +114,172 @@ impl IntoResponse for ClaimsMissing {
         let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
         response.extensions_mut().insert(self);
         response
+    }
+}
+
+/// The answer to a request that is no handshake is 426. To one that is, without a layer with a limit or a drain on the route, it is 500.
+impl<S: Send + Sync> FromRequestParts<S> for Permit {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
+        match parts.extensions.get::<Self>() {
+            Some(permit) => Ok(permit.clone()),
+            None if !is_attempt_without_body(parts) => Err(not_websocket(parts)),
+            None => Err(PermitMissing(()).into_response()),
+        }
+    }
+}
+
+impl<S: Send + Sync> OptionalFromRequestParts<S> for Permit {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Infallible> {
+        Ok(parts.extensions.get::<Self>().cloned())
+    }
+}
+
+/// There is no [`Permit`]: the route has no layer with a limit or a drain, or a [`ResponderLayer`](crate::ResponderLayer) has it. It is in
+/// the extensions of the response.
+#[derive(Clone, Copy, Debug)]
+pub struct PermitMissing(());
+
+impl fmt::Display for PermitMissing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "no `Permit`: put the route behind a guard with a limit or a drain; behind a responder `Upgraded` has it",
+        )
+    }
+}
+
+impl Error for PermitMissing {}
+
+impl IntoResponse for PermitMissing {
+    fn into_response(self) -> Response {
+        let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+#[cfg(feature = "axum-ws")]
+pub use self::upgrade::GuardedUpgrade;
+
+#[cfg(feature = "axum-ws")]
+mod upgrade {
+    use std::future::Future;
+
+    use axum::extract::ws::{DefaultOnFailedUpgrade, OnFailedUpgrade, WebSocket, WebSocketUpgrade};
+
+    use super::*;
+
+    /// axum's [`WebSocketUpgrade`] behind a guard: it holds the [`Permit`] of the connection as long as the callback runs.
+    ///
+    /// The callback is also given `E`, any extractor of axum or a tuple of them: `GuardedUpgrade<Claims<User>>`,
+    /// `GuardedUpgrade<(Claims<User>, Permit)>`.
+    ///
+    /// A request that is no handshake is answered with 426. What the callback spawns must hold a clone of the permit.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum::{Router, body::Body, extract::ws::Message, response::Response, routing::any};
+    /// use http::{Request, StatusCode};
+    /// use tower::ServiceExt;
+    /// use tower_ws_guard::{
+    ///     AllowOrigin, Claims, ConnectionLimit, GuardLayer, StaticTokens, TokenPolicy, extract::GuardedUpgrade, test_util::upgradable,
+    /// };
+    ///
+    /// async fn handler(upgrade: GuardedUpgrade<Claims<&'static str>>) -> Response {
+    ///     upgrade.map(|upgrade| upgrade.max_message_size(64 * 1024)).on_upgrade(async |mut socket, Claims(user)| {
+    ///         while let Some(Ok(message)) = socket.recv().await {
+    ///             let _ = socket.send(Message::text(format!("{user}: {message:?}"))).await;
+    ///         }
+    ///     })
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_ws_guard::ConfigError> {
+    /// let guard = GuardLayer::new(AllowOrigin::same_origin())
+    ///     .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "alice")])))
+    ///     .limit(ConnectionLimit::total(1)?);
+    /// let app: Router = Router::new().route("/ws", any(handler).layer(guard));
+    ///
+    /// let handshake = || {
+    ///     Request::get("/ws")
+    ///         .header("host", "chat.example.com")
+    ///         .header("upgrade", "websocket")
+    ///         .header("connection", "upgrade")
+    ///         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+    ///         .header("sec-websocket-version", "13")
+    ///         .header("origin", "https://chat.example.com")
+    ///         .header("authorization", "Bearer s3cr3t")
+    ///         .body(Body::empty())
+    ///         .unwrap()
+    /// };
+    /// let (request, client) = upgradable(handshake()).await;
+    /// let accepted = app.clone().oneshot(request).await.unwrap();
+    /// assert_eq!(accepted.status(), StatusCode::SWITCHING_PROTOCOLS);
+    /// // As long as the first connection is open.
+    /// let (request, _) = upgradable(handshake()).await;
+    /// let refused = app.oneshot(request).await.unwrap();
+    /// assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    /// # drop(client);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use = "the handshake is declined unless `on_upgrade` is called"]
+    pub struct GuardedUpgrade<E = (), F = DefaultOnFailedUpgrade> {
+        upgrade: WebSocketUpgrade<F>,
+        permit: Option<Permit>,
+        extracted: E,
+    }
+
+    impl<E, F> GuardedUpgrade<E, F> {
+        /// Configures axum's part, such as the size of messages.
+        pub fn map<G>(self, map: impl FnOnce(WebSocketUpgrade<F>) -> WebSocketUpgrade<G>) -> GuardedUpgrade<E, G> {
+            let Self { upgrade, permit, extracted } = self;
+            GuardedUpgrade { upgrade: map(upgrade), permit, extracted }
+        }
+    }
+
+    impl<E: Send + 'static, F: OnFailedUpgrade> GuardedUpgrade<E, F> {
+        /// Completes the handshake, and spawns `callback` with the connection once that is there.
+        pub fn on_upgrade<C, Fut>(self, callback: C) -> Response
+        where
+            C: FnOnce(WebSocket, E) -> Fut + Send + 'static,
+            Fut: Future<Output = ()> + Send + 'static,
+        {
+            let Self { upgrade, permit, extracted } = self;
+            upgrade.on_upgrade(async move |socket| {
+                let _permit = permit;
+                callback(socket, extracted).await;
+            })
+        }
+    }
+
+    impl<S, E> FromRequestParts<S> for GuardedUpgrade<E>
+    where
+        S: Send + Sync,
+        E: FromRequestParts<S>,
+    {
+        type Rejection = Response;
+
+        async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+            if !is_attempt_without_body(parts) {
+                return Err(not_websocket(parts));
+            }
+            let upgrade = WebSocketUpgrade::from_request_parts(parts, state).await;
+            let upgrade = upgrade.map_err(IntoResponse::into_response)?;
+            let permit = parts.extensions.get().cloned();
+            let extracted = E::from_request_parts(parts, state).await.map_err(IntoResponse::into_response)?;
+            Ok(Self { upgrade, permit, extracted })
+        }
+    }
+
+    impl<E, F> fmt::Debug for GuardedUpgrade<E, F> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.debug_struct("GuardedUpgrade").field("permit", &self.permit).finish_non_exhaustive()
+        }
     }
 }
 

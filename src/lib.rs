@@ -65,6 +65,11 @@
 //! [`refusals`] has a section for each code. [`observe`] tells it to your logs and metrics, [`AcceptThenClose`] to a script in a browser,
 //! and [`verify`] is for the client's side of your tests.
 //!
+//! # After the 101
+//!
+//! [`connection`] has limits for the number of connections, and a drain for the end of the server. [`hardening`] says what hyper and you
+//! must bound beside it.
+//!
 //! # Limits
 //!
 //! - `Origin` protects browser users. It authenticates nobody.
@@ -76,8 +81,9 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `responder` (default) | [`ResponderLayer`], [`accept_key`] and [`ClientHandshake`], on hyper's upgrades and tokio's `AsyncRead` and `AsyncWrite` |
+//! | `responder` (default) | [`ResponderLayer`], [`accept_key`] and [`ClientHandshake`], on hyper's upgrades |
 //! | `axum` | the [extractors](extract), and tokens taken out of `OriginalUri` too |
+//! | `axum-ws` | [`GuardedUpgrade`](extract::GuardedUpgrade): axum's `WebSocketUpgrade` with what the guard knows; implies `axum` |
 //! | `http2` | WebSocket over HTTP/2; without it every extended `CONNECT` is refused, because it cannot be told what it is for |
 //! | `jwt` | [JSON Web Tokens](token::jwt), on `jsonwebtoken` with RustCrypto |
 //! | `tickets` | [one-time tickets](token::ticket), in memory or in a store of your own |
@@ -101,10 +107,12 @@ struct Readme;
 #[cfg(feature = "responder")]
 mod close;
 mod config;
+pub mod connection;
 #[cfg(feature = "axum")]
 pub mod extract;
 pub mod guard;
 pub mod handshake;
+pub mod hardening;
 pub mod observe;
 pub mod origin;
 pub mod refusals;
@@ -128,6 +136,7 @@ pub use self::{
 };
 pub use self::{
     config::ConfigError,
+    connection::{ConnectionLimit, Drain, Permit},
     guard::{Check, Guard, GuardLayer, check_fn},
     handshake::{ConnectProtocol, Handshake, Host, Transport, is_attempt},
     origin::{AllowHost, AllowOrigin, InvalidOrigin, Origin, OriginCheck, OriginCheckLayer, RequestOrigin},
@@ -139,5 +148,4 @@ pub use self::{
     },
     version::{VersionCheck, VersionCheckLayer},
 };
-#[cfg(feature = "responder")]
 pub use tokio_util::sync::CancellationToken;

@@ -49,6 +49,21 @@ macro_rules! layer_options {
             self
         }
 
+        /// Refuses handshakes for which there is no place, with [`OverCapacity`](crate::RejectionKind::OverCapacity) or
+        /// [`TooManyConnections`](crate::RejectionKind::TooManyConnections). It is the last check of the layer. Give it to the innermost
+        /// layer of a stack, so that it is the last of all.
+        pub fn limit(mut self, limit: crate::ConnectionLimit) -> Self {
+            self.policy.rules.limit = Some(limit);
+            self
+        }
+
+        /// Refuses handshakes with [`ShuttingDown`](crate::RejectionKind::ShuttingDown) once `drain` has started, and counts the
+        /// connections in it. Give it to the outermost layer of a stack, so that nothing else is checked then.
+        pub fn drain(mut self, drain: &crate::Drain) -> Self {
+            self.policy.rules.drain = Some(drain.clone());
+            self
+        }
+
         /// Keeps the HTTP/1.1 connection open when a handshake is refused.
         ///
         /// A proxy that takes a refused upgrade for an accepted one can then be tricked into forwarding requests that it never
@@ -74,12 +89,29 @@ macro_rules! unmatched_option {
 
 macro_rules! close_option {
     () => {
-        /// Lets a browser's script see why its token was refused. See [`AcceptThenClose`](crate::AcceptThenClose). The origin must be
-        /// checked here or outside.
+        /// Lets a browser's script see why it was refused, if it was by the token check or a limit. See
+        /// [`AcceptThenClose`](crate::AcceptThenClose). The origin must be checked here or outside.
         #[cfg(feature = "responder")]
         pub fn accept_then_close(mut self, then_close: crate::AcceptThenClose) -> Self {
             self.policy.rules.then_close = Some(then_close);
             self
+        }
+    };
+}
+
+macro_rules! timeout_option {
+    () => {
+        /// How long the checks may take, a token's verifier above all: 10 seconds by default. Then the handshake is refused with
+        /// [`VerifierTimeout`](crate::RejectionKind::VerifierTimeout), and the verifier's future is dropped.
+        ///
+        /// A verifier that waits needs a Tokio runtime with timers therefore, and panics without. One that is ready at once does not.
+        ///
+        /// # Errors
+        ///
+        /// It is zero.
+        pub fn check_timeout(mut self, timeout: std::time::Duration) -> Result<Self, crate::ConfigError> {
+            self.policy.rules.check_timeout = Some(crate::config::nonzero(timeout)?);
+            Ok(self)
         }
     };
 }

@@ -50,10 +50,10 @@
 use std::{error::Error, fmt, sync::Arc};
 
 use http::{
-    HeaderName, HeaderValue, Response, StatusCode,
+    HeaderName, HeaderValue, Request, Response, StatusCode, Version,
     header::{
-        ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_VERSION, UPGRADE,
-        WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+        ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_VERSION,
+        UPGRADE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
     },
     request::Parts,
 };
@@ -66,6 +66,8 @@ use crate::handshake::Transport;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RejectionKind {
+    /// The server is going down: see [`Drain`](crate::Drain).
+    ShuttingDown,
     /// The method is not GET (over HTTP/2: not CONNECT). RFC 6455 4.2.1, RFC 8441 4.
     MethodNotAllowed,
     /// The request came over HTTP/1.0 or older. RFC 6455 4.2.1, RFC 9110 7.8.
@@ -121,8 +123,16 @@ pub enum RejectionKind {
     TokenForbidden,
     /// The token verifier failed.
     VerifierFailed,
+    /// The token verifier took too long.
+    VerifierTimeout,
+    /// There is no place for another connection: see [`ConnectionLimit::total`](crate::ConnectionLimit::total).
+    OverCapacity,
+    /// There is no place for another connection of this client: see [`ConnectionLimit::per_key`](crate::ConnectionLimit::per_key).
+    TooManyConnections,
     /// The connection cannot be upgraded.
     NotUpgradable,
+    /// The inner service completed the handshake, but nobody holds the [`Permit`](crate::Permit) of the connection.
+    PermitUnclaimed,
     /// The request is no WebSocket handshake, and the layer was told to require one.
     NotWebsocket,
 }
@@ -140,6 +150,7 @@ struct Entry {
 impl RejectionKind {
     /// Every kind but [`Custom`](Self::Custom), in the order of the variants.
     pub const ALL: &'static [Self] = &[
+        Self::ShuttingDown,
         Self::MethodNotAllowed,
         Self::HttpVersion,
         Self::UpgradeMissing,
@@ -164,13 +175,21 @@ impl RejectionKind {
         Self::TokenInvalid,
         Self::TokenForbidden,
         Self::VerifierFailed,
+        Self::VerifierTimeout,
+        Self::OverCapacity,
+        Self::TooManyConnections,
         Self::NotUpgradable,
+        Self::PermitUnclaimed,
         Self::NotWebsocket,
     ];
 
     #[rustfmt::skip]
     const fn entry(self) -> Entry {
         let (code, status, cause, fix) = match self {
+            Self::ShuttingDown => ("shutting-down", StatusCode::SERVICE_UNAVAILABLE,
+                "the server is going down",
+                "connect again in a while, after a random delay so that not all clients come back at once; see that a load balancer \
+                 takes the server out before its drain is started"),
             Self::MethodNotAllowed => ("method-not-allowed", StatusCode::METHOD_NOT_ALLOWED,
                 "a WebSocket handshake is a GET request, over HTTP/2 an extended CONNECT",
                 "send the handshake with the right method (curl: `--http1.1`), and route it with `any` where HTTP/2 is spoken; a proxy \
@@ -253,11 +272,26 @@ impl RejectionKind {
             Self::VerifierFailed => ("verifier-failed", StatusCode::SERVICE_UNAVAILABLE,
                 "tokens cannot be verified at the moment",
                 "look at the source of this error: what the verifier depends on did not answer"),
+            Self::VerifierTimeout => ("verifier-timeout", StatusCode::SERVICE_UNAVAILABLE,
+                "the token could not be verified in time",
+                "look at what the verifier waits for, or give it more time with `check_timeout`"),
+            Self::OverCapacity => ("over-capacity", StatusCode::SERVICE_UNAVAILABLE,
+                "there is no place for another connection",
+                "connect again in a while, after a random delay; on the server: raise `ConnectionLimit::total`, or look for connections \
+                 that are never closed"),
+            Self::TooManyConnections => ("too-many-connections", StatusCode::TOO_MANY_REQUESTS,
+                "this client has too many connections",
+                "close connections before others are opened; on the server: raise `ConnectionLimit::per_key`; behind a proxy the address \
+                 of the peer is the proxy's, so do not limit by it"),
             Self::NotUpgradable => ("not-upgradable", StatusCode::INTERNAL_SERVER_ERROR,
                 "the connection cannot be upgraded",
                 "serve with upgrades (`axum::serve`, hyper-util's `serve_connection_with_upgrades`, hyper's `with_upgrades`) and \
                  let nothing outside the responder take `OnUpgrade`; a handler behind it accepts through `PendingUpgrade` and \
                  not by a response of its own"),
+            Self::PermitUnclaimed => ("permit-unclaimed", StatusCode::INTERNAL_SERVER_ERROR,
+                "the connection cannot be accepted",
+                "the handler answered without taking the permit: use `extract::GuardedUpgrade` in place of axum's `WebSocketUpgrade`, or \
+                 take `Permit` from the extensions of the request and move it into the task of the connection"),
             Self::NotWebsocket => ("not-websocket", StatusCode::UPGRADE_REQUIRED,
                 "this endpoint speaks WebSocket only",
                 "connect with a WebSocket client; behind a proxy: see that it passes `Upgrade` and `Connection` on"),
@@ -420,7 +454,7 @@ impl Error for Rejection {
 ///
 /// `prepared` has the status and all headers that are needed; as a rule, add a body: `prepared.map(|()| body)`. What comes
 /// back is corrected where it breaks the protocol: a status that is not 4xx or 5xx is replaced by the prepared one, the
-/// prepared headers are restored, and `Sec-WebSocket-Accept` is removed.
+/// prepared headers are restored (but a `Retry-After` of your own stays), and `Sec-WebSocket-Accept` is removed.
 ///
 /// With [`AcceptThenClose`](crate::AcceptThenClose) a refusal may be a completed handshake: then `prepared` is a 101 (over HTTP/2 a 200) and
 /// stays one, and the body must be empty.
@@ -551,6 +585,8 @@ pub(crate) fn refuse<B>(
         match name {
             // Several challenges may stand side by side (RFC 9110 11.6.1).
             WWW_AUTHENTICATE => drop(headers.append(name, value)),
+            // When to come back is for the responder to say.
+            RETRY_AFTER if headers.contains_key(RETRY_AFTER) => {}
             _ => drop(headers.insert(name, value)),
         }
     }
@@ -563,10 +599,22 @@ pub(crate) fn refuse<B>(
     response
 }
 
+/// Refuses what the inner service has answered already. Its body stays; the request is gone, so no responder is asked.
+pub(crate) fn refuse_late<B>(kind: RejectionKind, response: &mut Response<B>, transport: Transport, close: bool) {
+    let (mut request, ()) = Request::new(()).into_parts();
+    if transport == Transport::ExtendedConnect {
+        request.version = Version::HTTP_2;
+    }
+    let (head, ()) = refuse(kind.into(), &request, &EmptyBody, close).into_parts();
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    *response.extensions_mut() = head.extensions;
+}
+
 type Header = (HeaderName, HeaderValue);
 
 /// The headers that the protocol demands of a refusal.
-fn mandatory_headers(kind: RejectionKind, transport: Transport, close: bool) -> [Option<Header>; 6] {
+fn mandatory_headers(kind: RejectionKind, transport: Transport, close: bool) -> [Option<Header>; 7] {
     use RejectionKind as Kind;
 
     const fn header(name: HeaderName, value: &'static str) -> Option<Header> {
@@ -597,6 +645,10 @@ fn mandatory_headers(kind: RejectionKind, transport: Transport, close: bool) -> 
         match kind.status() {
             StatusCode::METHOD_NOT_ALLOWED if http1 => header(ALLOW, "GET"),
             StatusCode::METHOD_NOT_ALLOWED => header(ALLOW, "CONNECT"),
+            _ => None,
+        },
+        match kind {
+            Kind::ShuttingDown | Kind::OverCapacity | Kind::TooManyConnections => header(RETRY_AFTER, "5"),
             _ => None,
         },
         // RFC 9110 15.5.2: a 401 must send a challenge; RFC 6750 3: with a parameter, and `error` if there was a token.

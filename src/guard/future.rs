@@ -72,15 +72,20 @@ where
                 }
                 StateProj::Verifying { verification } => {
                     let verified = ready!(verification.poll(cx));
-                    let (verified, reported) = match verified {
-                        Ok((future, reported)) => (Ok(future), reported),
+                    let (going, reported) = match verified {
+                        Ok(Going { future, issued, reported }) => (Ok((future, issued)), reported),
                         Err(refusal) => (Err(refusal), None),
                     };
                     if let Some(admitted) = this.admitted {
                         admitted.verified(reported);
                     }
-                    match verified {
-                        Ok(future) => this.state.set(State::Inner { future }),
+                    match going {
+                        Ok((future, issued)) => {
+                            if let Some(finish) = this.finish {
+                                finish.issued = issued;
+                            }
+                            this.state.set(State::Inner { future });
+                        }
                         Err(refusal) => break Ok(refusal),
                     }
                 }

@@ -54,6 +54,7 @@ impl<C, V, R> GuardLayer<C, V, R> {
 
     unmatched_option!();
     close_option!();
+    timeout_option!();
 
     /// Lets in handshakes with a valid token only, and hands over its [`Claims`](crate::Claims).
     pub fn token<T: VerifyToken>(self, token: TokenPolicy<T>) -> GuardLayer<C, TokenPolicy<T>, R> {

@@ -1,11 +1,12 @@
 //! All checks in their one right order, as one service.
 //!
-//! 1. Is it a handshake attempt at all? What is none [passes untouched](crate::is_attempt), without an allocation.
+//! 1. Is it a handshake attempt at all? What is none [passes untouched](crate::is_attempt), without an allocation. Does the server
+//!    [drain](crate::Drain)?
 //! 2. The syntax of RFC 6455 4.2.1: a malformed attempt reaches no policy and no handler.
 //! 3. [`AllowHost`], [`AllowOrigin`], and then your own [`Check`]s.
 //! 4. The choice of the [subprotocol](crate::Subprotocols).
-//! 5. The [token](crate::token), last: a foreign page learns nothing about tokens, and a ticket is spent only when all else is
-//!    right.
+//! 5. The [token](crate::token): a foreign page learns nothing about tokens, and a ticket is spent only when all else is right.
+//! 6. A place under the [limit](crate::ConnectionLimit), if there is one.
 //!
 //! The first failure is the answer, made by [`RespondRejection`].
 //!

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response,
     header::{
@@ -10,10 +12,11 @@ use super::Check;
 #[cfg(feature = "responder")]
 use crate::close::AcceptThenClose;
 use crate::{
+    connection::{ConnectionLimit, Drain, Issued, Permit},
     handshake::{Handshake, Transport, set_header},
     observe,
     origin::{AllowHost, AllowOrigin},
-    rejection::{EmptyBody, Rejection, RejectionKind, RespondRejection, refuse},
+    rejection::{EmptyBody, Rejection, RejectionKind, RespondRejection, refuse, refuse_late},
     subprotocol::{Chosen, Subprotocols, choose},
     token::{NoToken, TokenSource, TokenStage},
 };
@@ -37,25 +40,28 @@ pub(crate) struct Rules {
     pub(crate) require_websocket: bool,
     pub(crate) keep_connection: bool,
     pub(crate) report_only: bool,
+    pub(crate) check_timeout: Option<Duration>,
+    pub(crate) limit: Option<ConnectionLimit>,
+    pub(crate) drain: Option<Drain>,
     #[cfg(feature = "responder")]
     pub(crate) then_close: Option<AcceptThenClose>,
 }
 
-/// A refusal, and whether it is the last of the checks that made it: all others have passed.
+/// A refusal, and whether it was made at last, by the token check or by a limit: all other checks have passed.
 pub(crate) struct Refused {
     pub(crate) rejection: Rejection,
-    by_token: bool,
+    at_last: bool,
 }
 
 impl Refused {
-    pub(crate) const fn by_token(rejection: Rejection) -> Self {
-        Self { rejection, by_token: true }
+    pub(crate) const fn at_last(rejection: Rejection) -> Self {
+        Self { rejection, at_last: true }
     }
 }
 
 impl From<Rejection> for Refused {
     fn from(rejection: Rejection) -> Self {
-        Self { rejection, by_token: false }
+        Self { rejection, at_last: false }
     }
 }
 
@@ -84,9 +90,9 @@ impl Rules {
         request: &Parts,
         responder: &impl RespondRejection<B>,
     ) -> Response<B> {
-        let Refused { rejection, by_token: _by_token } = refused.into();
+        let Refused { rejection, at_last: _at_last } = refused.into();
         #[cfg(feature = "responder")]
-        if let Some(then_close) = self.then_close.as_ref().filter(|_| _by_token)
+        if let Some(then_close) = self.then_close.as_ref().filter(|_| _at_last)
             && let Some(response) = then_close.answer(&rejection, request, responder)
         {
             return response;
@@ -94,6 +100,33 @@ impl Rules {
         // What is no attempt has nothing behind it that could be mistaken.
         let close = !self.keep_connection && rejection.kind() != RejectionKind::NotWebsocket;
         refuse(rejection, request, responder, close)
+    }
+
+    /// A server that is going down looks at nothing else.
+    pub(crate) fn check_drain(&self) -> Result<(), Rejection> {
+        match self.drain.as_ref().is_some_and(Drain::has_started) {
+            true => Err(RejectionKind::ShuttingDown.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// How long the checks may take.
+    pub(crate) fn check_timeout(&self) -> Duration {
+        self.check_timeout.unwrap_or(Duration::from_secs(10))
+    }
+
+    /// The last check: takes a place for the connection, and puts its [`Permit`] into the extensions.
+    pub(crate) fn enter(&self, request: &mut Parts, report: &mut Option<Rejection>) -> Result<Option<Issued>, Refused> {
+        if self.limit.is_none() && self.drain.is_none() {
+            return Ok(None);
+        }
+        let places = self.limit.as_ref().map_or_else(|| Ok(Vec::new()), |limit| limit.enter(request));
+        let places = self.judge(places, report).map_err(Refused::at_last)?.unwrap_or_default();
+        let outer = request.extensions.remove();
+        let permit = Permit::new(places, self.drain.as_ref(), outer).map_err(Rejection::from)?;
+        let issued = permit.issued();
+        request.extensions.insert(permit);
+        Ok(Some(issued))
     }
 
     /// A policy on trial breaks no page that is at the same path.
@@ -142,10 +175,11 @@ impl<C, V, R> Policy<C, V, R> {
 }
 
 impl<C: Check, V: TokenStage, R> Policy<C, V, R> {
-    /// Makes all checks but the verification of the token, and brings the request into its canonical form.
+    /// Makes all checks but those that wait for the verification of the token, and brings the request into its canonical form.
     ///
     /// There is no token if none is looked for, or if there is none and that is only reported.
     pub(crate) fn admit(&self, request: &mut Parts) -> Result<(Option<V::Token>, Finish), Refused> {
+        self.rules.check_drain()?;
         let sources = self.token.sources();
         if !sources.is_empty() {
             hide_credentials(&mut request.headers);
@@ -185,7 +219,12 @@ impl<C: Check, V: TokenStage, R> Policy<C, V, R> {
             request.extensions.insert(Chosen(chosen.clone()));
         }
         // Refused only now, so that what answers it sees no credential.
-        let token = rules.judge(token, &mut report).map_err(Refused::by_token)?;
+        let token = rules.judge(token, &mut report).map_err(Refused::at_last)?.flatten();
+        let issued = match token {
+            // It takes a place when the token is verified.
+            Some(_) => None,
+            None => rules.enter(request, &mut report)?,
+        };
         if let Some(report) = report {
             observe::report(request, report);
         }
@@ -194,7 +233,8 @@ impl<C: Check, V: TokenStage, R> Policy<C, V, R> {
             Some(marker) => Echo::Fallback(marker),
             None => Echo::Nothing,
         };
-        Ok((token, Finish { transport, close: !rules.keep_connection, subprotocol }))
+        let (close, report_only) = (!rules.keep_connection, rules.report_only);
+        Ok((token, Finish { transport, close, report_only, subprotocol, issued }))
     }
 }
 
@@ -262,7 +302,10 @@ fn set_line(headers: &mut HeaderMap, name: HeaderName, value: &'static str) {
 pub(crate) struct Finish {
     transport: Transport,
     close: bool,
+    report_only: bool,
     subprotocol: Echo,
+    /// To whom the inner service must have given a home, if it completes the handshake.
+    pub(super) issued: Option<Issued>,
 }
 
 #[derive(Clone, Debug)]
@@ -278,6 +321,14 @@ enum Echo {
 impl Finish {
     pub(crate) fn apply<B>(self, response: &mut Response<B>) {
         let is_completed = self.transport.is_completed_by(response.status());
+        if is_completed && self.issued.is_some_and(|issued| !issued.is_held()) {
+            // A connection without a permit would get around the limit.
+            let unclaimed = RejectionKind::PermitUnclaimed;
+            match self.report_only {
+                true => observe::report_behind(response, unclaimed),
+                false => return refuse_late(unclaimed, response, self.transport, self.close),
+            }
+        }
         let headers = response.headers_mut();
         match self.subprotocol {
             _ if !is_completed => close_declined(headers, self.transport, self.close),

@@ -12,7 +12,7 @@ use crate::{
     handshake::is_attempt,
     observe::Watch,
     rejection::{EmptyBody, Rejection, RejectionKind, RespondRejection},
-    token::{NoToken, Verification, Verify},
+    token::{NoToken, Verify},
 };
 
 /// Lets in the handshakes that satisfy its policy, and everything that is no handshake.
@@ -73,13 +73,12 @@ where
         };
         let admitted = watch.admitted(&mut parts);
         let request = Request::from_parts(parts, body);
-        let verification = match token {
-            Some(token) => V::verify(policy, &mut self.inner, token, request),
-            None => Verification::Done(self.inner.call(request)),
-        };
-        match verification {
-            Verification::Done(future) => ResponseFuture::admitted(future, finish, admitted),
-            Verification::Pending(verification) => ResponseFuture::verifying(verification, finish, admitted),
+        match token {
+            Some(token) => {
+                let verification = V::verify(policy, &mut self.inner, token, request);
+                ResponseFuture::verifying(verification, finish, admitted)
+            }
+            None => ResponseFuture::admitted(self.inner.call(request), finish, admitted),
         }
     }
 }

@@ -4,11 +4,10 @@ use std::{
     time::Duration,
 };
 
-use http::StatusCode;
 use tracing::Level;
 
 use super::decision::{Decision, Head};
-use crate::rejection::Rejection;
+use crate::rejection::{Rejection, RejectionKind};
 
 const TARGET: &str = "tower_ws_guard";
 
@@ -39,10 +38,12 @@ pub(super) fn log(decision: &Decision<'_>, head: &Head<'_>, checks: Duration) {
     }
 }
 
-/// The client's HTTP version is no fault of the server.
+/// What a client can bring about at will is no fault of the server, nor is what its owner did.
 fn is_own_fault(rejection: &Rejection) -> bool {
-    let status = rejection.kind().status();
-    status.is_server_error() && status != StatusCode::HTTP_VERSION_NOT_SUPPORTED
+    use RejectionKind as Kind;
+
+    let kind = rejection.kind();
+    kind.status().is_server_error() && !matches!(kind, Kind::HttpVersion | Kind::OverCapacity | Kind::ShuttingDown)
 }
 
 /// An error and what led to it.

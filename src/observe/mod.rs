@@ -83,7 +83,7 @@ use http::{Response, request::Parts};
 pub(crate) use self::connection::{Live, Scope};
 #[cfg(feature = "metrics")]
 pub use self::metrics::describe_metrics;
-use crate::rejection::Rejection;
+use crate::rejection::{Rejection, RejectionKind};
 
 /// The checks of one layer. Without the features it is nothing.
 pub(crate) struct Watch {
@@ -171,3 +171,12 @@ pub(crate) fn report(request: &mut Parts, rejection: Rejection) {
         request.extensions.insert(rejection);
     }
 }
+
+/// The same for what is only seen in the answer.
+#[cfg(any(feature = "tracing", feature = "metrics"))]
+pub(crate) fn report_behind<B>(response: &mut Response<B>, kind: RejectionKind) {
+    response.extensions_mut().insert(Reported(kind.into()));
+}
+
+#[cfg(not(any(feature = "tracing", feature = "metrics")))]
+pub(crate) fn report_behind<B>(_: &mut Response<B>, _: RejectionKind) {}

@@ -6,7 +6,7 @@ use std::{
 };
 
 use http::{
-    HeaderValue, Request, Response, StatusCode, Version,
+    HeaderValue, Response, StatusCode,
     header::{
         CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
         SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
@@ -20,7 +20,7 @@ use crate::{
     guard::close_declined,
     handshake::{Handshake, Transport, accept_key, set_header},
     observe::{Admitted, Scope},
-    rejection::{EmptyBody, RejectionKind, refuse},
+    rejection::{RejectionKind, refuse_late},
 };
 
 /// The answer that completes a handshake.
@@ -170,11 +170,8 @@ fn decide<B: Default>(pending: &PendingUpgrade, answer: &Answer, response: &mut 
         answer.complete(response);
     } else if transport.is_completed_by(status) {
         // The inner service claims a handshake that it has not accepted: there will be no connection.
-        let (mut request, ()) = Request::new(()).into_parts();
-        if transport == Transport::ExtendedConnect {
-            request.version = Version::HTTP_2;
-        }
-        *response = refuse(RejectionKind::NotUpgradable.into(), &request, &EmptyBody, answer.close);
+        *response.body_mut() = B::default();
+        refuse_late(RejectionKind::NotUpgradable, response, transport, answer.close);
     } else {
         close_declined(response.headers_mut(), transport, answer.close);
     }

@@ -1,4 +1,4 @@
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use http::request::Parts;
 use tower_layer::Layer;
@@ -7,7 +7,11 @@ use super::{
     Upgraded,
     service::{InnerDecides, OnUpgraded, Policy, Responder},
 };
-use crate::{rejection::EmptyBody, subprotocol::Subprotocols};
+use crate::{
+    config::{ConfigError, nonzero},
+    rejection::EmptyBody,
+    subprotocol::Subprotocols,
+};
 
 /// Applies [`Responder`], which answers handshakes with 101 (over HTTP/2: 200).
 ///
@@ -54,7 +58,19 @@ impl<M, R> ResponderLayer<M, R> {
         self
     }
 
+    /// How long a client may take to read the answer, from the moment that it is given: 10 seconds by default. Then its place under a
+    /// limit is free, and there is no connection.
+    ///
+    /// # Errors
+    ///
+    /// It is zero.
+    pub fn upgrade_timeout(mut self, timeout: Duration) -> Result<Self, ConfigError> {
+        self.policy.upgrade_timeout = nonzero(timeout)?;
+        Ok(self)
+    }
+
     unmatched_option!();
+    close_option!();
     layer_options!(ResponderLayer<M>);
 }
 

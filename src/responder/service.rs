@@ -3,6 +3,7 @@ use std::{
     future::Future,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use http::{Request, Response, request::Parts};
@@ -12,14 +13,14 @@ use tower_service::Service;
 use super::{
     PendingUpgrade, ResponseFuture, Upgraded,
     future::Answer,
-    upgrade::{Agreed, Upgrade},
+    upgrade::{Agreed, Upgrade, Waiting},
 };
 use crate::{
-    guard::Rules,
+    guard::{Refused, Rules},
     handshake::{Handshake, is_attempt},
     observe::{self, Scope, Watch},
     rejection::{EmptyBody, Rejection, RejectionKind, RespondRejection},
-    subprotocol::Subprotocols,
+    subprotocol::{Chosen, Subprotocols},
     token::Validity,
 };
 
@@ -43,6 +44,7 @@ pub struct OnUpgraded<F>(pub(super) Arc<F>);
 #[derive(Clone, Debug)]
 pub(super) struct Policy<M, R> {
     pub(super) rules: Rules,
+    pub(super) upgrade_timeout: Duration,
     pub(super) mode: M,
     pub(super) responder: R,
 }
@@ -50,32 +52,41 @@ pub(super) struct Policy<M, R> {
 impl<M> Policy<M, EmptyBody> {
     pub(super) fn new(mode: M) -> Self {
         let rules = Rules { subprotocols: Some(Subprotocols::default()), ..Rules::default() };
-        Self { rules, mode, responder: EmptyBody }
+        Self { rules, upgrade_timeout: Duration::from_secs(10), mode, responder: EmptyBody }
     }
 }
 
 impl<M, R> Policy<M, R> {
     pub(super) fn respond_with<T>(self, responder: T) -> Policy<M, T> {
-        let Self { rules, mode, .. } = self;
-        Policy { rules, mode, responder }
+        let Self { rules, upgrade_timeout, mode, .. } = self;
+        Policy { rules, upgrade_timeout, mode, responder }
     }
 
     /// Whatever was checked outside, nothing is answered 101 that is no valid handshake.
-    fn admit(&self, request: &mut Parts) -> Result<(OnUpgrade, Answer), Rejection> {
+    fn admit(&self, request: &mut Parts) -> Result<(Waiting, Answer), Refused> {
+        self.rules.check_drain()?;
         let handshake = Handshake::parse(request)?;
         let offered = || handshake.subprotocols();
         let mut reported = None;
         let subprotocol = self.rules.choose_subprotocol(&handshake, offered, std::iter::empty());
         let subprotocol = self.rules.judge(subprotocol, &mut reported)?.flatten();
+        let chosen = subprotocol.clone().map(Chosen);
         let validity = handshake.extensions().get::<Validity>().cloned().unwrap_or_default();
         let agreed = Agreed { subprotocol, validity, scope: Scope::default() };
         let answer = Answer::new(&handshake, agreed, !self.rules.keep_connection);
+        let entered = self.rules.enter(request, &mut reported);
         if let Some(rejection) = reported {
             observe::report(request, rejection);
         }
+        if let Err(refused) = entered {
+            // What closes the socket names it.
+            chosen.map(|chosen| request.extensions.insert(chosen));
+            return Err(refused);
+        }
+        let permit = request.extensions.remove();
         match request.extensions.remove::<OnUpgrade>() {
-            Some(on_upgrade) => Ok((on_upgrade, answer)),
-            None => Err(RejectionKind::NotUpgradable.into()),
+            Some(on_upgrade) => Ok((Waiting { on_upgrade, permit, timeout: self.upgrade_timeout }, answer)),
+            None => Err(Rejection::from(RejectionKind::NotUpgradable).into()),
         }
     }
 }
@@ -115,18 +126,18 @@ where
         let (mut parts, body) = request.into_parts();
         let admitted = match is_attempt {
             true => policy.admit(&mut parts),
-            false => Err(RejectionKind::NotWebsocket.into()),
+            false => Err(Rejection::from(RejectionKind::NotWebsocket).into()),
         };
         match admitted {
-            Ok((on_upgrade, answer)) => {
+            Ok((waiting, answer)) => {
                 let admitted = watch.admitted(&mut parts);
                 let answer = answer.in_scope(Scope::of(&parts.extensions));
                 let request = Request::from_parts(parts, body);
-                policy.mode.proceed(&mut self.inner, request, on_upgrade, answer).watched(admitted)
+                policy.mode.proceed(&mut self.inner, request, waiting, answer).watched(admitted)
             }
-            Err(rejection) => {
-                watch.refused(&parts, &rejection);
-                ResponseFuture::ready(policy.rules.refuse(rejection, &parts, &policy.responder))
+            Err(refused) => {
+                watch.refused(&parts, &refused.rejection);
+                ResponseFuture::ready(policy.rules.refuse(refused, &parts, &policy.responder))
             }
         }
     }
@@ -140,7 +151,7 @@ pub trait Mode<S: Service<Request<B>>, B>: Sized {
         &self,
         inner: &mut S,
         request: Request<B>,
-        on_upgrade: OnUpgrade,
+        waiting: Waiting,
         answer: Answer,
     ) -> ResponseFuture<S::Future>;
 }
@@ -153,10 +164,10 @@ where
         &self,
         inner: &mut S,
         mut request: Request<ReqBody>,
-        on_upgrade: OnUpgrade,
+        waiting: Waiting,
         answer: Answer,
     ) -> ResponseFuture<S::Future> {
-        let pending = PendingUpgrade::new(on_upgrade, answer.agreed());
+        let pending = PendingUpgrade::new(waiting, answer.agreed());
         request.extensions_mut().insert(pending.clone());
         ResponseFuture::deciding(inner.call(request), pending, answer)
     }
@@ -173,10 +184,10 @@ where
         &self,
         _: &mut S,
         request: Request<ReqBody>,
-        on_upgrade: OnUpgrade,
+        waiting: Waiting,
         answer: Answer,
     ) -> ResponseFuture<S::Future> {
-        let upgrade = Upgrade::new(on_upgrade, answer.agreed());
+        let upgrade = Upgrade::new(waiting, answer.agreed());
         let (parts, _) = request.into_parts();
         let callback = Arc::clone(&self.0);
         upgrade.spawn(move |upgraded| callback(upgraded, parts));

@@ -1,19 +1,25 @@
 use std::{
     error::Error,
     fmt,
-    future::Future,
+    future::{Future, pending},
     io::{self, IoSlice},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use http::HeaderValue;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use pin_project_lite::pin_project;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep},
+};
 
 use crate::{
+    connection::Permit,
     observe::{Live, Scope},
     token::Validity,
 };
@@ -24,13 +30,34 @@ use crate::{
 #[derive(Clone)]
 pub struct PendingUpgrade {
     agreed: Agreed,
+    decision: Arc<Decision>,
+}
+
+struct Decision {
     /// Taken by whoever accepts, or by the responder when it is too late.
-    on_upgrade: Arc<Mutex<Option<OnUpgrade>>>,
+    waiting: Mutex<Option<Waiting>>,
+    answered: OnceLock<Instant>,
+}
+
+impl Decision {
+    fn time_left(&self, timeout: Duration) -> Duration {
+        self.answered.get().map_or(timeout, |answered| timeout.saturating_sub(answered.elapsed()))
+    }
+}
+
+/// A connection that is there when the response has been sent.
+#[derive(Debug)]
+#[expect(unnameable_types, reason = "in the sealed trait `Mode`")]
+pub struct Waiting {
+    pub(super) on_upgrade: OnUpgrade,
+    pub(super) permit: Option<Permit>,
+    pub(super) timeout: Duration,
 }
 
 impl PendingUpgrade {
-    pub(super) fn new(on_upgrade: OnUpgrade, agreed: Agreed) -> Self {
-        Self { agreed, on_upgrade: Arc::new(Mutex::new(Some(on_upgrade))) }
+    pub(super) fn new(waiting: Waiting, agreed: Agreed) -> Self {
+        let decision = Decision { waiting: Mutex::new(Some(waiting)), answered: OnceLock::new() };
+        Self { agreed, decision: Arc::new(decision) }
     }
 
     /// The subprotocol that the answer will name.
@@ -45,8 +72,8 @@ impl PendingUpgrade {
     /// if the handshake was accepted before, or if it is too late.
     #[must_use]
     pub fn accept(&self) -> Option<Upgrade> {
-        let on_upgrade = self.lock().take()?;
-        Some(Upgrade::new(on_upgrade, self.agreed.clone()))
+        let waiting = self.lock().take()?;
+        Some(Upgrade { decision: Some(Arc::clone(&self.decision)), ..Upgrade::new(waiting, self.agreed.clone()) })
     }
 
     /// Accepts the handshake and spawns `callback` with the connection, once that is there.
@@ -55,7 +82,7 @@ impl PendingUpgrade {
     ///
     /// # Panics
     ///
-    /// Outside a Tokio runtime.
+    /// Outside a Tokio runtime; and the task, in one without timers.
     pub fn on_upgrade<F, Fut>(&self, callback: F)
     where
         F: FnOnce(Upgraded) -> Fut + Send + 'static,
@@ -68,11 +95,12 @@ impl PendingUpgrade {
 
     /// Whether it was accepted; it cannot be any more.
     pub(super) fn close(&self) -> bool {
+        self.decision.answered.get_or_init(Instant::now);
         self.lock().take().is_none()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<OnUpgrade>> {
-        self.on_upgrade.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Option<Waiting>> {
+        self.decision.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -82,17 +110,25 @@ impl fmt::Debug for PendingUpgrade {
     }
 }
 
-/// Resolves to the connection, once the response has been sent.
-#[derive(Debug)]
-#[must_use = "the connection is closed if nobody takes it"]
-pub struct Upgrade {
-    on_upgrade: OnUpgrade,
-    agreed: Agreed,
+pin_project! {
+    /// Resolves to the connection, once the response has been sent.
+    ///
+    /// A client that does not read it is waited for as long as
+    /// [`ResponderLayer::upgrade_timeout`](super::ResponderLayer::upgrade_timeout) says, from the answer on.
+    #[must_use = "the connection is closed if nobody takes it"]
+    pub struct Upgrade {
+        waiting: Waiting,
+        agreed: Agreed,
+        // `None` if it is answered already.
+        decision: Option<Arc<Decision>>,
+        #[pin]
+        deadline: Option<Sleep>,
+    }
 }
 
 impl Upgrade {
-    pub(super) fn new(on_upgrade: OnUpgrade, agreed: Agreed) -> Self {
-        Self { on_upgrade, agreed }
+    pub(super) fn new(waiting: Waiting, agreed: Agreed) -> Self {
+        Self { waiting, agreed, decision: None, deadline: None }
     }
 
     pub(super) fn spawn<F, Fut>(self, callback: F)
@@ -109,28 +145,61 @@ impl Upgrade {
     }
 }
 
-impl Future for Upgrade {
-    type Output = Result<Upgraded, UpgradeError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let io = ready!(Pin::new(&mut self.on_upgrade).poll(cx)).map_err(UpgradeError)?;
-        Poll::Ready(Ok(Upgraded { io: TokioIo::new(io), agreed: std::mem::take(&mut self.agreed), live: Live::open() }))
+impl fmt::Debug for Upgrade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upgrade").field("agreed", &self.agreed).finish_non_exhaustive()
     }
 }
 
-/// There will be no connection: the client is gone, or the response was not sent as a 101 after all.
+impl Future for Upgrade {
+    type Output = Result<Upgraded, UpgradeError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Poll::Ready(io) = Pin::new(&mut this.waiting.on_upgrade).poll(cx) {
+            return Poll::Ready(match io {
+                Ok(io) => Ok(Upgraded {
+                    io: TokioIo::new(io),
+                    agreed: std::mem::take(this.agreed),
+                    permit: this.waiting.permit.take(),
+                    live: Live::open(),
+                }),
+                Err(error) => Err(UpgradeError(Some(error))),
+            });
+        }
+        let timeout = this.waiting.timeout;
+        loop {
+            let Some(deadline) = this.deadline.as_mut().as_pin_mut() else {
+                this.deadline.set(Some(sleep(timeout)));
+                continue;
+            };
+            ready!(deadline.poll(cx));
+            // A handler may accept long before it answers.
+            let left = this.decision.as_ref().map_or(Duration::ZERO, |decision| decision.time_left(timeout));
+            if left.is_zero() {
+                return Poll::Ready(Err(UpgradeError(None)));
+            }
+            this.deadline.set(Some(sleep(left)));
+        }
+    }
+}
+
+/// There will be no connection: the client is gone or does not read the answer, or the response was not sent as a 101 after all.
 #[derive(Debug)]
-pub struct UpgradeError(hyper::Error);
+pub struct UpgradeError(Option<hyper::Error>);
 
 impl fmt::Display for UpgradeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the connection was not upgraded: the client is gone, or something outside replaced the answer")
+        f.write_str(match self.0 {
+            Some(_) => "the connection was not upgraded: the client is gone, or something outside replaced the answer",
+            None => "the connection was not upgraded in time: the client does not read the answer",
+        })
     }
 }
 
 impl Error for UpgradeError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.0)
+        self.0.as_ref().map(|error| error as _)
     }
 }
 
@@ -140,6 +209,7 @@ impl Error for UpgradeError {
 pub struct Upgraded {
     io: TokioIo<hyper::upgrade::Upgraded>,
     agreed: Agreed,
+    permit: Option<Permit>,
     #[expect(dead_code, reason = "it is counted as long as it is there")]
     live: Live,
 }
@@ -158,6 +228,25 @@ impl Upgraded {
         &self.agreed.validity
     }
 
+    /// Resolves when the server drains; without a [`Drain`](crate::Drain), never.
+    ///
+    /// Race it against the frames, and then close the socket, with code 1001 (RFC 6455 7.4.1). The future owns what it needs.
+    pub fn draining(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let permit = self.permit.as_ref().map(Permit::draining);
+        async move {
+            match permit {
+                Some(draining) => draining.await,
+                None => pending().await,
+            }
+        }
+    }
+
+    /// The place of the connection under a limit and in a drain, which it holds until it is dropped; `None` if there is neither.
+    #[must_use]
+    pub const fn permit(&self) -> Option<&Permit> {
+        self.permit.as_ref()
+    }
+
     /// The span `websocket` of the connection, in which callbacks run; `None` if no subscriber is interested. Enter it in tasks that
     /// you spawn for it.
     #[cfg(feature = "tracing")]
@@ -166,7 +255,8 @@ impl Upgraded {
         self.agreed.scope.span.as_ref()
     }
 
-    /// Gives back hyper's type, for codecs that ask for it. Take [`Validity::ended`] before; metrics take the connection for over.
+    /// Gives back hyper's type, for codecs that ask for it. Take [`Validity::ended`], [`draining`](Self::draining) and a clone of the
+    /// [`permit`](Self::permit) before; metrics take the connection for over.
     #[must_use]
     pub fn into_inner(self) -> hyper::upgrade::Upgraded {
         self.io.into_inner()

@@ -87,7 +87,7 @@ use std::{fmt, sync::Arc};
 
 use tower_layer::Layer;
 
-pub(crate) use self::stage::{Going, TokenStage, Verification, Verify};
+pub(crate) use self::stage::{Going, TokenStage, Verify};
 pub use self::{
     combine::{BySource, Expiring, MapClaims, Or, Require},
     source::TokenSource,
@@ -246,6 +246,7 @@ impl<V, R> TokenCheckLayer<V, R> {
 
     unmatched_option!();
     close_option!();
+    timeout_option!();
 }
 
 impl<S, V: Clone, R: Clone> Layer<S> for TokenCheckLayer<V, R> {

@@ -1,10 +1,16 @@
-use std::{convert::Infallible, future::Future, pin::Pin, sync::Arc};
+use std::{
+    convert::Infallible,
+    future::{Future, Ready},
+    pin::Pin,
+    sync::Arc,
+};
 
 use http::{Request, Response, request::Parts};
 use tower_service::Service;
 
 use super::{Claims, Token, TokenPolicy, TokenSource, Verified, VerifyToken, source::Credential};
 use crate::{
+    connection::{Issued, within},
     guard::{Policy, Refused},
     handshake::Handshake,
     observe,
@@ -20,14 +26,14 @@ pub trait TokenStage {
     /// Where the token may be; empty if none is looked for.
     fn sources(&self) -> &[TokenSource];
 
-    /// The one credential.
-    fn find(&self, handshake: &Handshake<'_>) -> Result<Self::Token, Rejection>;
+    /// The one credential; `None` if none is looked for.
+    fn find(&self, handshake: &Handshake<'_>) -> Result<Option<Self::Token>, Rejection>;
 
     /// Takes the credential out of the request.
     fn strip(&self, request: &mut Parts) -> Result<(), Rejection>;
 }
 
-/// How a [`Guard`](crate::Guard) goes on to its inner service `S` with the token: at once, or when it is verified.
+/// How a [`Guard`](crate::Guard) goes on to its inner service `S` with a token, when it is verified.
 #[expect(unnameable_types, reason = "sealed: a guard looks for a token or it does not")]
 pub trait Verify<S: Service<Request<B>>, B, C, R>: TokenStage + Sized {
     /// Resolves to the inner service's future, or to the refusal.
@@ -39,20 +45,18 @@ pub trait Verify<S: Service<Request<B>>, B, C, R>: TokenStage + Sized {
         inner: &mut S,
         token: Self::Token,
         request: Request<B>,
-    ) -> Verification<S::Future, Self::Verification>;
+    ) -> Self::Verification;
 }
 
-/// The future of the inner service, and a refusal that is only reported.
-pub(crate) type Going<F> = (F, Option<Rejection>);
-
-/// What comes of [`Verify::verify`].
+/// A handshake that is let in.
 #[derive(Debug)]
 #[expect(unnameable_types, reason = "sealed: a guard looks for a token or it does not")]
-pub enum Verification<F, V> {
-    /// There is nothing to wait for.
-    Done(F),
-    /// The inner service is called when this is ready.
-    Pending(V),
+pub struct Going<F> {
+    /// Of the inner service.
+    pub(crate) future: F,
+    pub(crate) issued: Option<Issued>,
+    /// A refusal that is only reported.
+    pub(crate) reported: Option<Rejection>,
 }
 
 /// No token is looked for: the default of [`Guard`](crate::Guard) and [`GuardLayer`](crate::GuardLayer).
@@ -61,14 +65,14 @@ pub enum Verification<F, V> {
 pub struct NoToken;
 
 impl TokenStage for NoToken {
-    type Token = ();
+    type Token = Infallible;
 
     fn sources(&self) -> &[TokenSource] {
         &[]
     }
 
-    fn find(&self, _: &Handshake<'_>) -> Result<(), Rejection> {
-        Ok(())
+    fn find(&self, _: &Handshake<'_>) -> Result<Option<Infallible>, Rejection> {
+        Ok(None)
     }
 
     fn strip(&self, _: &mut Parts) -> Result<(), Rejection> {
@@ -77,28 +81,10 @@ impl TokenStage for NoToken {
 }
 
 impl<S: Service<Request<B>>, B, C, R> Verify<S, B, C, R> for NoToken {
-    type Verification = Never<Result<Going<S::Future>, S::Response>>;
+    type Verification = Ready<Result<Going<S::Future>, S::Response>>;
 
-    fn verify(
-        _: &Arc<Policy<C, Self, R>>,
-        inner: &mut S,
-        (): (),
-        request: Request<B>,
-    ) -> Verification<S::Future, Self::Verification> {
-        Verification::Done(inner.call(request))
-    }
-}
-
-/// A future that cannot be made.
-#[derive(Debug)]
-#[expect(unnameable_types, reason = "sealed: a guard looks for a token or it does not")]
-pub struct Never<T>(Infallible, std::marker::PhantomData<fn() -> T>);
-
-impl<T> Future for Never<T> {
-    type Output = T;
-
-    fn poll(self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<T> {
-        match self.0 {}
+    fn verify(_: &Arc<Policy<C, Self, R>>, _: &mut S, token: Infallible, _: Request<B>) -> Self::Verification {
+        match token {}
     }
 }
 
@@ -109,7 +95,7 @@ impl<V: VerifyToken> TokenStage for TokenPolicy<V> {
         &self.sources
     }
 
-    fn find(&self, handshake: &Handshake<'_>) -> Result<Token, Rejection> {
+    fn find(&self, handshake: &Handshake<'_>) -> Result<Option<Token>, Rejection> {
         let mut only: Option<(usize, Credential<'_>)> = None;
         let mut ambiguous = false;
         for (index, source) in self.sources.iter().enumerate() {
@@ -120,7 +106,7 @@ impl<V: VerifyToken> TokenStage for TokenPolicy<V> {
             None => Err(RejectionKind::TokenMissing.into()),
             Some(_) if ambiguous => Err(RejectionKind::TokenAmbiguous.into()),
             Some((index, credential)) => match credential.decode() {
-                Some(token) => Ok(Token::found(token, &self.sources, index)),
+                Some(token) => Ok(Some(Token::found(token, &self.sources, index))),
                 None => Err(RejectionKind::TokenInvalid.into()),
             },
         }
@@ -160,35 +146,44 @@ where
         inner: &mut S,
         token: Token,
         request: Request<B>,
-    ) -> Verification<S::Future, Self::Verification> {
+    ) -> Self::Verification {
         let policy = Arc::clone(policy);
         // The clone may not be ready, the original is: https://docs.rs/tower-service/0.3/tower_service/trait.Service.html
         let clone = inner.clone();
         let mut inner = std::mem::replace(inner, clone);
-        Verification::Pending(Box::pin(async move {
+        Box::pin(async move {
+            let rules = &policy.rules;
             let (mut parts, body) = request.into_parts();
             let ended =
                 || Rejection::new(RejectionKind::TokenInvalid).with_source("its claims have expired or are revoked");
-            let verified = match policy.token.verifier.verify(token, &parts).await {
-                Ok(verified) if verified.validity.has_ended() => Err(ended()),
-                verified => verified,
+            let verified = within(rules.check_timeout(), policy.token.verifier.verify(token, &parts)).await;
+            let verified = match verified {
+                Some(Ok(verified)) if verified.validity.has_ended() => Err(ended()),
+                Some(verified) => verified,
+                None => Err(RejectionKind::VerifierTimeout.into()),
             };
-            match verified {
-                Ok(Verified { claims, validity }) => {
+            let mut reported = None;
+            let entered = rules.judge(verified, &mut reported).map_err(Refused::at_last).and_then(|verified| {
+                if let Some(Verified { claims, validity }) = verified {
                     parts.extensions.insert(Claims(claims));
                     // A token check outside may have set limits, too.
                     let validity = validity.and(parts.extensions.get());
                     if validity.is_limited() {
                         parts.extensions.insert(validity);
                     }
-                    Ok((inner.call(Request::from_parts(parts, body)), None))
                 }
-                Err(rejection) if policy.rules.report_only => {
-                    observe::report(&mut parts, rejection.clone());
-                    Ok((inner.call(Request::from_parts(parts, body)), Some(rejection)))
+                rules.enter(&mut parts, &mut reported)
+            });
+            match entered {
+                Ok(issued) => {
+                    if let Some(rejection) = &reported {
+                        observe::report(&mut parts, rejection.clone());
+                    }
+                    let future = inner.call(Request::from_parts(parts, body));
+                    Ok(Going { future, issued, reported })
                 }
-                Err(rejection) => Err(policy.rules.refuse(Refused::by_token(rejection), &parts, &policy.responder)),
+                Err(refused) => Err(rules.refuse(refused, &parts, &policy.responder)),
             }
-        }))
+        })
     }
 }

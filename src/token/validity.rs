@@ -1,14 +1,12 @@
-use std::time::SystemTime;
-#[cfg(feature = "responder")]
 use std::{
-    future::{Future, poll_fn},
+    future::Future,
     pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-#[cfg(feature = "responder")]
 use tokio_util::sync::CancellationToken;
+
+use crate::connection::first_of;
 
 /// What a [verifier](crate::VerifyToken) says of a good token: the claims, and how long they hold.
 ///
@@ -37,7 +35,6 @@ impl<C> Verified<C> {
     /// The claims hold until `revocation` is cancelled. Of several ones the first that is cancelled counts.
     ///
     /// It ends live sockets. The next handshake is refused by the verifier, which is asked again: nothing of its verdict is kept.
-    #[cfg(feature = "responder")]
     #[must_use]
     pub fn revoked_by(mut self, revocation: CancellationToken) -> Self {
         self.validity.revocations.push(revocation);
@@ -77,7 +74,6 @@ impl<C> From<C> for Verified<C> {
 #[derive(Clone, Debug, Default)]
 pub struct Validity {
     expires_at: Option<SystemTime>,
-    #[cfg(feature = "responder")]
     revocations: Vec<CancellationToken>,
 }
 
@@ -91,29 +87,21 @@ impl Validity {
     /// Whether the claims have expired or are revoked.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        #[cfg(feature = "responder")]
-        if self.revocations.iter().any(CancellationToken::is_cancelled) {
-            return true;
-        }
-        self.expires_at.is_some_and(|time| time <= SystemTime::now())
+        self.revocations.iter().any(CancellationToken::is_cancelled)
+            || self.expires_at.is_some_and(|time| time <= SystemTime::now())
     }
 
     /// As long as both hold.
     pub(super) fn and(mut self, other: Option<&Self>) -> Self {
         if let Some(other) = other {
             self.expires_at = self.expires_at.into_iter().chain(other.expires_at).min();
-            #[cfg(feature = "responder")]
             self.revocations.extend_from_slice(&other.revocations);
         }
         self
     }
 
     pub(super) fn is_limited(&self) -> bool {
-        #[cfg(feature = "responder")]
-        if !self.revocations.is_empty() {
-            return true;
-        }
-        self.expires_at.is_some()
+        self.expires_at.is_some() || !self.revocations.is_empty()
     }
 
     /// Resolves when the claims have expired or are revoked; for claims that hold for good, never.
@@ -140,7 +128,6 @@ impl Validity {
     /// # Panics
     ///
     /// When polled outside a Tokio runtime with timers, if the claims expire.
-    #[cfg(feature = "responder")]
     pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
         let Self { expires_at, revocations } = self.clone();
         async move {
@@ -151,14 +138,12 @@ impl Validity {
             if let Some(time) = expires_at {
                 ends.push(Box::pin(sleep_until(time)));
             }
-            let mut is_over = |cx: &mut Context<'_>| ends.iter_mut().any(|end| end.as_mut().poll(cx).is_ready());
-            poll_fn(move |cx| if is_over(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+            first_of(ends).await;
         }
     }
 }
 
 /// Timers count an interval, but a system's clock may be set while they do: hence a look at it every minute.
-#[cfg(feature = "responder")]
 async fn sleep_until(time: SystemTime) {
     while let Ok(left) = time.duration_since(SystemTime::now())
         && !left.is_zero()

@@ -93,7 +93,7 @@ pub trait VerifyToken: Send + Sync + 'static {
 
     /// Verifies `token`. It has been taken out of `request`, unless it is a cookie or [is kept](crate::TokenPolicy::keep_credential).
     ///
-    /// Nothing limits how long this takes: put a timeout around what may hang.
+    /// The future is dropped when the [`check_timeout`](crate::GuardLayer::check_timeout) is over, 10 seconds by default.
     fn verify(
         &self,
         token: Token,

@@ -1,0 +1,171 @@
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::Hash,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use http::request::Parts;
+
+use crate::{
+    config::ConfigError,
+    rejection::{Rejection, RejectionKind},
+};
+
+/// How many connections there may be at once, in all and for each key, such as an address or a user.
+///
+/// All clones count together, so that several routes can share a limit. See the [module docs](crate::connection) for an example.
+#[derive(Clone)]
+#[must_use]
+pub struct ConnectionLimit {
+    limits: Vec<Arc<dyn Limit>>,
+}
+
+impl ConnectionLimit {
+    /// At most `max` connections in all. Beyond it: [`OverCapacity`](RejectionKind::OverCapacity).
+    ///
+    /// # Errors
+    ///
+    /// `max` is 0.
+    pub fn total(max: usize) -> Result<Self, ConfigError> {
+        Self::new(RejectionKind::OverCapacity, max, |_: &Parts| ())
+    }
+
+    /// At most `max` connections for each key. Beyond it: [`TooManyConnections`](RejectionKind::TooManyConnections).
+    ///
+    /// `key` sees the request as the inner service will, with the [`Claims`](crate::Claims) in its extensions. It must not block. What has
+    /// no key shares one, if `K` is an `Option`: nobody gets around the limit where, for instance, the server does not tell the address.
+    ///
+    /// A client has as many IPv6 addresses as it likes: take the first 64 bits as the key. Behind a proxy every address is the proxy's.
+    ///
+    /// ```
+    /// use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+    /// use axum::extract::ConnectInfo;
+    /// use http::request::Parts;
+    /// use tower_ws_guard::{ConfigError, ConnectionLimit};
+    ///
+    /// /// With `into_make_service_with_connect_info::<SocketAddr>()`.
+    /// fn client(request: &Parts) -> Option<IpAddr> {
+    ///     let ConnectInfo(address) = request.extensions.get::<ConnectInfo<SocketAddr>>()?;
+    ///     Some(match address.ip().to_canonical() {
+    ///         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+    ///         address => address,
+    ///     })
+    /// }
+    ///
+    /// # fn main() -> Result<(), ConfigError> {
+    /// let limit = ConnectionLimit::total(10_000)?.and(ConnectionLimit::per_key(20, client)?);
+    /// assert!(ConnectionLimit::per_key(0, client).is_err());
+    /// # let _ = limit;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `max` is 0.
+    pub fn per_key<K, F>(max: usize, key: F) -> Result<Self, ConfigError>
+    where
+        K: Hash + Eq + Clone + Send + Sync + 'static,
+        F: Fn(&Parts) -> K + Send + Sync + 'static,
+    {
+        Self::new(RejectionKind::TooManyConnections, max, key)
+    }
+
+    fn new<K, F>(kind: RejectionKind, max: usize, key: F) -> Result<Self, ConfigError>
+    where
+        K: Hash + Eq + Clone + Send + Sync + 'static,
+        F: Fn(&Parts) -> K + Send + Sync + 'static,
+    {
+        if max == 0 {
+            return Err(ConfigError::new("0", "nobody could connect; allow one connection at least"));
+        }
+        Ok(Self { limits: vec![Arc::new(PerKey { kind, max, key, counts: Mutex::default() })] })
+    }
+
+    /// Both limits; this one is looked at first.
+    pub fn and(mut self, other: Self) -> Self {
+        self.limits.extend(other.limits);
+        self
+    }
+
+    /// How many connections there are.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        // Each has a place under each of the limits.
+        self.limits.first().map_or(0, |limit| limit.connections())
+    }
+
+    pub(crate) fn enter(&self, request: &Parts) -> Result<Vec<Place>, Rejection> {
+        self.limits.iter().map(|limit| Arc::clone(limit).enter(request)).collect()
+    }
+}
+
+/// Free again when it is dropped.
+pub(crate) type Place = Box<dyn Send + Sync>;
+
+trait Limit: Send + Sync {
+    fn enter(self: Arc<Self>, request: &Parts) -> Result<Place, Rejection>;
+
+    fn connections(&self) -> usize;
+
+    fn max(&self) -> usize;
+}
+
+struct PerKey<K, F> {
+    kind: RejectionKind,
+    max: usize,
+    key: F,
+    /// Without the keys that have no connection.
+    counts: Mutex<HashMap<K, usize>>,
+}
+
+impl<K, F> Limit for PerKey<K, F>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    F: Fn(&Parts) -> K + Send + Sync + 'static,
+{
+    fn enter(self: Arc<Self>, request: &Parts) -> Result<Place, Rejection> {
+        let key = (self.key)(request);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(key.clone()).or_default();
+        if *count >= self.max {
+            return Err(self.kind.into());
+        }
+        *count += 1;
+        drop(counts);
+        Ok(Box::new(Entered { limit: self, key }))
+    }
+
+    fn connections(&self) -> usize {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+    }
+
+    fn max(&self) -> usize {
+        self.max
+    }
+}
+
+struct Entered<K: Hash + Eq, F> {
+    limit: Arc<PerKey<K, F>>,
+    key: K,
+}
+
+impl<K: Hash + Eq, F> Drop for Entered<K, F> {
+    fn drop(&mut self) {
+        let mut counts = self.limit.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.key);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for ConnectionLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let max = self.limits.iter().map(|limit| limit.max()).collect::<Vec<_>>();
+        f.debug_struct("ConnectionLimit").field("max", &max).field("connections", &self.connections()).finish()
+    }
+}

@@ -1,0 +1,94 @@
+//! Connections after the 101: how many there may be, and how they end.
+//!
+//! The limits of tower and the graceful shutdown of hyper end at the 101: the request is answered, and what becomes of the connection
+//! is nobody's business. Here a connection has a [`Permit`], which lives as long as it does.
+//!
+//! - [`ConnectionLimit`]: how many connections there may be, in all and for each address or user. Whoever finds no place is refused
+//!   with [`OverCapacity`](crate::RejectionKind::OverCapacity) or [`TooManyConnections`](crate::RejectionKind::TooManyConnections). It
+//!   is the last check: a handshake that fails another one takes no place.
+//! - [`Drain`]: the end of a server. New handshakes are refused with [`ShuttingDown`](crate::RejectionKind::ShuttingDown), connections
+//!   learn of it, and the owner waits for them.
+//!
+//! # Who holds the permit
+//!
+//! With a [`ResponderLayer`](crate::ResponderLayer) it is [`Upgraded`](crate::Upgraded): there is nothing to do. In axum
+//! [`GuardedUpgrade`](crate::extract::GuardedUpgrade), in place of `WebSocketUpgrade`, holds it as long as your callback runs. Any other
+//! service behind a guard takes it from the extensions of the request, and moves it into the task of the connection.
+//!
+//! One that forgets it does not get around the limit: where nobody holds the permit when the inner service answers 101 (over HTTP/2:
+//! 200), the answer becomes [`PermitUnclaimed`](crate::RejectionKind::PermitUnclaimed). The body stays that of the inner service.
+//!
+//! # Example
+//!
+//! ```
+//! use http::{Request, Response, StatusCode};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower_ws_guard::{AllowOrigin, ConnectionLimit, Drain, GuardLayer, Permit};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower_ws_guard::ConfigError> {
+//! let drain = Drain::new();
+//! let guard = GuardLayer::new(AllowOrigin::same_origin()).limit(ConnectionLimit::total(1)?).drain(&drain);
+//! let service = ServiceBuilder::new().layer(guard).service(service_fn(async |request: Request<()>| {
+//!     // As a rule it is moved into the task of the connection.
+//!     let mut response = Response::new(request.extensions().get::<Permit>().cloned());
+//!     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+//!     Ok::<_, std::convert::Infallible>(response)
+//! }));
+//!
+//! let handshake = || {
+//!     Request::get("/ws")
+//!         .header("host", "chat.example.com")
+//!         .header("upgrade", "websocket")
+//!         .header("connection", "upgrade")
+//!         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+//!         .header("sec-websocket-version", "13")
+//!         .header("origin", "https://chat.example.com")
+//!         .body(())
+//!         .unwrap()
+//! };
+//! let accepted = service.clone().oneshot(handshake()).await.unwrap();
+//! assert_eq!(accepted.status(), StatusCode::SWITCHING_PROTOCOLS);
+//! let refused = service.clone().oneshot(handshake()).await.unwrap();
+//! assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+//!
+//! // The connection is over: its place is free.
+//! drop(accepted);
+//! let accepted = service.oneshot(handshake()).await.unwrap();
+//! assert_eq!(accepted.status(), StatusCode::SWITCHING_PROTOCOLS);
+//! assert_eq!(drain.wait(std::time::Duration::from_millis(1)).await, 1);
+//! # Ok(())
+//! # }
+//! ```
+
+mod drain;
+mod limit;
+mod permit;
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
+
+pub(crate) use self::permit::Issued;
+pub use self::{drain::Drain, limit::ConnectionLimit, permit::Permit};
+
+/// Resolves with the first of them; if there is none, never.
+pub(crate) async fn first_of(mut signals: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>) {
+    poll_fn(|cx| match signals.iter_mut().any(|signal| signal.as_mut().poll(cx).is_ready()) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    })
+    .await;
+}
+
+/// `None` if the future takes too long. What is ready at once needs no timer.
+pub(crate) async fn within<F: Future>(time: Duration, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    match poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => tokio::time::timeout(time, future).await.ok(),
+    }
+}

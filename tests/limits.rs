@@ -1,0 +1,692 @@
+//! Limits on connections, the permit that each of them has, and the time that a handshake may take.
+
+mod common;
+
+use std::{
+    convert::Infallible,
+    future::{Future, pending},
+    pin::pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use axum::{Router, extract::ws::WebSocketUpgrade, response::Response as AxumResponse, routing::any};
+use common::{Raw, handshake, plain, send, serve, upgradable};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header::RETRY_AFTER, request::Parts};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::mpsc,
+    task::yield_now,
+    time::{sleep, timeout},
+};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
+use tower_ws_guard::{
+    AcceptThenClose, AllowOrigin, Claims, ConnectionLimit, Drain, GuardLayer, PendingUpgrade, Permit, Rejection,
+    RejectionKind, ResponderLayer, StaticTokens, Token, TokenCheckLayer, TokenPolicy, Upgraded, Verified, VerifyToken,
+    extract::GuardedUpgrade, respond_fn, test_util,
+};
+
+type App = BoxCloneSyncService<Request<()>, Response<()>, Infallible>;
+
+fn guard() -> GuardLayer {
+    GuardLayer::new(AllowOrigin::same_origin())
+}
+
+fn total(max: usize) -> ConnectionLimit {
+    ConnectionLimit::total(max).unwrap()
+}
+
+/// What a handler that answers by itself does with the permit.
+#[derive(Clone, Copy, Debug)]
+enum Handler {
+    /// Keeps it in the response, in place of a task.
+    Holds,
+    Drops,
+    Ignores,
+    Declines,
+}
+
+impl Handler {
+    async fn answer(self, request: Request<()>) -> Result<Response<()>, Infallible> {
+        let (mut request, ()) = request.into_parts();
+        let permit = request.extensions.remove::<Permit>();
+        let mut response = Response::new(());
+        *response.status_mut() = match (self, request.version) {
+            (Self::Declines, _) => StatusCode::NOT_FOUND,
+            (_, Version::HTTP_2) => StatusCode::OK,
+            _ => StatusCode::SWITCHING_PROTOCOLS,
+        };
+        match self {
+            Self::Holds | Self::Declines => drop(response.extensions_mut().insert(permit)),
+            Self::Drops => drop(permit),
+            Self::Ignores => drop(request.extensions.insert(permit)),
+        }
+        Ok(response)
+    }
+
+    fn behind<L>(self, layer: L) -> App
+    where
+        L: Layer<BoxCloneSyncService<Request<()>, Response<()>, Infallible>>,
+        L::Service: Service<Request<()>, Response = Response<()>, Error = Infallible> + Clone + Send + Sync + 'static,
+        <L::Service as Service<Request<()>>>::Future: Send,
+    {
+        BoxCloneSyncService::new(layer.layer(BoxCloneSyncService::new(service_fn(move |request| self.answer(request)))))
+    }
+}
+
+/// Accepts by the responder, and keeps the connection in the response.
+fn responded<L>(layer: L) -> App
+where
+    L: Layer<App>,
+    L::Service: Service<Request<()>, Response = Response<()>, Error = Infallible> + Clone + Send + Sync + 'static,
+    <L::Service as Service<Request<()>>>::Future: Send,
+{
+    let inner = service_fn(async |request: Request<()>| {
+        let mut response = Response::new(());
+        if let Some(pending) = request.extensions().get::<PendingUpgrade>() {
+            response.extensions_mut().insert(Arc::new(pending.accept()));
+        }
+        Ok(response)
+    });
+    BoxCloneSyncService::new(layer.layer(BoxCloneSyncService::new(inner)))
+}
+
+async fn call(app: &App, request: Request<()>) -> Response<()> {
+    app.clone().oneshot(request).await.unwrap()
+}
+
+fn code<B>(response: &Response<B>) -> Option<&'static str> {
+    response.extensions().get::<Rejection>().map(|rejection| rejection.kind().code())
+}
+
+#[tokio::test]
+async fn only_so_many_get_in_and_as_many_as_leave() {
+    let limits = [total(3), total(3), total(3), total(3), total(3)];
+    let [guarded, responder, both, checked, alone] = limits.clone();
+    let tokens = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]));
+    let apps = [
+        Handler::Holds.behind(guard().limit(guarded)),
+        responded(ResponderLayer::new().limit(responder)),
+        responded(ServiceBuilder::new().layer(guard().limit(both.clone())).layer(ResponderLayer::new()).into_inner()),
+        Handler::Holds.behind(guard().token(tokens.clone()).limit(checked)),
+        Handler::Holds.behind(TokenCheckLayer::new(tokens).limit(alone)),
+    ];
+    for (app, limit) in apps.iter().zip(&limits) {
+        let raw = handshake().and("Authorization", "Bearer s3cr3t");
+        let request = |i: usize| upgradable(&raw).into_iter().nth(i % 2).unwrap();
+        let mut open = Vec::new();
+        for i in 0..3 {
+            let response = call(app, request(i)).await;
+            assert_eq!(code(&response), None);
+            open.push(response);
+            assert_eq!(limit.connections(), i + 1);
+        }
+        for round in 0..4 {
+            let refused = call(app, request(round)).await;
+            assert_eq!((refused.status().as_u16(), code(&refused)), (503, Some("over-capacity")));
+            assert_eq!(refused.headers()["retry-after"], "5");
+            assert_eq!(limit.connections(), 3);
+            // What is no handshake needs none.
+            assert_eq!(code(&call(app, plain().request()).await), None);
+            open.remove(0);
+            assert_eq!(limit.connections(), 2);
+            open.push(call(app, request(round)).await);
+            assert_eq!(code(open.last().unwrap()), None);
+        }
+        drop(open);
+        assert_eq!(limit.connections(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_key_has_its_own_places() {
+    let user = |request: &Parts| request.extensions.get::<Claims<&'static str>>().map(|Claims(user)| *user);
+    let limit = total(5).and(ConnectionLimit::per_key(2, user).unwrap());
+    let tokens = StaticTokens::new([("a", "alice"), ("b", "bob"), ("c", "carol")]);
+    let app = Handler::Holds.behind(guard().token(TokenPolicy::bearer(tokens)).limit(limit.clone()));
+    let as_user = |token: &str| handshake().and("Authorization", format!("Bearer {token}")).request();
+
+    let mut open = Vec::new();
+    for (token, expected) in [
+        ("a", None),
+        ("a", None),
+        ("a", Some("too-many-connections")),
+        ("b", None),
+        ("b", None),
+        ("b", Some("too-many-connections")),
+        ("c", None),
+        // What is looked at first is the answer.
+        ("a", Some("over-capacity")),
+    ] {
+        let response = call(&app, as_user(token)).await;
+        assert_eq!(code(&response), expected);
+        match expected {
+            Some("too-many-connections") => {
+                assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+                assert_eq!(response.headers()["retry-after"], "5");
+            }
+            _ => open.push(response),
+        }
+    }
+    // A refusal by one of the limits has taken no place under the other.
+    assert_eq!(limit.connections(), 5);
+    open.remove(0);
+    assert_eq!(code(&call(&app, as_user("b")).await), Some("too-many-connections"));
+    assert_eq!(code(&call(&app, as_user("a")).await), None);
+
+    // Those without a key share one.
+    let app = Handler::Holds.behind(guard().limit(ConnectionLimit::per_key(1, user).unwrap()));
+    let _anonymous = call(&app, handshake().request()).await;
+    assert_eq!(code(&call(&app, handshake().request()).await), Some("too-many-connections"));
+}
+
+#[tokio::test]
+async fn a_limit_is_shared_by_its_clones() {
+    let limit = total(1);
+    let apps = [guard().limit(limit.clone()), guard().limit(limit)].map(|layer| Handler::Holds.behind(layer));
+    let _open = call(&apps[0], handshake().request()).await;
+    assert_eq!(code(&call(&apps[1], handshake().request()).await), Some("over-capacity"));
+}
+
+#[tokio::test]
+async fn the_place_is_the_last_thing_that_is_looked_at() {
+    let limit = total(1);
+    let tokens = StaticTokens::new([("s3cr3t", ())]);
+    let app = Handler::Holds.behind(guard().token(TokenPolicy::bearer(tokens)).limit(limit.clone()));
+    let valid = handshake().and("Authorization", "Bearer s3cr3t");
+    let _open = call(&app, valid.request()).await;
+    for (raw, expected) in [
+        (valid.clone(), "over-capacity"),
+        (handshake(), "token-missing"),
+        (valid.clone().with("Authorization", "Bearer guess"), "token-invalid"),
+        (valid.clone().with("Origin", "https://evil.example"), "origin-not-allowed"),
+        (valid.clone().with("Sec-WebSocket-Key", "short"), "key-invalid"),
+    ] {
+        for request in upgradable(&raw) {
+            let expected = match (expected, request.version()) {
+                ("key-invalid", Version::HTTP_2) => "over-capacity",
+                _ => expected,
+            };
+            assert_eq!(code(&call(&app, request).await), Some(expected));
+        }
+    }
+    assert_eq!(limit.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_permit_that_nobody_holds_is_an_error_of_the_server() {
+    let limit = total(9);
+    let layers = [
+        guard().limit(limit.clone()),
+        guard().drain(&Drain::new()),
+        guard().limit(limit.clone()).dangerous_report_only(),
+        guard(),
+    ];
+    for (handler, refused) in
+        [(Handler::Holds, false), (Handler::Drops, true), (Handler::Ignores, true), (Handler::Declines, false)]
+    {
+        for (i, layer) in layers.iter().enumerate() {
+            for request in upgradable(&handshake()) {
+                let http2 = request.version() == Version::HTTP_2;
+                let response = call(&handler.behind(layer.clone()), request).await;
+                let completed = if http2 { 200 } else { 101 };
+                let expected = match handler {
+                    Handler::Declines => (404, None),
+                    _ if refused && i < 2 => (500, Some("permit-unclaimed")),
+                    _ => (completed, None),
+                };
+                assert_eq!((response.status().as_u16(), code(&response)), expected, "{handler:?} {i}");
+                if expected.0 == 500 {
+                    assert_eq!(response.headers().get("connection").is_some(), !http2);
+                    assert!(response.headers().get("sec-websocket-accept").is_none());
+                }
+            }
+        }
+    }
+    assert_eq!(limit.connections(), 0);
+}
+
+#[tokio::test]
+async fn axum_needs_its_own_extractor() {
+    async fn forgets(upgrade: WebSocketUpgrade) -> AxumResponse {
+        upgrade.on_upgrade(async |mut socket| drop(socket.recv().await))
+    }
+    async fn holds(upgrade: GuardedUpgrade<Option<Claims<()>>>) -> AxumResponse {
+        upgrade.on_upgrade(async |mut socket, claims| {
+            assert!(claims.is_none());
+            drop(socket.recv().await);
+        })
+    }
+    async fn moves(upgrade: WebSocketUpgrade, permit: Permit) -> AxumResponse {
+        upgrade.on_upgrade(async move |mut socket| {
+            let _permit = permit;
+            drop(socket.recv().await);
+        })
+    }
+
+    let limit = total(9);
+    let app = Router::new()
+        .route("/forgets", any(forgets))
+        .route("/holds", any(holds))
+        .route("/moves", any(moves))
+        .route_layer(guard().limit(limit.clone()));
+    let address = common::serve_axum(app).await;
+    assert_eq!(send(address, &handshake().target("/forgets").bytes()).await.status, 500);
+    for target in ["/holds", "/moves"] {
+        let mut open = send(address, &handshake().target(target).bytes()).await;
+        assert_eq!(open.status, 101);
+        assert_eq!(limit.connections(), 1);
+        open.stream.write_all(b"\x88\x80\0\0\0\0").await.unwrap();
+        open.read_rest().await;
+        eventually(|| limit.connections() == 0).await;
+        assert_eq!(
+            send(address, &plain().target(target).bytes()).await.status,
+            if target == "/holds" { 426 } else { 400 }
+        );
+    }
+
+    // Without a limit there is no permit, and only who asks for it misses it.
+    let app = Router::new().route("/holds", any(holds)).route("/asks", any(async |_: Permit| ())).route_layer(guard());
+    let address = common::serve_axum(app).await;
+    assert_eq!(send(address, &handshake().target("/holds").bytes()).await.status, 101);
+    assert_eq!(send(address, &handshake().target("/asks").bytes()).await.status, 500);
+    assert_eq!(send(address, &plain().target("/asks").bytes()).await.status, 426);
+}
+
+async fn eventually(mut condition: impl FnMut() -> bool) {
+    let waiting = async {
+        while !condition() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), waiting).await.expect("it comes about");
+}
+
+#[tokio::test]
+async fn a_place_is_free_again_however_the_connection_ends() {
+    // Over real connections: what the handler and its callback do, and what the client does.
+    let limit = total(9);
+    let inner = service_fn(async |request: Request<hyper::body::Incoming>| {
+        let pending = request.extensions().get::<PendingUpgrade>().expect("a handshake").clone();
+        let mut response = Response::new(common::Body::default());
+        match request.uri().query().unwrap() {
+            "waits" => pending.on_upgrade(async |mut socket| drop(socket.read_u8().await)),
+            "panics" => pending.on_upgrade(async |_| panic!("on purpose")),
+            "returns" => pending.on_upgrade(async |socket| drop(socket)),
+            "takes-apart" => pending.on_upgrade(async |socket| {
+                let permit = socket.permit().cloned();
+                let mut inner = TokioIo::new(socket.into_inner());
+                drop(inner.read_u8().await);
+                drop(permit);
+            }),
+            "drops" => drop(pending.accept()),
+            "cancels" => {
+                pending.on_upgrade(async |_| panic!("cancelled"));
+                *response.status_mut() = StatusCode::FORBIDDEN;
+            }
+            "declines" => *response.status_mut() = StatusCode::NOT_FOUND,
+            "ignores" => {}
+            "handler-panics" => panic!("on purpose"),
+            "handler-waits" => std::future::pending::<()>().await,
+            other => panic!("{other}"),
+        }
+        Ok::<_, Infallible>(response)
+    });
+    let layers = ServiceBuilder::new().layer(guard().limit(limit.clone())).layer(ResponderLayer::new());
+    let address = serve(layers.service(inner)).await;
+
+    for (query, status, held) in [
+        ("waits", Some(101), true),
+        ("panics", Some(101), false),
+        ("returns", Some(101), false),
+        ("takes-apart", Some(101), true),
+        ("drops", Some(500), false),
+        ("cancels", Some(403), false),
+        ("declines", Some(404), false),
+        ("ignores", Some(200), false),
+        ("handler-panics", None, false),
+        ("handler-waits", None, true),
+    ] {
+        let request = handshake().target(&format!("/ws?{query}")).bytes();
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(&request).await.unwrap();
+        match status {
+            Some(status) => {
+                let mut head = [0; 12];
+                stream.read_exact(&mut head).await.unwrap();
+                assert_eq!(head[9..], *status.to_string().as_bytes(), "{query}");
+            }
+            None if held => eventually(|| limit.connections() == 1).await,
+            None => assert_eq!(stream.read_to_end(&mut Vec::new()).await.unwrap_or(0), 0),
+        }
+        if held {
+            sleep(Duration::from_millis(20)).await;
+            assert_eq!(limit.connections(), 1, "{query}");
+        }
+        drop(stream);
+        eventually(|| limit.connections() == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_failed_upgrade_and_a_dropped_response_free_the_place() {
+    let limit = total(9);
+    let layers = ServiceBuilder::new()
+        .layer(guard().limit(limit.clone()))
+        .layer(ResponderLayer::on_upgraded(async |_: Upgraded, _: Parts| panic!("there is no connection")));
+    let app = layers.service(service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(()))));
+    // Its upgrade fails at once.
+    let response = app.clone().oneshot(handshake().upgradable()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+    eventually(|| limit.connections() == 0).await;
+
+    // A future that is dropped before, after and instead of the answer.
+    let app =
+        responded(ServiceBuilder::new().layer(guard().limit(limit.clone())).layer(ResponderLayer::new()).into_inner());
+    drop(app.clone().oneshot(handshake().upgradable()));
+    assert_eq!(limit.connections(), 0);
+    let response = call(&app, handshake().upgradable()).await;
+    assert_eq!(limit.connections(), 1);
+    drop(response);
+    assert_eq!(limit.connections(), 0);
+}
+
+/// Says that it is asked, waits, and says when it is dropped.
+#[derive(Clone)]
+struct Hangs(mpsc::UnboundedSender<&'static str>);
+
+impl VerifyToken for Hangs {
+    type Claims = ();
+
+    async fn verify(&self, _: Token, _: &Parts) -> Result<Verified<()>, Rejection> {
+        struct Tell<'a>(&'a Hangs);
+        impl Drop for Tell<'_> {
+            fn drop(&mut self) {
+                self.0.0.send("dropped").unwrap();
+            }
+        }
+        self.0.send("asked").unwrap();
+        let _tell = Tell(self);
+        pending().await
+    }
+}
+
+#[tokio::test]
+async fn who_leaves_while_being_verified_has_taken_nothing() {
+    let (sender, mut events) = mpsc::unbounded_channel();
+    let limit = total(1);
+    let app = guard().token(TokenPolicy::bearer(Hangs(sender))).limit(limit.clone());
+    let address = serve(app.layer(service_fn(async |_: Request<hyper::body::Incoming>| {
+        Ok::<_, Infallible>(Response::new(common::Body::default()))
+    })))
+    .await;
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(&handshake().and("Authorization", "Bearer x").bytes()).await.unwrap();
+    assert_eq!(events.recv().await, Some("asked"));
+    assert_eq!(limit.connections(), 0);
+    drop(stream);
+    let event = timeout(Duration::from_secs(30), events.recv()).await.expect("the verifier's future is dropped");
+    assert_eq!(event, Some("dropped"));
+    assert_eq!(limit.connections(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verifier_has_ten_seconds_or_what_it_is_given() {
+    let token = handshake().and("Authorization", "Bearer x");
+    for (time, expected) in [(None, 10), (Some(3), 3), (Some(100), 100)] {
+        let (sender, mut events) = mpsc::unbounded_channel();
+        let mut layer = guard().token(TokenPolicy::bearer(Hangs(sender)));
+        if let Some(time) = time {
+            layer = layer.check_timeout(Duration::from_secs(time)).unwrap();
+        }
+        let app = Handler::Holds.behind(layer);
+        for request in upgradable(&token) {
+            let start = tokio::time::Instant::now();
+            let refused = call(&app, request).await;
+            assert_eq!((refused.status().as_u16(), code(&refused)), (503, Some("verifier-timeout")));
+            assert_eq!(start.elapsed().as_secs(), expected);
+            assert_eq!((events.try_recv(), events.try_recv()), (Ok("asked"), Ok("dropped")));
+        }
+    }
+    assert!(guard().check_timeout(Duration::ZERO).is_err());
+    assert!(ResponderLayer::new().upgrade_timeout(Duration::ZERO).is_err());
+    assert!(ConnectionLimit::total(0).is_err());
+}
+
+#[test]
+fn a_verifier_that_does_not_wait_needs_no_runtime() {
+    let app = Handler::Holds.behind(guard().token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]))));
+    let answer = pin!(app.oneshot(handshake().and("Authorization", "Bearer s3cr3t").request()));
+    let Poll::Ready(Ok(response)) = answer.poll(&mut Context::from_waker(Waker::noop())) else { panic!("it waits") };
+    assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_the_answer_frees_its_place() {
+    for (time, expected) in [(None, 10), (Some(3), 3)] {
+        let limit = total(1);
+        let mut responder = ResponderLayer::new().limit(limit.clone());
+        if let Some(time) = time {
+            responder = responder.upgrade_timeout(Duration::from_secs(time)).unwrap();
+        }
+        let called = Arc::new(AtomicBool::new(false));
+        let callback = Arc::clone(&called);
+        let inner = service_fn(move |request: Request<hyper::body::Incoming>| {
+            let callback = Arc::clone(&callback);
+            request.extensions().get::<PendingUpgrade>().unwrap().on_upgrade(async move |_| {
+                callback.store(true, Ordering::SeqCst);
+            });
+            async {
+                // Longer than the client has: its time begins with the answer.
+                sleep(Duration::from_secs(60)).await;
+                Ok::<_, Infallible>(Response::new(common::Body::default()))
+            }
+        });
+        // There is no room for the answer.
+        let (mut client, server) = tokio::io::duplex(16);
+        let service = hyper_util::service::TowerToHyperService::new(responder.layer(inner));
+        let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(server), service);
+        tokio::spawn(connection.with_upgrades());
+        client.write_all(&handshake().bytes()).await.unwrap();
+        sleep(Duration::from_secs(59)).await;
+        assert_eq!(limit.connections(), 1);
+        let start = tokio::time::Instant::now();
+        while limit.connections() > 0 {
+            sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(start.elapsed().as_secs(), 1 + expected);
+
+        // When it reads at last, nobody is there.
+        client.read_to_end(&mut Vec::new()).await.unwrap();
+        assert!(!called.load(Ordering::SeqCst));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_is_slow_to_answer_loses_no_connection() {
+    let inner = service_fn(async |request: Request<()>| {
+        let pending = request.extensions().get::<PendingUpgrade>().unwrap().clone();
+        pending.on_upgrade(async |mut socket| socket.write_all(b"open").await.unwrap());
+        sleep(Duration::from_secs(3600)).await;
+        Ok::<_, Infallible>(Response::new(()))
+    });
+    let (request, mut client) = test_util::upgradable(handshake().request()).await;
+    let response = ResponderLayer::new().layer(inner).oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+    let mut received = Vec::new();
+    client.read_to_end(&mut received).await.unwrap();
+    assert_eq!(received, b"open");
+}
+
+#[tokio::test]
+async fn a_limit_on_trial_lets_everybody_in() {
+    let limit = total(1);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&seen);
+    let inner = service_fn(move |request: Request<()>| {
+        let reported = request.extensions().get::<Rejection>().map(|rejection| rejection.kind().code());
+        log.lock().unwrap().push((reported, request.extensions().get::<Permit>().is_some()));
+        Handler::Holds.answer(request)
+    });
+    let tokens = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]));
+    let layer = guard().token(tokens).limit(limit.clone()).dangerous_report_only();
+    let app = BoxCloneSyncService::new(layer.layer(inner));
+    let valid = handshake().and("Authorization", "Bearer s3cr3t");
+    let mut open = Vec::new();
+    for raw in [&valid, &valid, &handshake(), &valid.clone().with("Origin", "https://evil.example")] {
+        let response = call(&app, raw.request()).await;
+        assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+        open.push(response);
+    }
+    let reported = [None, Some("over-capacity"), Some("token-missing"), Some("origin-not-allowed")];
+    assert_eq!(*seen.lock().unwrap(), reported.map(|reported| (reported, true)));
+    assert_eq!(limit.connections(), 1);
+}
+
+#[tokio::test]
+async fn when_to_come_back_is_for_the_responder_to_say() {
+    let later = respond_fn(|_, _, mut prepared: Response<()>| {
+        prepared.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("77"));
+        prepared
+    });
+    let never = respond_fn(|_, _, mut prepared: Response<()>| {
+        prepared.headers_mut().remove(RETRY_AFTER);
+        prepared
+    });
+    let app = Handler::Holds.behind(guard().limit(total(1)).respond_with(later));
+    let _open = call(&app, handshake().request()).await;
+    assert_eq!(call(&app, handshake().request()).await.headers()["retry-after"], "77");
+    let app = Handler::Holds.behind(guard().limit(total(1)).respond_with(never));
+    let _open = call(&app, handshake().request()).await;
+    assert_eq!(call(&app, handshake().request()).await.headers()["retry-after"], "5");
+}
+
+/// The status, and what a close frame says.
+async fn closed(address: std::net::SocketAddr, raw: &Raw) -> (u16, Option<(u16, String)>) {
+    let mut answer = send(address, &raw.bytes()).await;
+    if answer.status != 101 {
+        return (answer.status, None);
+    }
+    answer.stream.write_all(b"\x88\x80\0\0\0\0").await.unwrap();
+    answer.read_rest().await;
+    let frame = match &*answer.rest {
+        [0x88, _, high, low, reason @ ..] => {
+            Some((u16::from_be_bytes([*high, *low]), String::from_utf8_lossy(reason).into_owned()))
+        }
+        _ => None,
+    };
+    (101, frame)
+}
+
+#[tokio::test]
+async fn a_script_can_see_that_there_is_no_place() {
+    let key = || ConnectionLimit::per_key(1, |_: &Parts| ()).unwrap();
+    let (sender, _events) = mpsc::unbounded_channel();
+    let responder = || ResponderLayer::new().accept_then_close(AcceptThenClose::new());
+    let closes = || guard().accept_then_close(AcceptThenClose::new());
+    let hangs = closes().token(TokenPolicy::bearer(Hangs(sender))).check_timeout(Duration::from_millis(50)).unwrap();
+
+    async fn serve_behind<L>(layer: L) -> std::net::SocketAddr
+    where
+        L: Layer<BoxCloneSyncService<Request<hyper::body::Incoming>, Response<common::Body>, Infallible>>,
+        L::Service: Service<Request<hyper::body::Incoming>, Response = Response<common::Body>, Error = Infallible>
+            + Clone
+            + Send
+            + 'static,
+        <L::Service as Service<Request<hyper::body::Incoming>>>::Future: Send,
+    {
+        let inner = service_fn(async |request: Request<hyper::body::Incoming>| {
+            let pending = request.extensions().get::<PendingUpgrade>().unwrap();
+            pending.on_upgrade(async |mut socket| drop(socket.read_u8().await));
+            Ok(Response::new(common::Body::default()))
+        });
+        serve(layer.layer(BoxCloneSyncService::new(inner))).await
+    }
+    let behind_guard = |guard| ServiceBuilder::new().layer(guard).layer(ResponderLayer::new()).into_inner();
+    let over = Some((1013, "over-capacity".to_owned()));
+    let many = Some((4429, "too-many-connections".to_owned()));
+    for (address, expected) in [
+        (serve_behind(behind_guard(closes().limit(total(1)))).await, &over),
+        (serve_behind(behind_guard(closes().limit(key()))).await, &many),
+        (serve_behind(responder().limit(total(1))).await, &over),
+        (serve_behind(responder().limit(key())).await, &many),
+    ] {
+        let open = send(address, &handshake().bytes()).await;
+        assert_eq!(open.status, 101);
+        assert_eq!(closed(address, &handshake()).await, (101, expected.clone()));
+    }
+
+    let address = serve(hangs.layer(service_fn(async |_: Request<hyper::body::Incoming>| {
+        Ok::<_, Infallible>(Response::new(common::Body::default()))
+    })))
+    .await;
+    let slow = closed(address, &handshake().and("Authorization", "Bearer x")).await;
+    assert_eq!(slow, (101, Some((1013, "verifier-timeout".to_owned()))));
+
+    // A server that goes down says so to everybody, before anything is looked at.
+    let drain = Drain::new();
+    let address = serve_behind(responder().drain(&drain)).await;
+    drain.start();
+    assert_eq!(closed(address, &handshake()).await, (503, None));
+}
+
+#[tokio::test]
+async fn a_responder_that_closes_names_the_subprotocol() {
+    let subprotocols = tower_ws_guard::Subprotocols::list(["chat"]).unwrap();
+    let responder = ResponderLayer::new().subprotocols(subprotocols).limit(total(1));
+    let inner = service_fn(async |request: Request<hyper::body::Incoming>| {
+        let pending = request.extensions().get::<PendingUpgrade>().unwrap();
+        pending.on_upgrade(async |mut socket| drop(socket.read_u8().await));
+        Ok::<_, Infallible>(Response::new(common::Body::default()))
+    });
+    let address = serve(responder.accept_then_close(AcceptThenClose::new()).layer(inner)).await;
+    let raw = handshake().and("Sec-WebSocket-Protocol", "other, chat");
+    let open = send(address, &raw.bytes()).await;
+    let refused = send(address, &raw.bytes()).await;
+    assert_eq!((open.status, refused.status), (101, 101));
+    assert_eq!(refused.all("sec-websocket-protocol"), ["chat"]);
+    assert_eq!(RejectionKind::OverCapacity.status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_at_once_never_exceed_the_limit() {
+    let limit = total(10);
+    let user = |request: &Parts| request.headers.get("x-user").cloned();
+    let limits = limit.clone().and(ConnectionLimit::per_key(3, user).unwrap());
+    let app = Handler::Holds.behind(guard().limit(limits));
+    let tasks = (0..8_u8).map(|task| {
+        let (app, limit) = (app.clone(), limit.clone());
+        tokio::spawn(async move {
+            let mut open = Vec::new();
+            let mut accepted = 0;
+            for i in 0..500_u32 {
+                let response = call(&app, handshake().and("X-User", (u32::from(task) % 4).to_string()).request()).await;
+                assert!(limit.connections() <= 10);
+                match code(&response) {
+                    None => {
+                        accepted += 1;
+                        open.push(response);
+                    }
+                    Some(code) => assert!(["over-capacity", "too-many-connections"].contains(&code)),
+                }
+                assert!(open.len() <= 3);
+                if i % 3 == u32::from(task) % 3 {
+                    open.pop();
+                }
+                yield_now().await;
+            }
+            accepted
+        })
+    });
+    let mut accepted = 0;
+    for task in tasks.collect::<Vec<_>>() {
+        accepted += task.await.unwrap();
+    }
+    assert!(accepted > 100, "{accepted}");
+    assert_eq!(limit.connections(), 0);
+}
