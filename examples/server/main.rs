@@ -8,6 +8,7 @@ mod tickets;
 
 use std::{
     fmt::Display,
+    future::pending,
     io,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -18,24 +19,33 @@ use axum::{
     Router,
     extract::{
         Request,
-        ws::{WebSocket, WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
+        ws::{self, WebSocket},
     },
     response::{Html, IntoResponse, Response},
     routing::{MethodRouter, any, get},
 };
 use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind};
 use futures_util::{SinkExt, StreamExt};
+use hyper_util::server::graceful::GracefulShutdown;
 use metrics_exporter_prometheus::PrometheusBuilder;
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    signal::ctrl_c,
+    time::{Instant, timeout_at},
+};
 use tokio_rustls::TlsAcceptor;
-use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::protocol::{CloseFrame, Role, frame::coding::CloseCode},
+};
 use tower_ws_guard::{
-    AcceptThenClose, AllowHost, AllowOrigin, ConfigError, EmptyBody, GuardLayer, PendingUpgrade, PlainText,
-    ProblemJson, RespondRejection, ResponderLayer, StaticTokens, Subprotocols, TokenPolicy, TokenSource, Upgraded,
-    is_attempt, observe::describe_metrics, respond_fn, token::ticket::TicketVerifier,
+    AcceptThenClose, AllowHost, AllowOrigin, ConfigError, ConnectionLimit, Drain, EmptyBody, GuardLayer,
+    PendingUpgrade, Permit, PlainText, ProblemJson, RespondRejection, ResponderLayer, StaticTokens, Subprotocols,
+    TokenPolicy, TokenSource, Upgraded, extract::GuardedUpgrade, is_attempt, observe::describe_metrics, respond_fn,
+    token::ticket::TicketVerifier,
 };
 
-use self::attempts::Attempts;
+use self::{attempts::Attempts, serve::Connections};
 
 #[derive(Parser)]
 #[command(about = "A WebSocket echo server behind tower-ws-guard")]
@@ -83,6 +93,15 @@ struct Options {
     /// How a refusal looks.
     #[arg(long, value_enum, default_value_t = Style::Problem)]
     rejection: Style,
+    /// Allow so many WebSockets at once.
+    #[arg(long, value_name = "N", value_parser = |max: &str| max.parse::<usize>().map_err(|error| error.to_string()).and_then(|max| ConnectionLimit::total(max).map_err(|error| error.to_string())))]
+    max_connections: Option<ConnectionLimit>,
+    /// How long a client may take to send the head of a request, the checks to be made, and the client to read the answer.
+    #[arg(long, value_name = "MS", default_value = "10000", value_parser = clap::value_parser!(u64).range(1..))]
+    handshake_timeout: u64,
+    /// How long WebSockets may take to close after SIGTERM or Ctrl-C.
+    #[arg(long, value_name = "MS", default_value = "10000")]
+    drain_timeout: u64,
     /// Speak TLS with this certificate (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -158,7 +177,11 @@ impl Options {
         Ok(origins)
     }
 
-    fn endpoint(&self, tickets: Option<&tickets::Store>) -> Result<MethodRouter, (&'static str, ConfigError)> {
+    fn endpoint(
+        &self,
+        tickets: Option<&tickets::Store>,
+        drain: &Drain,
+    ) -> Result<MethodRouter, (&'static str, ConfigError)> {
         let style = self.rejection;
         let respond = respond_fn(move |rejection, request, prepared| match style {
             Style::Empty => EmptyBody.respond(rejection, request, prepared),
@@ -167,7 +190,16 @@ impl Options {
         });
         let subprotocols = Subprotocols::list(&self.subprotocol).map_err(|error| ("--subprotocol", error))?;
         let origins = self.origins().map_err(|error| ("--allow-origin", error))?;
-        let mut guard = GuardLayer::new(origins).subprotocols(subprotocols).respond_with(respond);
+        let too_short = |error| ("--handshake-timeout", error);
+        let mut guard = GuardLayer::new(origins)
+            .subprotocols(subprotocols)
+            .respond_with(respond)
+            .check_timeout(self.handshake_timeout())
+            .map_err(too_short)?
+            .drain(drain);
+        if let Some(limit) = &self.max_connections {
+            guard = guard.limit(limit.clone());
+        }
         if !self.allow_host.is_empty() {
             guard = guard.allow_host(AllowHost::list(&self.allow_host).map_err(|error| ("--allow-host", error))?);
         }
@@ -177,7 +209,8 @@ impl Options {
         if matches!(style, Style::Close) {
             guard = guard.accept_then_close(AcceptThenClose::new());
         }
-        let mut responder = ResponderLayer::new().respond_with(respond);
+        let mut responder =
+            ResponderLayer::new().respond_with(respond).upgrade_timeout(self.handshake_timeout()).map_err(too_short)?;
         if self.report_only {
             guard = guard.dangerous_report_only();
             responder = responder.dangerous_report_only();
@@ -202,6 +235,10 @@ impl Options {
         let tickets = TicketVerifier::new(store.clone());
         let tickets = TokenPolicy::from_sources([tickets::source()], tickets).map_err(ambiguous)?;
         Ok(endpoint.layer(guard.token(tokens.or(tickets).map_err(ambiguous)?)))
+    }
+
+    const fn handshake_timeout(&self) -> Duration {
+        Duration::from_millis(self.handshake_timeout)
     }
 
     fn tokens(&self) -> StaticTokens<()> {
@@ -241,34 +278,54 @@ impl Options {
     }
 }
 
+const GOING_DOWN: &str = "the server is going down";
+
 const HINT: &str = "This is a WebSocket endpoint: connect to it with a WebSocket client.\n";
 
 /// Mode `guard`: axum answers the handshake.
-async fn guarded(upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>, request: Request) -> Response {
+async fn guarded(upgrade: Result<GuardedUpgrade<Permit>, Response>, request: Request) -> Response {
     match upgrade {
-        Ok(upgrade) => upgrade.on_upgrade(async |mut socket: WebSocket| {
-            use axum::extract::ws::Message::{Binary, Text};
-            while let Some(Ok(message)) = socket.recv().await {
-                if matches!(message, Text(_) | Binary(_)) && socket.send(message).await.is_err() {
-                    break;
-                }
+        Ok(upgrade) => upgrade.on_upgrade(async |mut socket, permit| {
+            tokio::select! {
+                () = echo_by_axum(&mut socket) => return,
+                () = permit.draining() => {}
             }
+            let close = ws::CloseFrame { code: ws::close_code::AWAY, reason: GOING_DOWN.into() };
+            socket.send(ws::Message::Close(Some(close))).await.ok();
+            while let Some(Ok(_)) = socket.recv().await {}
         }),
         Err(_) if !is_attempt(&request) => HINT.into_response(),
-        Err(rejection) => rejection.into_response(),
+        Err(response) => response,
+    }
+}
+
+async fn echo_by_axum(socket: &mut WebSocket) {
+    use ws::Message::{Binary, Text};
+    while let Some(Ok(message)) = socket.recv().await {
+        if matches!(message, Text(_) | Binary(_)) && socket.send(message).await.is_err() {
+            break;
+        }
     }
 }
 
 /// Mode `responder`: this crate answers the handshake.
 async fn responded(pending: Option<PendingUpgrade>) -> &'static str {
     if let Some(pending) = pending {
-        pending.on_upgrade(echo);
+        pending.on_upgrade(async |upgraded: Upgraded| {
+            let draining = upgraded.draining();
+            let mut socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, None).await;
+            tokio::select! {
+                () = echo(&mut socket) => return,
+                () = draining => {}
+            }
+            socket.close(Some(CloseFrame { code: CloseCode::Away, reason: GOING_DOWN.into() })).await.ok();
+            while let Some(Ok(_)) = socket.next().await {}
+        });
     }
     HINT
 }
 
-async fn echo(socket: Upgraded) {
-    let mut socket = WebSocketStream::from_raw_socket(socket, Role::Server, None).await;
+async fn echo(socket: &mut WebSocketStream<Upgraded>) {
     while let Some(Ok(message)) = socket.next().await {
         if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
             break;
@@ -296,6 +353,18 @@ fn wrong_flag(flag: &str, error: impl Display) -> ! {
     Options::command().error(ErrorKind::ValueValidation, format!("{flag}: {error}")).exit()
 }
 
+#[cfg(unix)]
+async fn terminated() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    signal(SignalKind::terminate())?.recv().await;
+    Ok(())
+}
+
+#[cfg(not(unix))]
+async fn terminated() -> io::Result<()> {
+    std::future::pending().await
+}
+
 #[tokio::main]
 async fn main() -> io::Result<()> {
     let options = Options::parse();
@@ -304,7 +373,8 @@ async fn main() -> io::Result<()> {
     // Not read by clap, which would show the password in a wrong URL.
     let store = options.tickets.as_deref().map(tickets::parse).transpose();
     let store = store.unwrap_or_else(|error| wrong_flag("--tickets", error));
-    let endpoint = options.endpoint(store.as_ref()).unwrap_or_else(|(flag, error)| wrong_flag(flag, error));
+    let drain = Drain::new();
+    let endpoint = options.endpoint(store.as_ref(), &drain).unwrap_or_else(|(flag, error)| wrong_flag(flag, error));
     let tls = options.tls().unwrap_or_else(|(flag, error)| wrong_flag(flag, error));
 
     let listener = TcpListener::bind(options.listen).await?;
@@ -327,11 +397,38 @@ async fn main() -> io::Result<()> {
     if let Some(store) = store {
         app = app.merge(tickets::routes(store, options.tokens()));
     }
-    if let Some(plain) = plain {
-        tokio::spawn(serve::serve(plain, None, endpoint));
-    }
-
     let scheme = if tls.is_some() { "https" } else { "http" };
     println!("listening on {scheme}://{address}");
-    serve::serve(listener, tls, app).await
+    let graceful = GracefulShutdown::new();
+    let head_timeout = options.handshake_timeout();
+    let serve_plain = async {
+        match plain {
+            Some(plain) => serve::serve(plain, Connections { tls: None, head_timeout }, &graceful, endpoint).await,
+            None => pending().await,
+        }
+    };
+    let stopped = async {
+        tokio::select! {
+            terminated = terminated() => terminated?,
+            interrupted = ctrl_c() => interrupted?,
+        }
+        let end = Instant::now() + Duration::from_millis(options.drain_timeout);
+        let left = tokio::select! {
+            left = drain.wait(end - Instant::now()) => left,
+            // Whoever asks twice does not want to wait.
+            _ = ctrl_c() => drain.connections(),
+        };
+        io::Result::Ok((left, end))
+    };
+    // The server listens while it drains, so that whoever comes is told.
+    let (left, end) = tokio::select! {
+        never = serve::serve(listener, Connections { tls, head_timeout }, &graceful, app) => match never {},
+        never = serve_plain => match never {},
+        stopped = stopped => stopped?,
+    };
+    match left {
+        0 => drop(timeout_at(end, graceful.shutdown()).await),
+        left => eprintln!("the drain is over; connections left open: {left}"),
+    }
+    Ok(())
 }

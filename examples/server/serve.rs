@@ -1,16 +1,22 @@
-//! HTTP/1.1 and HTTP/2 on one port, with or without TLS.
+//! HTTP/1.1 and HTTP/2 on one port, with or without TLS, within limits. The documentation of the crate has the reasons for each of them.
 
-use std::{io, path::Path, sync::Arc};
+use std::{convert::Infallible, path::Path, pin::pin, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{Router, extract::Request};
+use hyper::body::Incoming;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{
+        conn::auto,
+        graceful::{GracefulShutdown, Watcher},
+    },
     service::TowerToHyperService,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+    time::{sleep, timeout},
 };
 use tokio_rustls::{
     TlsAcceptor,
@@ -19,39 +25,87 @@ use tokio_rustls::{
         pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     },
 };
+use tower::ServiceExt;
 
-/// Serves until the listener fails for good.
-pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, app: Router) -> io::Result<()> {
+/// What a connection is served with.
+#[derive(Clone)]
+pub(crate) struct Connections {
+    pub(crate) tls: Option<TlsAcceptor>,
+    /// How long a client may take to send the head of a request, TLS included.
+    pub(crate) head_timeout: Duration,
+}
+
+/// Accepts connections, for good.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    connections: Connections,
+    graceful: &GracefulShutdown,
+    app: Router,
+) -> Infallible {
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        match listener.accept().await {
+            Ok((stream, _)) => drop(tokio::spawn(connections.clone().serve(stream, graceful.watcher(), app.clone()))),
             // The client is gone already, or there are too many open files: neither is the end.
             Err(error) => {
                 tracing::warn!("accept: {error}");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                continue;
+                sleep(Duration::from_millis(100)).await;
             }
-        };
-        let (tls, app) = (tls.clone(), app.clone());
-        tokio::spawn(async move {
-            stream.set_nodelay(true).ok();
-            match tls {
-                Some(tls) => match tls.accept(stream).await {
-                    Ok(stream) => connection(stream, app).await,
-                    Err(error) => tracing::warn!("tls: {error}"),
-                },
-                None => connection(stream, app).await,
-            }
-        });
+        }
     }
 }
 
-async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, app: Router) {
-    let mut server = auto::Builder::new(TokioExecutor::new());
-    // Without it no client sends a handshake over HTTP/2 (RFC 8441 3).
-    server.http2().enable_connect_protocol();
-    // An error here is a client that left or sent no HTTP.
-    server.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(app)).await.ok();
+impl Connections {
+    async fn serve(self, stream: TcpStream, graceful: Watcher, app: Router) {
+        stream.set_nodelay(true).ok();
+        match &self.tls {
+            Some(tls) => match timeout(self.head_timeout, tls.accept(stream)).await {
+                Ok(Ok(stream)) => self.serve_http(stream, graceful, app).await,
+                Ok(Err(error)) => tracing::warn!("tls: {error}"),
+                Err(_) => tracing::warn!("tls: the client took too long"),
+            },
+            None => self.serve_http(stream, graceful, app).await,
+        }
+    }
+
+    async fn serve_http<S>(self, stream: S, graceful: Watcher, app: Router)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut server = auto::Builder::new(TokioExecutor::new());
+        server
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.head_timeout)
+            .max_headers(64)
+            .max_buf_size(16 * 1024);
+        server
+            .http2()
+            .timer(TokioTimer::new())
+            // Without it no client sends a handshake over HTTP/2 (RFC 8441 3).
+            .enable_connect_protocol()
+            .max_header_list_size(16 * 1024)
+            .max_concurrent_streams(100)
+            .keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(20));
+
+        let first_request = Arc::new(Notify::new());
+        let seen = Arc::clone(&first_request);
+        let app = app.map_request(move |request: Request<Incoming>| {
+            seen.notify_one();
+            request
+        });
+        let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(app));
+        let mut connection = pin!(graceful.watch(connection.into_owned()));
+        // Before the first bytes it is not known which HTTP the client speaks, and no timer of hyper runs.
+        tokio::select! {
+            biased;
+            _ = &mut connection => return,
+            () = first_request.notified() => {}
+            () = sleep(self.head_timeout) => return,
+        }
+        // An error here is a client that left or sent no HTTP.
+        connection.await.ok();
+    }
 }
 
 /// TLS with a certificate and a key from PEM files.

@@ -3,10 +3,10 @@
 use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// An example as a program.
@@ -23,6 +23,8 @@ pub struct Server {
     pub scheme: String,
     pub address: SocketAddr,
     refusals: Receiver<String>,
+    /// What else it said.
+    log: Receiver<String>,
 }
 
 impl Server {
@@ -40,14 +42,18 @@ impl Server {
             .spawn()
             .expect("`cargo build --example server` was run");
 
-        let (sender, refusals) = mpsc::channel();
-        let log = BufReader::new(process.stderr.take().unwrap());
+        let (refused, refusals) = mpsc::channel();
+        let (said, log) = mpsc::channel();
+        let lines = BufReader::new(process.stderr.take().unwrap()).lines();
         thread::spawn(move || {
-            for line in log.lines().map_while(Result::ok) {
+            for line in lines.map_while(Result::ok) {
+                // Nobody may be interested.
                 match line.split_once("tower_ws_guard: refused: ") {
-                    // Nobody may be interested.
-                    Some((_, refusal)) => drop(sender.send(refusal.to_owned())),
-                    None => eprintln!("{line}"),
+                    Some((_, refusal)) => drop(refused.send(refusal.to_owned())),
+                    None => {
+                        eprintln!("{line}");
+                        drop(said.send(line));
+                    }
                 }
             }
         });
@@ -56,7 +62,34 @@ impl Server {
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url = line.trim_end().strip_prefix("listening on ").expect("its address");
         let (scheme, address) = url.split_once("://").unwrap();
-        Self { process, scheme: scheme.to_owned(), address: address.parse().unwrap(), refusals }
+        Self { process, scheme: scheme.to_owned(), address: address.parse().unwrap(), refusals, log }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_none()
+    }
+
+    /// How it ended.
+    pub fn wait(&mut self, longest: Duration) -> ExitStatus {
+        let start = Instant::now();
+        while self.is_running() && start.elapsed() < longest {
+            thread::sleep(Duration::from_millis(5));
+        }
+        self.process.try_wait().unwrap().expect("it has ended")
+    }
+
+    /// The rest of the first line that begins so, apart from `; `.
+    pub fn line(&self, beginning: &str) -> String {
+        loop {
+            let line = self.log.recv_timeout(Duration::from_secs(10)).expect("such a line in the log");
+            if let Some(rest) = line.strip_prefix(beginning) {
+                return rest.trim_start_matches("; ").to_owned();
+            }
+        }
     }
 
     /// What the server logged about the next handshake that it refused.

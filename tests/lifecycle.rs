@@ -1,0 +1,142 @@
+//! The example server from the first byte of a connection to its end: limits, time-outs, and the drain.
+
+mod common;
+
+use std::{
+    net::SocketAddr,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use common::{handshake, send, server::Server};
+use futures_util::future::join_all;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+
+const MODES: [&str; 2] = ["guard", "responder"];
+const LONG: Duration = Duration::from_secs(30);
+
+async fn open(address: SocketAddr) -> Result<TcpStream, u16> {
+    let answer = send(address, &handshake().bytes()).await;
+    match answer.status {
+        101 => Ok(answer.stream),
+        status => Err(status),
+    }
+}
+
+/// A masked close frame without a code, and the server's answer to it.
+async fn close(mut socket: TcpStream) {
+    socket.write_all(b"\x88\x80\0\0\0\0").await.unwrap();
+    socket.read_to_end(&mut Vec::new()).await.unwrap();
+}
+
+#[tokio::test]
+async fn only_so_many_are_open_and_as_many_as_leave_get_in() {
+    for mode in MODES {
+        let server = Server::start(&["--mode", mode, "--max-connections", "100", "--rejection", "empty"]);
+        let attempts = async |n| join_all((0..n).map(|_| open(server.address))).await;
+        let (mut sockets, refused): (Vec<_>, Vec<_>) = attempts(150).await.into_iter().partition(Result::is_ok);
+        assert_eq!((sockets.len(), refused.len()), (100, 50));
+        assert!(refused.iter().all(|refused| matches!(refused, Err(503))), "{refused:?}");
+
+        join_all(sockets.drain(..30).map(|socket| close(socket.unwrap()))).await;
+        // The client sees the end of a connection before the server has put it away.
+        let mut accepted = 0;
+        let start = Instant::now();
+        while accepted < 30 && start.elapsed() < LONG {
+            let (more, _): (Vec<_>, Vec<_>) = attempts(30 - accepted).await.into_iter().partition(Result::is_ok);
+            accepted += more.len();
+            sockets.extend(more);
+        }
+        assert_eq!(accepted, 30);
+        assert!(attempts(20).await.iter().all(|attempt| matches!(attempt, Err(503))));
+        assert_eq!(sockets.len(), 100);
+    }
+}
+
+fn terminate(server: &Server, signal: &str) {
+    assert!(Command::new("kill").args([signal, &server.id().to_string()]).status().unwrap().success());
+}
+
+#[tokio::test]
+async fn on_sigterm_everybody_gets_a_close_frame() {
+    for (mode, signal) in MODES.into_iter().zip(["-TERM", "-INT"]) {
+        let mut server = Server::start(&["--mode", mode, "--drain-timeout", "30000", "--rejection", "empty"]);
+        let mut sockets = Vec::new();
+        for _ in 0..10 {
+            sockets.extend(join_all((0..100).map(|_| open(server.address))).await);
+        }
+        terminate(&server, signal);
+        let ends = sockets.into_iter().map(async |socket| {
+            let mut socket = socket.unwrap();
+            let mut head = [0; 4];
+            socket.read_exact(&mut head).await.unwrap();
+            assert_eq!((head[0], u16::from_be_bytes([head[2], head[3]])), (0x88, 1001));
+            // While it drains, whoever comes is told.
+            (socket, open(server.address).await)
+        });
+        let mut refused = 0;
+        for (mut socket, late) in join_all(ends).await {
+            refused += usize::from(late.is_err_and(|status| status == 503));
+            socket.write_all(b"\x88\x82\0\0\0\0\x03\xe9").await.unwrap();
+        }
+        assert_eq!(refused, 1000);
+        assert!(server.wait(LONG).success());
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_close_is_left_behind() {
+    for mode in MODES {
+        let mut server = Server::start(&["--mode", mode, "--drain-timeout", "1000"]);
+        let socket = open(server.address).await.unwrap();
+        let polite = open(server.address).await.unwrap();
+        terminate(&server, "-TERM");
+        close(polite).await;
+        sleep(Duration::from_millis(300)).await;
+        assert!(server.is_running(), "it waits");
+        assert!(server.wait(LONG).success());
+        assert_eq!(server.line("the drain is over"), "connections left open: 1");
+        drop(socket);
+    }
+}
+
+#[tokio::test]
+async fn a_client_has_so_long_for_its_request() {
+    for flags in [&["--handshake-timeout", "300"][..], &["--handshake-timeout", "300", "--tls-self-signed"]] {
+        let server = Server::start(flags);
+        let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        let settings = format!("{preface}\0\0\0\x04\0\0\0\0\0");
+        let silent =
+            ["", "G", "GET /ws HTTP/1.1\r\nHost: a\r\nX-Slow:", &preface[..10], preface, &settings, "\x16\x03\x01\0"];
+        join_all(silent.map(async |sent| {
+            let mut stream = TcpStream::connect(server.address).await.unwrap();
+            stream.write_all(sent.as_bytes()).await.unwrap();
+            // It may be reset, if the server has not read all.
+            let end = timeout(LONG, stream.read_to_end(&mut Vec::new())).await;
+            assert!(end.is_ok(), "{sent:?}: still open");
+        }))
+        .await;
+    }
+    // What is open has all the time.
+    let server = Server::start(&["--handshake-timeout", "300"]);
+    let mut socket = open(server.address).await.unwrap();
+    sleep(Duration::from_millis(900)).await;
+    socket.write_all(b"\x81\x82\0\0\0\0hi").await.unwrap();
+    let mut echo = [0; 4];
+    socket.read_exact(&mut echo).await.unwrap();
+    assert_eq!(&echo, b"\x81\x02hi");
+}
+
+#[tokio::test]
+async fn a_head_may_not_be_endless() {
+    let server = Server::start(&[]);
+    let many = (0..80).fold(handshake(), |raw, i| raw.and(&format!("X-{i}"), "v"));
+    assert_eq!(send(server.address, &many.bytes()).await.status, 431);
+    let long = handshake().and("X-Long", "v".repeat(20_000));
+    assert_eq!(send(server.address, &long.bytes()).await.status, 431);
+    assert!(open(server.address).await.is_ok());
+}
