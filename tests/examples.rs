@@ -14,6 +14,12 @@ mod custom_check;
 #[path = "../examples/custom_rejection.rs"]
 #[allow(dead_code)]
 mod custom_rejection;
+#[path = "../examples/drain_axum.rs"]
+#[allow(dead_code)]
+mod drain_axum;
+#[path = "../examples/drain_hyper.rs"]
+#[allow(dead_code)]
+mod drain_hyper;
 #[path = "../examples/hyper_responder.rs"]
 #[allow(dead_code)]
 mod hyper_responder;
@@ -33,6 +39,7 @@ use common::{Raw, handshake, plain, send, serve_axum, server::Server};
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::oneshot,
     time::timeout,
 };
 use tokio_tungstenite::{
@@ -106,6 +113,52 @@ async fn hyper_responder() {
     assert_eq!(connect(address, &[FOREIGN]).await.unwrap_err(), 403);
     assert_eq!(connect(address, &[]).await.unwrap_err(), 403);
     assert_eq!(send(address, &plain().bytes()).await.status, 200);
+}
+
+/// An echo that ends with the server: by a close frame to each socket.
+async fn assert_drained<Fut>(serve: impl FnOnce(TcpListener, oneshot::Receiver<()>) -> Fut)
+where
+    Fut: Future<Output = usize> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let server = tokio::spawn(serve(listener, stopped));
+    let own = format!("http://{address}");
+    let mut sockets = Vec::new();
+    for _ in 0..3 {
+        sockets.push(connect(address, &[("origin", &*own)]).await.unwrap().0);
+    }
+    assert_echo(&mut sockets.pop().unwrap()).await;
+    assert_eq!(connect(address, &[FOREIGN]).await.unwrap_err(), 403);
+    stop.send(()).unwrap();
+    for mut socket in sockets {
+        let Some(Ok(Message::Close(Some(frame)))) = socket.next().await else { panic!("no close frame") };
+        assert_eq!(u16::from(frame.code), 1001);
+        // The answer goes out with the next read.
+        assert!(socket.next().await.is_none());
+    }
+    let left = timeout(Duration::from_secs(30), server).await.expect("the server ends").unwrap();
+    assert_eq!(left, 0);
+    assert!(TcpStream::connect(address).await.is_err(), "it still listens");
+}
+
+#[tokio::test]
+async fn drain_axum() {
+    assert_drained(async |listener, stop| {
+        let stop = async { stop.await.unwrap() };
+        drain_axum::serve(listener, stop).await.map_err(|error| error.to_string()).unwrap()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn drain_hyper() {
+    assert_drained(async |listener, stop| {
+        let stop = async { stop.await.unwrap() };
+        drain_hyper::serve(listener, stop).await.map_err(|error| error.to_string()).unwrap()
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -304,7 +357,8 @@ fn a_wrong_flag_is_named() {
         (&["--subprotocol", "a", "--subprotocol", "a"], &["--subprotocol", "twice"]),
         (&["--mode", "proxy"], &["--mode", "guard, responder"]),
         (&["--rejection", "open"], &["--rejection", "empty, plain, problem, close"]),
-        (&["--max-connections", "1"], &["--max-connections"]),
+        (&["--max-connections", "0"], &["--max-connections", "allow one"]),
+        (&["--handshake-timeout", "0"], &["--handshake-timeout", "0"]),
     ] {
         let output = Server::command(flags).output().unwrap();
         assert!(!output.status.success(), "{flags:?}");

@@ -1,0 +1,63 @@
+//! A graceful end beside `axum::serve`: no more handshakes, a close frame for every socket, and a deadline.
+//!
+//! `cargo run --example drain_axum`, open a socket to ws://127.0.0.1:3000/ws from a page of http://127.0.0.1:3000, and press Ctrl-C.
+
+use std::{future::Future, time::Duration};
+
+use axum::{
+    Router,
+    extract::ws::{CloseFrame, Message, WebSocket, close_code},
+    response::Response,
+    routing::any,
+};
+use tokio::net::TcpListener;
+use tower_ws_guard::{AllowOrigin, ConnectionLimit, Drain, GuardLayer, Permit, extract::GuardedUpgrade};
+
+/// Returns how many sockets were left at the end.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<usize, Box<dyn std::error::Error>> {
+    let drain = Drain::new();
+    let guard = GuardLayer::new(AllowOrigin::same_origin()).limit(ConnectionLimit::total(1000)?).drain(&drain);
+    let app = Router::new().route("/ws", any(handler).layer(guard));
+
+    let begin = drain.clone();
+    let shutdown = async move {
+        shutdown.await;
+        begin.start();
+    };
+    // It does not wait for upgraded connections, hence the drain.
+    axum::serve(listener, app).with_graceful_shutdown(shutdown).await?;
+    Ok(drain.wait(Duration::from_secs(10)).await)
+}
+
+async fn handler(upgrade: GuardedUpgrade<Permit>) -> Response {
+    upgrade.on_upgrade(async |mut socket, permit| {
+        tokio::select! {
+            () = echo(&mut socket) => return,
+            () = permit.draining() => {}
+        }
+        let close = CloseFrame { code: close_code::AWAY, reason: "the server is going down".into() };
+        socket.send(Message::Close(Some(close))).await.ok();
+        // Until the client has answered.
+        while let Some(Ok(_)) = socket.recv().await {}
+    })
+}
+
+async fn echo(socket: &mut WebSocket) {
+    while let Some(Ok(message)) = socket.recv().await {
+        if matches!(message, Message::Text(_) | Message::Binary(_)) && socket.send(message).await.is_err() {
+            break;
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let listener = TcpListener::bind("127.0.0.1:3000").await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    let left = serve(listener, async { tokio::signal::ctrl_c().await.expect("Ctrl-C can be waited for") }).await?;
+    println!("sockets that had to be cut off: {left}");
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! A graceful end beside hyper-util's `GracefulShutdown`: no more handshakes, a close frame for every socket, and a deadline.
+//!
+//! `cargo run --example drain_hyper`, open a socket to ws://127.0.0.1:3000 from a page of http://127.0.0.1:3000, and press Ctrl-C.
+
+use std::{convert::Infallible, future::Future, pin::pin, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use http::{Request, Response, request::Parts};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::{conn::auto, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use tokio::{net::TcpListener, time::timeout};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::protocol::{CloseFrame, Role, frame::coding::CloseCode},
+};
+use tower::{ServiceBuilder, service_fn};
+use tower_ws_guard::{AllowOrigin, ConnectionLimit, Drain, GuardLayer, ResponderLayer, Upgraded};
+
+/// Returns how many sockets were left at the end.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> Result<usize, Box<dyn std::error::Error>> {
+    let drain = Drain::new();
+    let guard = GuardLayer::new(AllowOrigin::same_origin()).limit(ConnectionLimit::total(1000)?).drain(&drain);
+    let service = ServiceBuilder::new()
+        .layer(guard)
+        .layer(ResponderLayer::on_upgraded(echo_until_drained))
+        .service(service_fn(other_requests));
+    let graceful = GracefulShutdown::new();
+
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let (stream, _) = tokio::select! {
+            accepted = listener.accept() => accepted?,
+            () = &mut shutdown => break,
+        };
+        let service = TowerToHyperService::new(service.clone());
+        let server = auto::Builder::new(TokioExecutor::new());
+        let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        tokio::spawn(graceful.watch(connection));
+    }
+    // Nobody new comes in: let go of the port.
+    drop(listener);
+
+    // hyper waits for requests, and takes an upgraded connection for over: hence the drain.
+    drain.start();
+    timeout(Duration::from_secs(10), graceful.shutdown()).await.ok();
+    Ok(drain.wait(Duration::from_secs(10)).await)
+}
+
+async fn other_requests(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    Ok(Response::new(Full::from("not a handshake\n")))
+}
+
+async fn echo_until_drained(upgraded: Upgraded, _: Parts) {
+    let draining = upgraded.draining();
+    let mut socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, None).await;
+    tokio::select! {
+        () = echo(&mut socket) => return,
+        () = draining => {}
+    }
+    let close = CloseFrame { code: CloseCode::Away, reason: "the server is going down".into() };
+    socket.close(Some(close)).await.ok();
+    // Until the client has answered.
+    while let Some(Ok(_)) = socket.next().await {}
+}
+
+async fn echo(socket: &mut WebSocketStream<Upgraded>) {
+    while let Some(Ok(message)) = socket.next().await {
+        if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
+            break;
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let listener = TcpListener::bind("127.0.0.1:3000").await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    let left = serve(listener, async { tokio::signal::ctrl_c().await.expect("Ctrl-C can be waited for") }).await?;
+    println!("sockets that had to be cut off: {left}");
+    Ok(())
+}
