@@ -6,7 +6,7 @@ mod decisions;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    future::ready,
+    future::{pending, ready},
     io,
     panic::resume_unwind,
     sync::{Arc, Mutex},
@@ -15,7 +15,7 @@ use std::{
 
 use common::{Raw, handshake, plain, send, server::Server, upgradable};
 use decisions::{App, app, bearer, chat, guard, hosts, origins};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, request::Parts};
 use metrics::set_default_local_recorder;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tokio::{
@@ -25,9 +25,9 @@ use tokio::{
 };
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_ws_guard::{
-    AcceptThenClose, GuardLayer, OriginCheckLayer, PendingUpgrade, Rejection, RejectionKind, ResponderLayer, Token,
-    TokenCheckLayer, TokenPolicy, TokenSource, Upgraded, Verified, VerifyToken, VersionCheckLayer, check_fn,
-    observe::describe_metrics, test_util,
+    AcceptThenClose, ConnectionLimit, Drain, GuardLayer, OriginCheckLayer, PendingUpgrade, Permit, Rejection,
+    RejectionKind, ResponderLayer, Token, TokenCheckLayer, TokenPolicy, TokenSource, Upgraded, Verified, VerifyToken,
+    VersionCheckLayer, check_fn, observe::describe_metrics, test_util,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -155,10 +155,59 @@ fn refused() -> Vec<(Raw, &'static str)> {
     ]
 }
 
+/// A server that is going down, slow, full or broken, and what it says.
+async fn full_or_slow(report_only: bool) -> Vec<(App, &'static str)> {
+    let guard = || match report_only {
+        true => guard().dangerous_report_only(),
+        false => guard(),
+    };
+    let full = async |limit: ConnectionLimit| {
+        take_place(&limit).await;
+        app(ServiceBuilder::new().layer(guard().limit(limit)).layer(ResponderLayer::new()))
+    };
+    let drain = Drain::new();
+    drain.start();
+    let slow = guard().token(TokenPolicy::bearer(|_: Token| pending::<Result<Verified<()>, Rejection>>()));
+    let mut apps = vec![
+        (app(slow.check_timeout(Duration::from_millis(1)).unwrap()), "verifier-timeout"),
+        (full(ConnectionLimit::total(1).unwrap()).await, "over-capacity"),
+        (full(ConnectionLimit::per_key(1, |_: &Parts| ()).unwrap()).await, "too-many-connections"),
+        (app(guard().limit(ConnectionLimit::total(1).unwrap())), "permit-unclaimed"),
+    ];
+    if !report_only {
+        apps.push((app(guard().drain(&drain)), "shutting-down"));
+    }
+    apps
+}
+
+/// Takes one of its places for good.
+async fn take_place(limit: &ConnectionLimit) {
+    let holder = guard().limit(limit.clone()).layer(service_fn(async |request: Request<()>| {
+        std::mem::forget(request.extensions().get::<Permit>().cloned());
+        Ok::<_, &str>(Response::new(()))
+    }));
+    holder.oneshot(handshake().request()).await.unwrap();
+    assert_eq!(limit.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_is_full_or_slow_is_counted_too() {
+    for (app, code) in full_or_slow(false).await {
+        let counted = count(&app, [good().upgradable()]).await;
+        assert_eq!(counted, expected([("refused", code, 1.0)]));
+    }
+    for (app, code) in full_or_slow(true).await {
+        let counted = count(&app, [good().upgradable()]).await;
+        assert_eq!(counted, expected([("accepted", code, 1.0)]));
+    }
+}
+
 #[tokio::test]
 async fn each_refusal_is_counted_once_by_its_code() {
     let codes = refused().into_iter().map(|(_, code)| code).collect::<BTreeSet<_>>();
-    let missing = RejectionKind::ALL.iter().filter(|kind| !codes.contains(kind.code())).collect::<Vec<_>>();
+    let others = full_or_slow(false).await.into_iter().map(|(_, code)| code).collect::<Vec<_>>();
+    let known = |kind: &&RejectionKind| codes.contains(kind.code()) || others.contains(&kind.code());
+    let missing = RejectionKind::ALL.iter().filter(|kind| !known(kind)).collect::<Vec<_>>();
     assert_eq!(missing, [&RejectionKind::NotWebsocket]);
     for app in stacks() {
         for (raw, code) in refused() {
@@ -532,7 +581,7 @@ async fn the_server_serves_metrics_only_if_it_is_told_to() {
 
 #[tokio::test]
 async fn a_client_that_leaves_is_counted() {
-    let hangs = TokenPolicy::bearer(|_: Token| std::future::pending::<Result<Verified<()>, Rejection>>());
+    let hangs = TokenPolicy::bearer(|_: Token| pending::<Result<Verified<()>, Rejection>>());
     let app = app(GuardLayer::new(origins()).token(hangs));
     let (recorder, handle) = recorder();
     let _guard = set_default_local_recorder(&recorder);
