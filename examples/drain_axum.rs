@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example drain_axum`, open a socket to ws://127.0.0.1:3000/ws from a page of http://127.0.0.1:3000, and press Ctrl-C.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, io, time::Duration};
 
 use axum::{
     Router,
@@ -10,16 +10,20 @@ use axum::{
     response::Response,
     routing::any,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::sleep};
 use tower_ws_guard::{AllowOrigin, ConnectionLimit, Drain, GuardLayer, Permit, extract::GuardedUpgrade};
+
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Returns how many sockets were left at the end.
 pub(crate) async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> Result<usize, Box<dyn std::error::Error>> {
+) -> io::Result<usize> {
     let drain = Drain::new();
-    let guard = GuardLayer::new(AllowOrigin::same_origin()).limit(ConnectionLimit::total(1000)?).drain(&drain);
+    let guard = GuardLayer::new(AllowOrigin::same_origin())
+        .limit(ConnectionLimit::total(1000).map_err(io::Error::other)?)
+        .drain(&drain);
     let app = Router::new().route("/ws", any(handler).layer(guard));
 
     let begin = drain.clone();
@@ -27,9 +31,19 @@ pub(crate) async fn serve(
         shutdown.await;
         begin.start();
     };
-    // It does not wait for upgraded connections, hence the drain.
-    axum::serve(listener, app).with_graceful_shutdown(shutdown).await?;
-    Ok(drain.wait(Duration::from_secs(10)).await)
+    // It waits for requests, but neither for upgraded connections nor with a deadline: hence the drain.
+    let served = async {
+        axum::serve(listener, app).with_graceful_shutdown(shutdown).await?;
+        io::Result::Ok(drain.wait(DEADLINE).await)
+    };
+    let deadline = async {
+        drain.started().await;
+        sleep(DEADLINE).await;
+    };
+    tokio::select! {
+        left = served => left,
+        () = deadline => Ok(drain.connections()),
+    }
 }
 
 async fn handler(upgrade: GuardedUpgrade<Permit>) -> Response {

@@ -14,19 +14,21 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{
+    net::TcpListener,
+    time::{sleep, timeout},
+};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::protocol::{CloseFrame, Role, frame::coding::CloseCode},
 };
 use tower::{ServiceBuilder, service_fn};
-use tower_ws_guard::{AllowOrigin, ConnectionLimit, Drain, GuardLayer, ResponderLayer, Upgraded};
+use tower_ws_guard::{AllowOrigin, ConfigError, ConnectionLimit, Drain, GuardLayer, ResponderLayer, Upgraded};
+
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Returns how many sockets were left at the end.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    shutdown: impl Future<Output = ()>,
-) -> Result<usize, Box<dyn std::error::Error>> {
+pub(crate) async fn serve(listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<usize, ConfigError> {
     let drain = Drain::new();
     let guard = GuardLayer::new(AllowOrigin::same_origin()).limit(ConnectionLimit::total(1000)?).drain(&drain);
     let service = ServiceBuilder::new()
@@ -38,7 +40,14 @@ pub(crate) async fn serve(
     let mut shutdown = pin!(shutdown);
     loop {
         let (stream, _) = tokio::select! {
-            accepted = listener.accept() => accepted?,
+            // An error is the client's, or that of too many open files: neither is the end.
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(_) => {
+                    sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
             () = &mut shutdown => break,
         };
         let service = TowerToHyperService::new(service.clone());
@@ -50,9 +59,8 @@ pub(crate) async fn serve(
     drop(listener);
 
     // hyper waits for requests, and takes an upgraded connection for over: hence the drain.
-    drain.start();
-    timeout(Duration::from_secs(10), graceful.shutdown()).await.ok();
-    Ok(drain.wait(Duration::from_secs(10)).await)
+    let (left, _) = tokio::join!(drain.wait(DEADLINE), timeout(DEADLINE, graceful.shutdown()));
+    Ok(left)
 }
 
 async fn other_requests(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {

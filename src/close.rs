@@ -12,6 +12,7 @@ use tokio::{
 
 use crate::{
     config::ConfigError,
+    connection::Permit,
     rejection::{Rejection, RejectionKind, RespondRejection},
     responder::Answer,
     subprotocol::Chosen,
@@ -157,11 +158,14 @@ impl AcceptThenClose {
             return None;
         }
         let frame = self.frame(rejection)?;
-        let on_upgrade = request.extensions.get::<OnUpgrade>()?.clone();
         let runtime = Handle::try_current().ok()?;
         let slot = Arc::clone(&self.sockets).try_acquire_owned().ok()?;
-
         let answer = Answer::to(request, subprotocol(request)?)?;
+        let (permit, on_upgrade) = match Permit::claim_to_close(&request.extensions) {
+            Some((permit, on_upgrade)) => (Some(permit), on_upgrade),
+            None => (None, request.extensions.get::<OnUpgrade>()?.clone()),
+        };
+
         let mut prepared = Response::new(());
         answer.write_head(&mut prepared);
         let mut response = responder.respond(rejection, request, prepared);
@@ -170,7 +174,7 @@ impl AcceptThenClose {
 
         let deadline = self.deadline;
         runtime.spawn(async move {
-            let _slot = slot;
+            let _places = (slot, permit);
             // Whatever goes wrong, the socket is gone.
             let _ = timeout(deadline, close(on_upgrade, &frame)).await;
         });

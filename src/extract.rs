@@ -1,7 +1,7 @@
-//! Extractors for axum: [`Claims<T>`](crate::Claims), [`Validity`], [`Permit`], with feature `axum-ws` [`GuardedUpgrade`], and with
-//! feature `responder` [`PendingUpgrade`](crate::PendingUpgrade).
+//! Extractors for axum: [`Claims<T>`](crate::Claims), [`Validity`], with feature `axum-ws` [`GuardedUpgrade`], and with feature
+//! `responder` [`PendingUpgrade`](crate::PendingUpgrade).
 //!
-//! `Claims`, `Permit` and `PendingUpgrade` may be wrapped in `Option`.
+//! `Claims` and `PendingUpgrade` may be wrapped in `Option`.
 //!
 //! # Example
 //!
@@ -47,7 +47,6 @@ use axum::{
 use http::{StatusCode, request::Parts};
 
 use crate::{
-    connection::Permit,
     handshake::is_attempt_without_body,
     rejection::{PlainText, RejectionKind, refuse},
     token::{Claims, Validity},
@@ -117,67 +116,29 @@ impl IntoResponse for ClaimsMissing {
     }
 }
 
-/// The answer to a request that is no handshake is 426. To one that is, without a layer with a limit or a drain on the route, it is 500.
-impl<S: Send + Sync> FromRequestParts<S> for Permit {
-    type Rejection = Response;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
-        match parts.extensions.get::<Self>() {
-            Some(permit) => Ok(permit.clone()),
-            None if !is_attempt_without_body(parts) => Err(not_websocket(parts)),
-            None => Err(PermitMissing(()).into_response()),
-        }
-    }
-}
-
-impl<S: Send + Sync> OptionalFromRequestParts<S> for Permit {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Infallible> {
-        Ok(parts.extensions.get::<Self>().cloned())
-    }
-}
-
-/// There is no [`Permit`]: the route has no layer with a limit or a drain, or a [`ResponderLayer`](crate::ResponderLayer) has it. It is in
-/// the extensions of the response.
-#[derive(Clone, Copy, Debug)]
-pub struct PermitMissing(());
-
-impl fmt::Display for PermitMissing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "no `Permit`: put the route behind a guard with a limit or a drain; behind a responder `Upgraded` has it",
-        )
-    }
-}
-
-impl Error for PermitMissing {}
-
-impl IntoResponse for PermitMissing {
-    fn into_response(self) -> Response {
-        let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
-        response.extensions_mut().insert(self);
-        response
-    }
-}
-
 #[cfg(feature = "axum-ws")]
-pub use self::upgrade::GuardedUpgrade;
+pub use self::upgrade::{GuardedUpgrade, PermitMissing};
 
 #[cfg(feature = "axum-ws")]
 mod upgrade {
-    use std::future::Future;
+    use std::{
+        future::Future,
+        sync::{Arc, Mutex, PoisonError},
+    };
 
     use axum::extract::ws::{DefaultOnFailedUpgrade, OnFailedUpgrade, WebSocket, WebSocketUpgrade};
 
     use super::*;
+    use crate::connection::{Permit, UPGRADE_TIMEOUT};
 
     /// axum's [`WebSocketUpgrade`] behind a guard: it holds the [`Permit`] of the connection as long as the callback runs.
     ///
     /// The callback is also given `E`, any extractor of axum or a tuple of them: `GuardedUpgrade<Claims<User>>`,
-    /// `GuardedUpgrade<(Claims<User>, Permit)>`.
+    /// `GuardedUpgrade<(Claims<User>, Permit)>`. `Permit` is one here: it tells when the server [drains](Permit::draining), and what the
+    /// callback spawns must hold a clone of it.
     ///
-    /// A request that is no handshake is answered with 426. What the callback spawns must hold a clone of the permit.
+    /// A request that is no handshake is answered with 426. A client that has not read the answer 10 seconds after `on_upgrade` loses its
+    /// place. Without a limit and a drain, and without a guard, this is axum's extractor and nothing more.
     ///
     /// # Example
     ///
@@ -250,9 +211,24 @@ mod upgrade {
             Fut: Future<Output = ()> + Send + 'static,
         {
             let Self { upgrade, permit, extracted } = self;
+            let Some(permit) = permit else {
+                return upgrade.on_upgrade(async move |socket| callback(socket, extracted).await);
+            };
+            // Taken by the callback, or when it is too late.
+            let waiting = Arc::new(Mutex::new(Some((permit, extracted))));
+            let take = |waiting: &Mutex<Option<_>>| waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let late = Arc::downgrade(&waiting);
+            let late = tokio::spawn(async move {
+                tokio::time::sleep(UPGRADE_TIMEOUT).await;
+                late.upgrade().map(|waiting| take(&waiting));
+            });
             upgrade.on_upgrade(async move |socket| {
-                let _permit = permit;
-                callback(socket, extracted).await;
+                late.abort();
+                match take(&waiting) {
+                    // hyper hands a connection over whatever the answer was.
+                    Some((permit, extracted)) if !permit.is_declined() => callback(socket, extracted).await,
+                    _ => {}
+                }
             })
         }
     }
@@ -268,11 +244,59 @@ mod upgrade {
             if !is_attempt_without_body(parts) {
                 return Err(not_websocket(parts));
             }
+            let permit = Permit::claim(&mut parts.extensions);
             let upgrade = WebSocketUpgrade::from_request_parts(parts, state).await;
             let upgrade = upgrade.map_err(IntoResponse::into_response)?;
-            let permit = parts.extensions.get().cloned();
-            let extracted = E::from_request_parts(parts, state).await.map_err(IntoResponse::into_response)?;
-            Ok(Self { upgrade, permit, extracted })
+            parts.extensions.insert(Claimed(permit.clone()));
+            let extracted = E::from_request_parts(parts, state).await;
+            parts.extensions.remove::<Claimed>();
+            Ok(Self { upgrade, permit, extracted: extracted.map_err(IntoResponse::into_response)? })
+        }
+    }
+
+    /// For the extractors inside.
+    #[derive(Clone)]
+    struct Claimed(Option<Permit>);
+
+    /// Inside of [`GuardedUpgrade`], behind a layer with a limit or a drain; elsewhere the answer is 500.
+    impl<S: Send + Sync> FromRequestParts<S> for Permit {
+        type Rejection = PermitMissing;
+
+        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, PermitMissing> {
+            let claimed = parts.extensions.get().and_then(|Claimed(permit)| permit.clone());
+            claimed.ok_or(PermitMissing(()))
+        }
+    }
+
+    impl<S: Send + Sync> OptionalFromRequestParts<S> for Permit {
+        type Rejection = Infallible;
+
+        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Infallible> {
+            Ok(parts.extensions.get().and_then(|Claimed(permit)| permit.clone()))
+        }
+    }
+
+    /// There is no [`Permit`]: the route has no layer with a limit or a drain, or the extractor is not inside of a [`GuardedUpgrade`]. It
+    /// is in the extensions of the response.
+    #[derive(Clone, Copy, Debug)]
+    pub struct PermitMissing(());
+
+    impl fmt::Display for PermitMissing {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(
+                "no `Permit`: extract it as `GuardedUpgrade<Permit>`, behind a guard with a limit or a drain; behind a responder \
+                 `Upgraded` has it",
+            )
+        }
+    }
+
+    impl Error for PermitMissing {}
+
+    impl IntoResponse for PermitMissing {
+        fn into_response(self) -> Response {
+            let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
+            response.extensions_mut().insert(self);
+            response
         }
     }
 

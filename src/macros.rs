@@ -38,7 +38,8 @@ macro_rules! layer_options {
             self
         }
 
-        /// Refuses nothing but what is no valid handshake: what a policy would refuse is let in, and reported.
+        /// Refuses nothing but what is no valid handshake, and who comes when the server drains: what a policy would refuse is let in, and
+        /// reported.
         ///
         /// Nothing is protected then: it is to try a policy out on live traffic. The [`Rejection`](crate::Rejection) that would have been
         /// the answer is in the extensions of the request, and in logs and metrics with the features `tracing` and `metrics`. A
@@ -51,14 +52,15 @@ macro_rules! layer_options {
 
         /// Refuses handshakes for which there is no place, with [`OverCapacity`](crate::RejectionKind::OverCapacity) or
         /// [`TooManyConnections`](crate::RejectionKind::TooManyConnections). It is the last check of the layer. Give it to the innermost
-        /// layer of a stack, so that it is the last of all.
+        /// layer of a stack, so that it is the last of all. Handlers then have to [hold a permit](crate::connection).
         pub fn limit(mut self, limit: crate::ConnectionLimit) -> Self {
             self.policy.rules.limit = Some(limit);
             self
         }
 
         /// Refuses handshakes with [`ShuttingDown`](crate::RejectionKind::ShuttingDown) once `drain` has started, and counts the
-        /// connections in it. Give it to the outermost layer of a stack, so that nothing else is checked then.
+        /// connections in it. Give it to the outermost layer of a stack, so that nothing else is checked then. Handlers then have to
+        /// [hold a permit](crate::connection).
         pub fn drain(mut self, drain: &crate::Drain) -> Self {
             self.policy.rules.drain = Some(drain.clone());
             self

@@ -291,7 +291,7 @@ impl RejectionKind {
             Self::PermitUnclaimed => ("permit-unclaimed", StatusCode::INTERNAL_SERVER_ERROR,
                 "the connection cannot be accepted",
                 "the handler answered without taking the permit: use `extract::GuardedUpgrade` in place of axum's `WebSocketUpgrade`, or \
-                 take `Permit` from the extensions of the request and move it into the task of the connection"),
+                 take it by `Permit::claim` and move it into the task of the connection"),
             Self::NotWebsocket => ("not-websocket", StatusCode::UPGRADE_REQUIRED,
                 "this endpoint speaks WebSocket only",
                 "connect with a WebSocket client; behind a proxy: see that it passes `Upgrade` and `Connection` on"),

@@ -59,6 +59,7 @@ async fn client(address: SocketAddr, seed: u64) -> std::io::Result<Leaves> {
         Leaves::BehindTheAnswer | Leaves::InAFrame | Leaves::Closing => {
             let mut answer = Vec::new();
             while !answer.windows(4).any(|end| end == b"\r\n\r\n") && stream.read_buf(&mut answer).await? > 0 {}
+            assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", answer.escape_ascii());
             match leaves {
                 Leaves::InAFrame => stream.write_all(&b"\x81\x85mask12345"[..random.usize(1..11)]).await?,
                 Leaves::Closing => {

@@ -29,7 +29,7 @@ where
         let mut response = Response::new(());
         match request.extensions_mut().remove::<PendingUpgrade>() {
             Some(pending) => drop(response.extensions_mut().insert(std::sync::Arc::new(pending.accept()))),
-            None => drop(response.extensions_mut().insert(request.extensions_mut().remove::<Permit>())),
+            None => drop(response.extensions_mut().insert(Permit::claim(request.extensions_mut()))),
         }
         Ok(response)
     });

@@ -88,6 +88,37 @@ async fn on_sigterm_everybody_gets_a_close_frame() {
     }
 }
 
+#[test]
+fn it_can_be_stopped_as_soon_as_it_listens() {
+    for _ in 0..10 {
+        let mut server = Server::start(&[]);
+        terminate(&server, "-TERM");
+        assert!(server.wait(LONG).success());
+    }
+}
+
+#[tokio::test]
+async fn who_asks_twice_does_not_want_to_wait() {
+    // A socket that never answers, and half a request.
+    for flags in [&["--drain-timeout", "60000"][..], &["--drain-timeout", "60000", "--handshake-timeout", "60000"]] {
+        let mut server = Server::start(flags);
+        let _socket = match flags.len() {
+            2 => open(server.address).await.unwrap(),
+            _ => {
+                let mut stream = TcpStream::connect(server.address).await.unwrap();
+                stream.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+                stream
+            }
+        };
+        sleep(Duration::from_millis(100)).await;
+        terminate(&server, "-TERM");
+        sleep(Duration::from_millis(300)).await;
+        assert!(server.is_running());
+        terminate(&server, "-INT");
+        assert!(server.wait(LONG).success());
+    }
+}
+
 #[tokio::test]
 async fn who_does_not_close_is_left_behind() {
     for mode in MODES {

@@ -5,7 +5,7 @@ mod common;
 use std::{
     convert::Infallible,
     future::{Future, pending},
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -14,9 +14,14 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, extract::ws::WebSocketUpgrade, response::Response as AxumResponse, routing::any};
+use axum::{
+    Router,
+    extract::ws::{Message, WebSocket, WebSocketUpgrade},
+    response::Response as AxumResponse,
+    routing::any,
+};
 use common::{Raw, handshake, plain, send, serve, upgradable};
-use http::{HeaderValue, Request, Response, StatusCode, Version, header::RETRY_AFTER, request::Parts};
+use http::{Extensions, HeaderValue, Request, Response, StatusCode, Version, header::RETRY_AFTER, request::Parts};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -26,8 +31,8 @@ use tokio::{
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_ws_guard::{
-    AcceptThenClose, AllowOrigin, Claims, ConnectionLimit, Drain, GuardLayer, PendingUpgrade, Permit, Rejection,
-    RejectionKind, ResponderLayer, StaticTokens, Token, TokenCheckLayer, TokenPolicy, Upgraded, Verified, VerifyToken,
+    AcceptThenClose, AllowOrigin, Claims, ConnectionLimit, Drain, GuardLayer, OriginCheckLayer, PendingUpgrade, Permit,
+    Rejection, ResponderLayer, StaticTokens, Token, TokenCheckLayer, TokenPolicy, Upgraded, Verified, VerifyToken,
     extract::GuardedUpgrade, respond_fn, test_util,
 };
 
@@ -42,19 +47,32 @@ fn total(max: usize) -> ConnectionLimit {
 }
 
 /// What a handler that answers by itself does with the permit.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Handler {
     /// Keeps it in the response, in place of a task.
     Holds,
     Drops,
+    /// Leaves it in its future, which is over when it has answered.
+    Leaves,
     Ignores,
+    /// Does not claim it, and keeps what is there.
+    Copies,
     Declines,
 }
 
 impl Handler {
+    fn call(self, request: Request<()>) -> Answering {
+        let extensions = request.extensions().clone();
+        Answering { answer: Box::pin(self.answer(request)), _kept: (self == Self::Leaves).then_some(extensions) }
+    }
+
     async fn answer(self, request: Request<()>) -> Result<Response<()>, Infallible> {
         let (mut request, ()) = request.into_parts();
-        let permit = request.extensions.remove::<Permit>();
+        let copy = request.extensions.clone();
+        let permit = match self {
+            Self::Ignores | Self::Copies => None,
+            _ => Permit::claim(&mut request.extensions),
+        };
         let mut response = Response::new(());
         *response.status_mut() = match (self, request.version) {
             (Self::Declines, _) => StatusCode::NOT_FOUND,
@@ -63,8 +81,8 @@ impl Handler {
         };
         match self {
             Self::Holds | Self::Declines => drop(response.extensions_mut().insert(permit)),
-            Self::Drops => drop(permit),
-            Self::Ignores => drop(request.extensions.insert(permit)),
+            Self::Copies => *response.extensions_mut() = copy,
+            Self::Drops | Self::Leaves | Self::Ignores => drop(permit),
         }
         Ok(response)
     }
@@ -75,7 +93,21 @@ impl Handler {
         L::Service: Service<Request<()>, Response = Response<()>, Error = Infallible> + Clone + Send + Sync + 'static,
         <L::Service as Service<Request<()>>>::Future: Send,
     {
-        BoxCloneSyncService::new(layer.layer(BoxCloneSyncService::new(service_fn(move |request| self.answer(request)))))
+        BoxCloneSyncService::new(layer.layer(BoxCloneSyncService::new(service_fn(move |request| self.call(request)))))
+    }
+}
+
+/// Keeps the extensions of its request, as a service that may send it again does.
+struct Answering {
+    answer: Pin<Box<dyn Future<Output = Result<Response<()>, Infallible>> + Send>>,
+    _kept: Option<Extensions>,
+}
+
+impl Future for Answering {
+    type Output = Result<Response<()>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.answer.as_mut().poll(cx)
     }
 }
 
@@ -227,9 +259,10 @@ async fn a_permit_that_nobody_holds_is_an_error_of_the_server() {
         guard().limit(limit.clone()).dangerous_report_only(),
         guard(),
     ];
-    for (handler, refused) in
-        [(Handler::Holds, false), (Handler::Drops, true), (Handler::Ignores, true), (Handler::Declines, false)]
+    for handler in
+        [Handler::Holds, Handler::Drops, Handler::Leaves, Handler::Ignores, Handler::Copies, Handler::Declines]
     {
+        let refused = !matches!(handler, Handler::Holds | Handler::Declines);
         for (i, layer) in layers.iter().enumerate() {
             for request in upgradable(&handshake()) {
                 let http2 = request.version() == Version::HTTP_2;
@@ -262,40 +295,42 @@ async fn axum_needs_its_own_extractor() {
             drop(socket.recv().await);
         })
     }
-    async fn moves(upgrade: WebSocketUpgrade, permit: Permit) -> AxumResponse {
-        upgrade.on_upgrade(async move |mut socket| {
-            let _permit = permit;
-            drop(socket.recv().await);
+    async fn moves(upgrade: GuardedUpgrade<(Permit, Option<Permit>)>) -> AxumResponse {
+        upgrade.on_upgrade(async |mut socket, (permit, same)| {
+            tokio::spawn(async move {
+                drop((permit, same));
+                drop(socket.recv().await);
+            });
         })
     }
+    async fn misplaced(_: Option<Permit>, _: Permit) {}
 
     let limit = total(9);
     let app = Router::new()
         .route("/forgets", any(forgets))
         .route("/holds", any(holds))
         .route("/moves", any(moves))
+        .route("/misplaced", any(misplaced))
         .route_layer(guard().limit(limit.clone()));
     let address = common::serve_axum(app).await;
     assert_eq!(send(address, &handshake().target("/forgets").bytes()).await.status, 500);
-    for target in ["/holds", "/moves"] {
-        let mut open = send(address, &handshake().target(target).bytes()).await;
-        assert_eq!(open.status, 101);
-        assert_eq!(limit.connections(), 1);
-        open.stream.write_all(b"\x88\x80\0\0\0\0").await.unwrap();
-        open.read_rest().await;
-        eventually(|| limit.connections() == 0).await;
-        assert_eq!(
-            send(address, &plain().target(target).bytes()).await.status,
-            if target == "/holds" { 426 } else { 400 }
-        );
-    }
+    assert_eq!(send(address, &handshake().target("/misplaced").bytes()).await.status, 500);
+    let mut open = send(address, &handshake().target("/holds").bytes()).await;
+    assert_eq!((open.status, limit.connections()), (101, 1));
+    open.stream.write_all(b"\x88\x80\0\0\0\0").await.unwrap();
+    open.read_rest().await;
+    eventually(|| limit.connections() == 0).await;
+    assert_eq!(send(address, &plain().target("/holds").bytes()).await.status, 426);
+    // What the callback spawns has the permit that it was given, and no other.
+    let _open = send(address, &handshake().target("/moves").bytes()).await;
+    eventually(|| limit.connections() == 0).await;
 
     // Without a limit there is no permit, and only who asks for it misses it.
-    let app = Router::new().route("/holds", any(holds)).route("/asks", any(async |_: Permit| ())).route_layer(guard());
+    let app = Router::new().route("/holds", any(holds)).route("/moves", any(moves)).route_layer(guard());
     let address = common::serve_axum(app).await;
     assert_eq!(send(address, &handshake().target("/holds").bytes()).await.status, 101);
-    assert_eq!(send(address, &handshake().target("/asks").bytes()).await.status, 500);
-    assert_eq!(send(address, &plain().target("/asks").bytes()).await.status, 426);
+    assert_eq!(send(address, &handshake().target("/moves").bytes()).await.status, 500);
+    assert_eq!(send(address, &plain().target("/moves").bytes()).await.status, 426);
 }
 
 async fn eventually(mut condition: impl FnMut() -> bool) {
@@ -319,14 +354,12 @@ async fn a_place_is_free_again_however_the_connection_ends() {
             "panics" => pending.on_upgrade(async |_| panic!("on purpose")),
             "returns" => pending.on_upgrade(async |socket| drop(socket)),
             "takes-apart" => pending.on_upgrade(async |socket| {
-                let permit = socket.permit().cloned();
-                let mut inner = TokioIo::new(socket.into_inner());
-                drop(inner.read_u8().await);
-                drop(permit);
+                let (socket, _permit) = socket.into_parts();
+                drop(TokioIo::new(socket).read_u8().await);
             }),
             "drops" => drop(pending.accept()),
             "cancels" => {
-                pending.on_upgrade(async |_| panic!("cancelled"));
+                pending.on_upgrade(async |_| unreachable!("it is cancelled"));
                 *response.status_mut() = StatusCode::FORBIDDEN;
             }
             "declines" => *response.status_mut() = StatusCode::NOT_FOUND,
@@ -370,6 +403,55 @@ async fn a_place_is_free_again_however_the_connection_ends() {
         }
         drop(stream);
         eventually(|| limit.connections() == 0).await;
+    }
+}
+
+/// hyper hands over a connection once it is done with it, whatever the answer was.
+#[tokio::test]
+async fn who_was_not_accepted_gets_no_connection() {
+    async fn greet(socket: &mut WebSocket) {
+        socket.send(Message::text("you are in")).await.ok();
+    }
+    async fn forgets(upgrade: WebSocketUpgrade) -> AxumResponse {
+        upgrade.on_upgrade(async |mut socket| greet(&mut socket).await)
+    }
+    async fn holds_and_declines(upgrade: GuardedUpgrade) -> StatusCode {
+        drop(upgrade.on_upgrade(async |mut socket, ()| greet(&mut socket).await));
+        StatusCode::FORBIDDEN
+    }
+    async fn accepts_and_declines(pending: PendingUpgrade) -> StatusCode {
+        pending.on_upgrade(async |mut socket| drop(socket.write_all(b"you are in").await));
+        StatusCode::FORBIDDEN
+    }
+    async fn ordinary() {}
+
+    let limit = total(9);
+    for close in [true, false] {
+        let open = |guard: GuardLayer| if close { guard } else { guard.dangerous_keep_connection() };
+        let limited = open(guard().limit(limit.clone()));
+        let responder = ResponderLayer::new();
+        let responder = if close { responder } else { responder.dangerous_keep_connection() };
+        let app = Router::new()
+            .route("/forgets", any(forgets).layer(limited.clone()))
+            .route("/declines", any(holds_and_declines).layer(limited.clone()))
+            .route("/cancels", any(accepts_and_declines).layer(responder.clone()))
+            .route("/both", any(accepts_and_declines).layer(ServiceBuilder::new().layer(limited).layer(responder)))
+            .route("/", any(ordinary));
+        let address = common::serve_axum(app).await;
+        for (target, status) in [("/forgets", 500), ("/declines", 403), ("/cancels", 403), ("/both", 403)] {
+            let mut answer = send(address, &handshake().target(target).bytes()).await;
+            assert_eq!(answer.status, status, "{target}");
+            // A frame; and if the connection is kept, a request behind which hyper is done.
+            let rest: &[u8] = match close {
+                true => b"\x81\x82\0\0\0\0hi",
+                false => b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+            };
+            answer.stream.write_all(rest).await.ok();
+            let rest = answer.read_to_end_or_reset().await;
+            assert!(!rest.contains("you are in"), "{target}: {rest:?}");
+            assert_eq!(rest.contains("HTTP/1.1 200 OK"), !close, "{target}: {rest:?}");
+            eventually(|| limit.connections() == 0).await;
+        }
     }
 }
 
@@ -505,6 +587,44 @@ async fn a_client_that_does_not_read_the_answer_frees_its_place() {
         client.read_to_end(&mut Vec::new()).await.unwrap();
         assert!(!called.load(Ordering::SeqCst));
     }
+
+    // The same behind a guard alone.
+    let limit = total(1);
+    let handler = async |upgrade: GuardedUpgrade<Permit>| {
+        upgrade.on_upgrade(async |mut socket, _| drop(socket.send(Message::text("you are in")).await))
+    };
+    let app = Router::new().route("/ws", any(handler).layer(guard().limit(limit.clone())));
+    let (mut client, server) = tokio::io::duplex(16);
+    let service = hyper_util::service::TowerToHyperService::new(app);
+    let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(server), service);
+    tokio::spawn(connection.with_upgrades());
+    client.write_all(&handshake().bytes()).await.unwrap();
+    sleep(Duration::from_secs(9)).await;
+    assert_eq!(limit.connections(), 1);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(limit.connections(), 0);
+    let mut received = Vec::new();
+    client.read_to_end(&mut received).await.unwrap();
+    assert!(received.starts_with(b"HTTP/1.1 101"));
+    assert!(!String::from_utf8_lossy(&received).contains("you are in"));
+}
+
+#[tokio::test]
+async fn a_handshake_that_nobody_answers_cannot_be_accepted_later() {
+    let limit = total(1);
+    let kept = Arc::new(Mutex::new(None));
+    let keep = Arc::clone(&kept);
+    let inner = service_fn(move |request: Request<()>| {
+        *keep.lock().unwrap() = request.extensions().get::<PendingUpgrade>().cloned();
+        pending::<Result<Response<()>, Infallible>>()
+    });
+    let mut answer =
+        Box::pin(ResponderLayer::new().limit(limit.clone()).layer(inner).oneshot(handshake().upgradable()));
+    assert!(answer.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert_eq!(limit.connections(), 1);
+    drop(answer);
+    assert_eq!(limit.connections(), 0);
+    assert!(kept.lock().unwrap().as_ref().unwrap().accept().is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -530,7 +650,7 @@ async fn a_limit_on_trial_lets_everybody_in() {
     let log = Arc::clone(&seen);
     let inner = service_fn(move |request: Request<()>| {
         let reported = request.extensions().get::<Rejection>().map(|rejection| rejection.kind().code());
-        log.lock().unwrap().push((reported, request.extensions().get::<Permit>().is_some()));
+        log.lock().unwrap().push(reported);
         Handler::Holds.answer(request)
     });
     let tokens = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]));
@@ -544,7 +664,7 @@ async fn a_limit_on_trial_lets_everybody_in() {
         open.push(response);
     }
     let reported = [None, Some("over-capacity"), Some("token-missing"), Some("origin-not-allowed")];
-    assert_eq!(*seen.lock().unwrap(), reported.map(|reported| (reported, true)));
+    assert_eq!(*seen.lock().unwrap(), reported);
     assert_eq!(limit.connections(), 1);
 }
 
@@ -628,6 +748,24 @@ async fn a_script_can_see_that_there_is_no_place() {
     let slow = closed(address, &handshake().and("Authorization", "Bearer x")).await;
     assert_eq!(slow, (101, Some((1013, "verifier-timeout".to_owned()))));
 
+    // A layer outside that counts the connection does not take it for the handler's fault.
+    let tokens = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]));
+    let outer = Drain::new();
+    let address = serve_behind(
+        ServiceBuilder::new()
+            .layer(OriginCheckLayer::new(AllowOrigin::same_origin()).drain(&outer))
+            .layer(TokenCheckLayer::new(tokens).accept_then_close(AcceptThenClose::new()))
+            .layer(responder().limit(total(1)))
+            .into_inner(),
+    )
+    .await;
+    let valid = handshake().and("Authorization", "Bearer s3cr3t");
+    let open = send(address, &valid.bytes()).await;
+    assert_eq!((open.status, outer.connections()), (101, 1));
+    assert_eq!(closed(address, &handshake()).await, (101, Some((4401, "token-missing".to_owned()))));
+    assert_eq!(closed(address, &valid).await, (101, over));
+    assert_eq!(outer.wait(Duration::from_millis(1)).await, 1);
+
     // A server that goes down says so to everybody, before anything is looked at.
     let drain = Drain::new();
     let address = serve_behind(responder().drain(&drain)).await;
@@ -650,7 +788,6 @@ async fn a_responder_that_closes_names_the_subprotocol() {
     let refused = send(address, &raw.bytes()).await;
     assert_eq!((open.status, refused.status), (101, 101));
     assert_eq!(refused.all("sec-websocket-protocol"), ["chat"]);
-    assert_eq!(RejectionKind::OverCapacity.status(), StatusCode::SERVICE_UNAVAILABLE);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -182,8 +182,8 @@ async fn full_or_slow(report_only: bool) -> Vec<(App, &'static str)> {
 
 /// Takes one of its places for good.
 async fn take_place(limit: &ConnectionLimit) {
-    let holder = guard().limit(limit.clone()).layer(service_fn(async |request: Request<()>| {
-        std::mem::forget(request.extensions().get::<Permit>().cloned());
+    let holder = guard().limit(limit.clone()).layer(service_fn(async |mut request: Request<()>| {
+        std::mem::forget(Permit::claim(request.extensions_mut()));
         Ok::<_, &str>(Response::new(()))
     }));
     holder.oneshot(handshake().request()).await.unwrap();

@@ -30,7 +30,6 @@ use hyper_util::server::graceful::GracefulShutdown;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::{
     net::TcpListener,
-    signal::ctrl_c,
     time::{Instant, timeout_at},
 };
 use tokio_rustls::TlsAcceptor;
@@ -94,7 +93,7 @@ struct Options {
     #[arg(long, value_enum, default_value_t = Style::Problem)]
     rejection: Style,
     /// Allow so many WebSockets at once.
-    #[arg(long, value_name = "N", value_parser = |max: &str| max.parse::<usize>().map_err(|error| error.to_string()).and_then(|max| ConnectionLimit::total(max).map_err(|error| error.to_string())))]
+    #[arg(long, value_name = "N", value_parser = parse_limit)]
     max_connections: Option<ConnectionLimit>,
     /// How long a client may take to send the head of a request, the checks to be made, and the client to read the answer.
     #[arg(long, value_name = "MS", default_value = "10000", value_parser = clap::value_parser!(u64).range(1..))]
@@ -135,6 +134,11 @@ enum Style {
     Problem,
     /// Complete the handshake and close the socket with a code; what cannot be answered so is a problem.
     Close,
+}
+
+fn parse_limit(max: &str) -> Result<ConnectionLimit, String> {
+    let max = max.parse().map_err(|_| "it is no number")?;
+    ConnectionLimit::total(max).map_err(|error| error.to_string())
 }
 
 fn parse_source(source: &str) -> Result<TokenSource, String> {
@@ -321,6 +325,7 @@ async fn responded(pending: Option<PendingUpgrade>) -> &'static str {
             socket.close(Some(CloseFrame { code: CloseCode::Away, reason: GOING_DOWN.into() })).await.ok();
             while let Some(Ok(_)) = socket.next().await {}
         });
+        return "";
     }
     HINT
 }
@@ -353,16 +358,22 @@ fn wrong_flag(flag: &str, error: impl Display) -> ! {
     Options::command().error(ErrorKind::ValueValidation, format!("{flag}: {error}")).exit()
 }
 
+/// Resolves for each SIGTERM and Ctrl-C, those too that come before it is asked.
 #[cfg(unix)]
-async fn terminated() -> io::Result<()> {
+fn stop_signals() -> io::Result<impl AsyncFnMut()> {
     use tokio::signal::unix::{SignalKind, signal};
-    signal(SignalKind::terminate())?.recv().await;
-    Ok(())
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
 
 #[cfg(not(unix))]
-async fn terminated() -> io::Result<()> {
-    std::future::pending().await
+fn stop_signals() -> io::Result<impl AsyncFnMut()> {
+    Ok(async || tokio::signal::ctrl_c().await.expect("Ctrl-C can be waited for"))
 }
 
 #[tokio::main]
@@ -398,6 +409,7 @@ async fn main() -> io::Result<()> {
         app = app.merge(tickets::routes(store, options.tokens()));
     }
     let scheme = if tls.is_some() { "https" } else { "http" };
+    let mut stop = stop_signals()?;
     println!("listening on {scheme}://{address}");
     let graceful = GracefulShutdown::new();
     let head_timeout = options.handshake_timeout();
@@ -408,26 +420,27 @@ async fn main() -> io::Result<()> {
         }
     };
     let stopped = async {
-        tokio::select! {
-            terminated = terminated() => terminated?,
-            interrupted = ctrl_c() => interrupted?,
-        }
+        stop().await;
         let end = Instant::now() + Duration::from_millis(options.drain_timeout);
         let left = tokio::select! {
             left = drain.wait(end - Instant::now()) => left,
             // Whoever asks twice does not want to wait.
-            _ = ctrl_c() => drain.connections(),
+            () = stop() => drain.connections(),
         };
-        io::Result::Ok((left, end))
+        (left, end)
     };
     // The server listens while it drains, so that whoever comes is told.
     let (left, end) = tokio::select! {
         never = serve::serve(listener, Connections { tls, head_timeout }, &graceful, app) => match never {},
         never = serve_plain => match never {},
-        stopped = stopped => stopped?,
+        stopped = stopped => stopped,
     };
     match left {
-        0 => drop(timeout_at(end, graceful.shutdown()).await),
+        // Requests that are no WebSockets.
+        0 => tokio::select! {
+            _ = timeout_at(end, graceful.shutdown()) => {}
+            () = stop() => {}
+        },
         left => eprintln!("the drain is over; connections left open: {left}"),
     }
     Ok(())

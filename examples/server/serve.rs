@@ -85,6 +85,7 @@ impl Connections {
             .enable_connect_protocol()
             .max_header_list_size(16 * 1024)
             .max_concurrent_streams(100)
+            .max_send_buf_size(64 * 1024)
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(20));
 

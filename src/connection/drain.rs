@@ -15,7 +15,7 @@ use crate::rejection::RejectionKind;
 ///
 /// ```no_run
 /// use std::time::Duration;
-/// use axum::{Router, routing::any};
+/// use axum::{Router, extract::ws::Message, routing::any};
 /// use tower_ws_guard::{AllowOrigin, Drain, GuardLayer, Permit, extract::GuardedUpgrade};
 ///
 /// # async fn shutdown_signal() {}
@@ -26,7 +26,7 @@ use crate::rejection::RejectionKind;
 ///     upgrade.on_upgrade(async |mut socket, permit| {
 ///         tokio::select! {
 ///             message = socket.recv() => drop(message),
-///             () = permit.draining() => {} // Close with 1001.
+///             () = permit.draining() => drop(socket.send(Message::Close(None)).await),
 ///         }
 ///     })
 /// };
@@ -34,12 +34,13 @@ use crate::rejection::RejectionKind;
 ///
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
 /// let stop = drain.clone();
-/// axum::serve(listener, app)
-///     .with_graceful_shutdown(async move {
-///         shutdown_signal().await;
-///         stop.start();
-///     })
-///     .await?;
+/// tokio::spawn(async move {
+///     shutdown_signal().await;
+///     stop.start();
+/// });
+/// let server = axum::serve(listener, app).with_graceful_shutdown(drain.started()).into_future();
+/// tokio::spawn(server);
+/// drain.started().await;
 /// let left = drain.wait(Duration::from_secs(10)).await;
 /// println!("{left} connections are cut off");
 /// # Ok(())

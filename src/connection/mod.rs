@@ -13,14 +13,16 @@
 //!
 //! With a [`ResponderLayer`](crate::ResponderLayer) it is [`Upgraded`](crate::Upgraded): there is nothing to do. In axum
 //! [`GuardedUpgrade`](crate::extract::GuardedUpgrade), in place of `WebSocketUpgrade`, holds it as long as your callback runs. Any other
-//! service behind a guard takes it from the extensions of the request, and moves it into the task of the connection.
+//! service behind a guard takes it by [`Permit::claim`], and moves it into the task of the connection.
 //!
-//! One that forgets it does not get around the limit: where nobody holds the permit when the inner service answers 101 (over HTTP/2:
-//! 200), the answer becomes [`PermitUnclaimed`](crate::RejectionKind::PermitUnclaimed). The body stays that of the inner service.
+//! One that forgets it does not get around the limit, because the connection cannot be upgraded before. Where nobody holds the permit
+//! when the inner service answers 101 (over HTTP/2: 200), the answer becomes
+//! [`PermitUnclaimed`](crate::RejectionKind::PermitUnclaimed); the body stays that of the inner service.
 //!
 //! # Example
 //!
 //! ```
+//! use std::time::Duration;
 //! use http::{Request, Response, StatusCode};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //! use tower_ws_guard::{AllowOrigin, ConnectionLimit, Drain, GuardLayer, Permit};
@@ -29,9 +31,15 @@
 //! # async fn main() -> Result<(), tower_ws_guard::ConfigError> {
 //! let drain = Drain::new();
 //! let guard = GuardLayer::new(AllowOrigin::same_origin()).limit(ConnectionLimit::total(1)?).drain(&drain);
-//! let service = ServiceBuilder::new().layer(guard).service(service_fn(async |request: Request<()>| {
-//!     // As a rule it is moved into the task of the connection.
-//!     let mut response = Response::new(request.extensions().get::<Permit>().cloned());
+//! let service = ServiceBuilder::new().layer(guard).service(service_fn(async |mut request: Request<()>| {
+//!     let permit = Permit::claim(request.extensions_mut());
+//!     // The task of the connection.
+//!     tokio::spawn(async move {
+//!         if let Some(permit) = permit {
+//!             permit.draining().await;
+//!         }
+//!     });
+//!     let mut response = Response::new(());
 //!     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
 //!     Ok::<_, std::convert::Infallible>(response)
 //! }));
@@ -52,11 +60,8 @@
 //! let refused = service.clone().oneshot(handshake()).await.unwrap();
 //! assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
 //!
-//! // The connection is over: its place is free.
-//! drop(accepted);
-//! let accepted = service.oneshot(handshake()).await.unwrap();
-//! assert_eq!(accepted.status(), StatusCode::SWITCHING_PROTOCOLS);
-//! assert_eq!(drain.wait(std::time::Duration::from_millis(1)).await, 1);
+//! assert_eq!(drain.connections(), 1);
+//! assert_eq!(drain.wait(Duration::from_secs(10)).await, 0);
 //! # Ok(())
 //! # }
 //! ```
@@ -71,6 +76,10 @@ use std::{
     task::Poll,
     time::Duration,
 };
+
+/// How long a client may take to read the answer, if nothing else is said.
+#[cfg(any(feature = "responder", feature = "axum-ws"))]
+pub(crate) const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) use self::permit::Issued;
 pub use self::{drain::Drain, limit::ConnectionLimit, permit::Permit};

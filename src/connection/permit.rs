@@ -1,9 +1,15 @@
 use std::{
     fmt,
     future::Future,
-    sync::{Arc, Weak},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
+use http::Extensions;
+use hyper::upgrade::OnUpgrade;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{Drain, first_of, limit::Place};
@@ -12,8 +18,8 @@ use crate::rejection::RejectionKind;
 /// The right of a connection to be there: its place under a [`ConnectionLimit`](crate::ConnectionLimit), and in the count of a
 /// [`Drain`].
 ///
-/// It is in the extensions of the request behind a layer with a limit or a drain, and, with feature `axum`, an extractor. Keep it as long
-/// as the connection lives: the place is free when the last clone is dropped. See the [module docs](crate::connection).
+/// Behind a layer with a limit or a drain a connection cannot be upgraded before its permit is [claimed](Self::claim). Keep it as long as
+/// the connection lives: the place is free when the last clone is dropped. See the [module docs](crate::connection).
 #[derive(Clone)]
 #[must_use = "the place of the connection is free again when it is dropped"]
 pub struct Permit(Arc<Held>);
@@ -24,22 +30,40 @@ struct Held {
     drain: Option<(Drain, TaskTrackerToken)>,
     /// Of a layer outside.
     outer: Option<Permit>,
+    upgrade: Arc<Withheld>,
 }
 
+/// hyper hands a connection over even if the answer was no 101 after all, once it is done with it. So the upgrade is given to none but
+/// those who hold the permit.
+struct Withheld {
+    on_upgrade: Mutex<Option<OnUpgrade>>,
+    claimed: AtomicBool,
+    /// Whether the answer was another than one that completes the handshake.
+    declined: AtomicBool,
+}
+
+/// In the extensions of the request.
+#[derive(Clone)]
+struct Unclaimed(Permit);
+
 impl Permit {
-    pub(crate) fn new(places: Vec<Place>, drain: Option<&Drain>, outer: Option<Self>) -> Result<Self, RejectionKind> {
-        let drain = match drain {
-            Some(drain) => Some((drain.clone(), drain.enter()?)),
-            None => None,
-        };
-        Ok(Self(Arc::new(Held { places, drain, outer })))
+    /// Takes the permit, and puts `OnUpgrade` back, so that `hyper::upgrade::on` and what is built on it works again.
+    ///
+    /// For services that answer handshakes by themselves: axum's [`GuardedUpgrade`](crate::extract::GuardedUpgrade) and the
+    /// [`ResponderLayer`](crate::ResponderLayer) do it for you. `None` without a limit and without a drain, and if it is claimed already.
+    pub fn claim(extensions: &mut Extensions) -> Option<Self> {
+        let Unclaimed(permit) = extensions.remove()?;
+        if let Some(on_upgrade) = permit.take_upgrade() {
+            extensions.insert(on_upgrade);
+        }
+        Some(permit)
     }
 
     /// Resolves when the server drains; without a drain, never.
     ///
     /// The future owns what it needs, but not the permit.
     pub fn draining(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
-        let mut signals: Vec<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> = Vec::new();
+        let mut signals: Vec<Pin<Box<dyn Future<Output = ()> + Send>>> = Vec::new();
         let mut permit = Some(self);
         while let Some(Self(held)) = permit {
             if let Some((drain, _)) = &held.drain {
@@ -50,18 +74,70 @@ impl Permit {
         first_of(signals)
     }
 
-    pub(crate) fn issued(&self) -> Issued {
-        Issued(Arc::downgrade(&self.0))
+    /// Puts a permit into the extensions, and takes the upgrade out, unless nothing is refused.
+    pub(crate) fn issue(
+        places: Vec<Place>,
+        drain: Option<&Drain>,
+        extensions: &mut Extensions,
+        report_only: bool,
+    ) -> Result<Issued, RejectionKind> {
+        let drain = match drain {
+            Some(drain) => Some((drain.clone(), drain.enter()?)),
+            None => None,
+        };
+        let outer = extensions.remove().map(|Unclaimed(permit)| permit);
+        let upgrade = match &outer {
+            Some(Self(held)) => Arc::clone(&held.upgrade),
+            None => Arc::new(Withheld {
+                on_upgrade: Mutex::new(if report_only { None } else { extensions.remove() }),
+                claimed: AtomicBool::new(false),
+                declined: AtomicBool::new(false),
+            }),
+        };
+        let held = Arc::new(Held { places, drain, outer, upgrade: Arc::clone(&upgrade) });
+        let issued = Issued { held: Arc::downgrade(&held), upgrade };
+        extensions.insert(Unclaimed(Self(held)));
+        Ok(issued)
+    }
+
+    /// For who closes the connection at once, and holds the permit meanwhile.
+    #[cfg(feature = "responder")]
+    pub(crate) fn claim_to_close(extensions: &Extensions) -> Option<(Self, OnUpgrade)> {
+        let Unclaimed(permit) = extensions.get()?;
+        Some((permit.clone(), permit.take_upgrade()?))
+    }
+
+    fn take_upgrade(&self) -> Option<OnUpgrade> {
+        let withheld = &self.0.upgrade;
+        withheld.claimed.store(true, Ordering::Relaxed);
+        withheld.on_upgrade.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Whether the handshake was not completed after all.
+    #[cfg(feature = "axum-ws")]
+    pub(crate) fn is_declined(&self) -> bool {
+        self.0.upgrade.declined.load(Ordering::Acquire)
     }
 }
 
-/// For the layer that issued a permit: whether somebody holds it.
-#[derive(Clone)]
-pub(crate) struct Issued(Weak<Held>);
+/// For the layer that issued a permit: what became of it.
+pub(crate) struct Issued {
+    held: Weak<Held>,
+    upgrade: Arc<Withheld>,
+}
 
 impl Issued {
+    /// Whether somebody has claimed the permit, and holds it.
     pub(crate) fn is_held(&self) -> bool {
-        self.0.strong_count() > 0
+        self.is_claimed() && self.held.strong_count() > 0
+    }
+
+    pub(crate) fn is_claimed(&self) -> bool {
+        self.upgrade.claimed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn decline(&self) {
+        self.upgrade.declined.store(true, Ordering::Release);
     }
 }
 

@@ -28,6 +28,7 @@ pin_project! {
         Inner { #[pin] future: F },
         Verifying { #[pin] verification: V },
         Refused { response: Option<F::Output> },
+        Done,
     }
 }
 
@@ -52,6 +53,8 @@ where
     }
 }
 
+const COMPLETED: &str = "`ResponseFuture` polled after completion";
+
 impl<F, V, B, E> Future for ResponseFuture<F, V>
 where
     F: Future<Output = Result<Response<B>, E>>,
@@ -65,6 +68,8 @@ where
             match this.state.as_mut().project() {
                 StateProj::Inner { future } => {
                     let mut result = ready!(future.poll(cx));
+                    // What the inner service keeps in its future, it does not hold for the connection.
+                    this.state.set(State::Done);
                     if let (Some(finish), Ok(response)) = (this.finish.take(), &mut result) {
                         finish.apply(response);
                     }
@@ -90,8 +95,9 @@ where
                     }
                 }
                 StateProj::Refused { response } => {
-                    break response.take().expect("`ResponseFuture` polled after completion");
+                    break response.take().expect(COMPLETED);
                 }
+                StateProj::Done => panic!("{COMPLETED}"),
             }
         };
         if let Some(admitted) = this.admitted.take() {

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Response,
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{
         AUTHORIZATION, CONNECTION, COOKIE, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
     },
@@ -115,18 +115,15 @@ impl Rules {
         self.check_timeout.unwrap_or(Duration::from_secs(10))
     }
 
-    /// The last check: takes a place for the connection, and puts its [`Permit`] into the extensions.
+    /// The last check: takes a place for the connection, and leaves its [`Permit`] in the extensions.
     pub(crate) fn enter(&self, request: &mut Parts, report: &mut Option<Rejection>) -> Result<Option<Issued>, Refused> {
         if self.limit.is_none() && self.drain.is_none() {
             return Ok(None);
         }
         let places = self.limit.as_ref().map_or_else(|| Ok(Vec::new()), |limit| limit.enter(request));
         let places = self.judge(places, report).map_err(Refused::at_last)?.unwrap_or_default();
-        let outer = request.extensions.remove();
-        let permit = Permit::new(places, self.drain.as_ref(), outer).map_err(Rejection::from)?;
-        let issued = permit.issued();
-        request.extensions.insert(permit);
-        Ok(Some(issued))
+        let issued = Permit::issue(places, self.drain.as_ref(), &mut request.extensions, self.report_only);
+        Ok(Some(issued.map_err(Rejection::from)?))
     }
 
     /// A policy on trial breaks no page that is at the same path.
@@ -298,7 +295,7 @@ fn set_line(headers: &mut HeaderMap, name: HeaderName, value: &'static str) {
 }
 
 /// What a guard does to the answer of its inner service to a handshake that it let in.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Finish {
     transport: Transport,
     close: bool,
@@ -321,12 +318,19 @@ enum Echo {
 impl Finish {
     pub(crate) fn apply<B>(self, response: &mut Response<B>) {
         let is_completed = self.transport.is_completed_by(response.status());
-        if is_completed && self.issued.is_some_and(|issued| !issued.is_held()) {
-            // A connection without a permit would get around the limit.
-            let unclaimed = RejectionKind::PermitUnclaimed;
-            match self.report_only {
-                true => observe::report_behind(response, unclaimed),
-                false => return refuse_late(unclaimed, response, self.transport, self.close),
+        if let Some(issued) = &self.issued {
+            let unclaimed = match is_completed {
+                true => !issued.is_held(),
+                // axum's `WebSocketUpgrade` has not found the upgrade.
+                false => !issued.is_claimed() && response.status() == StatusCode::UPGRADE_REQUIRED,
+            };
+            if !is_completed || unclaimed && !self.report_only {
+                issued.decline();
+            }
+            match unclaimed {
+                true if self.report_only => observe::report_behind(response, RejectionKind::PermitUnclaimed),
+                true => return refuse_late(RejectionKind::PermitUnclaimed, response, self.transport, self.close),
+                false => {}
             }
         }
         let headers = response.headers_mut();

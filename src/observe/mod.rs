@@ -175,7 +175,7 @@ pub(crate) fn report(request: &mut Parts, rejection: Rejection) {
 /// The same for what is only seen in the answer.
 #[cfg(any(feature = "tracing", feature = "metrics"))]
 pub(crate) fn report_behind<B>(response: &mut Response<B>, kind: RejectionKind) {
-    response.extensions_mut().insert(Reported(kind.into()));
+    response.extensions_mut().get_or_insert_with(|| Reported(kind.into()));
 }
 
 #[cfg(not(any(feature = "tracing", feature = "metrics")))]

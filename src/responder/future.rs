@@ -109,7 +109,7 @@ pin_project! {
     #[project = StateProj]
     enum State<F: Future> {
         Inner { #[pin] future: F },
-        Deciding { #[pin] future: F, decision: Option<(PendingUpgrade, Answer)> },
+        Deciding { #[pin] future: F, decision: Option<Undecided> },
         Ready { response: Option<F::Output> },
     }
 }
@@ -122,8 +122,8 @@ where
         Self { state: State::Inner { future }, admitted: None }
     }
 
-    pub(super) fn deciding(future: F, pending: PendingUpgrade, answer: Answer) -> Self {
-        Self { state: State::Deciding { future, decision: Some((pending, answer)) }, admitted: None }
+    pub(super) fn deciding(future: F, decision: Undecided) -> Self {
+        Self { state: State::Deciding { future, decision: Some(decision) }, admitted: None }
     }
 
     pub(super) fn ready(response: Response<B>) -> Self {
@@ -148,8 +148,8 @@ where
             StateProj::Inner { future } => ready!(future.poll(cx)),
             StateProj::Deciding { future, decision } => {
                 let mut result = ready!(future.poll(cx));
-                if let (Some((pending, answer)), Ok(response)) = (decision.take(), &mut result) {
-                    decide(&pending, &answer, response);
+                if let (Some(undecided), Ok(response)) = (decision.take(), &mut result) {
+                    undecided.decide(response);
                 }
                 result
             }
@@ -162,18 +162,39 @@ where
     }
 }
 
-fn decide<B: Default>(pending: &PendingUpgrade, answer: &Answer, response: &mut Response<B>) {
-    let status = response.status();
-    let accepted = pending.close();
-    let transport = answer.transport();
-    if accepted && !status.is_client_error() && !status.is_server_error() {
-        answer.complete(response);
-    } else if transport.is_completed_by(status) {
-        // The inner service claims a handshake that it has not accepted: there will be no connection.
-        *response.body_mut() = B::default();
-        refuse_late(RejectionKind::NotUpgradable, response, transport, answer.close);
-    } else {
-        close_declined(response.headers_mut(), transport, answer.close);
+/// A handshake that the inner service may still accept. Dropped, it is declined.
+pub(super) struct Undecided {
+    pending: PendingUpgrade,
+    answer: Answer,
+}
+
+impl Undecided {
+    pub(super) const fn new(pending: PendingUpgrade, answer: Answer) -> Self {
+        Self { pending, answer }
+    }
+
+    fn decide<B: Default>(self, response: &mut Response<B>) {
+        let Self { pending, answer } = &self;
+        let status = response.status();
+        let accepted = pending.close();
+        let transport = answer.transport();
+        if accepted && !status.is_client_error() && !status.is_server_error() {
+            pending.answer(true);
+            answer.complete(response);
+        } else if transport.is_completed_by(status) {
+            // The inner service claims a handshake that it has not accepted: there will be no connection.
+            *response.body_mut() = B::default();
+            refuse_late(RejectionKind::NotUpgradable, response, transport, answer.close);
+        } else {
+            close_declined(response.headers_mut(), transport, answer.close);
+        }
+    }
+}
+
+impl Drop for Undecided {
+    fn drop(&mut self) {
+        self.pending.close();
+        self.pending.answer(false);
     }
 }
 

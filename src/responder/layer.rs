@@ -59,7 +59,7 @@ impl<M, R> ResponderLayer<M, R> {
     }
 
     /// How long a client may take to read the answer, from the moment that it is given: 10 seconds by default. Then its place under a
-    /// limit is free, and there is no connection.
+    /// limit is free, and there is no connection for you; hyper's part of it ends when the client does.
     ///
     /// # Errors
     ///

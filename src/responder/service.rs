@@ -12,10 +12,11 @@ use tower_service::Service;
 
 use super::{
     PendingUpgrade, ResponseFuture, Upgraded,
-    future::Answer,
+    future::{Answer, Undecided},
     upgrade::{Agreed, Upgrade, Waiting},
 };
 use crate::{
+    connection::{Permit, UPGRADE_TIMEOUT},
     guard::{Refused, Rules},
     handshake::{Handshake, is_attempt},
     observe::{self, Scope, Watch},
@@ -52,7 +53,7 @@ pub(super) struct Policy<M, R> {
 impl<M> Policy<M, EmptyBody> {
     pub(super) fn new(mode: M) -> Self {
         let rules = Rules { subprotocols: Some(Subprotocols::default()), ..Rules::default() };
-        Self { rules, upgrade_timeout: Duration::from_secs(10), mode, responder: EmptyBody }
+        Self { rules, upgrade_timeout: UPGRADE_TIMEOUT, mode, responder: EmptyBody }
     }
 }
 
@@ -83,7 +84,7 @@ impl<M, R> Policy<M, R> {
             chosen.map(|chosen| request.extensions.insert(chosen));
             return Err(refused);
         }
-        let permit = request.extensions.remove();
+        let permit = Permit::claim(&mut request.extensions);
         match request.extensions.remove::<OnUpgrade>() {
             Some(on_upgrade) => Ok((Waiting { on_upgrade, permit, timeout: self.upgrade_timeout }, answer)),
             None => Err(Rejection::from(RejectionKind::NotUpgradable).into()),
@@ -169,7 +170,7 @@ where
     ) -> ResponseFuture<S::Future> {
         let pending = PendingUpgrade::new(waiting, answer.agreed());
         request.extensions_mut().insert(pending.clone());
-        ResponseFuture::deciding(inner.call(request), pending, answer)
+        ResponseFuture::deciding(inner.call(request), Undecided::new(pending, answer))
     }
 }
 

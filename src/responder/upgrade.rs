@@ -4,8 +4,8 @@ use std::{
     future::{Future, pending},
     io::{self, IoSlice},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    task::{Context, Poll, ready},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep},
+    time::{Sleep, sleep},
 };
 
 use crate::{
@@ -30,19 +30,17 @@ use crate::{
 #[derive(Clone)]
 pub struct PendingUpgrade {
     agreed: Agreed,
-    decision: Arc<Decision>,
+    decision: Arc<Mutex<Decision>>,
 }
 
+#[derive(Default)]
 struct Decision {
     /// Taken by whoever accepts, or by the responder when it is too late.
-    waiting: Mutex<Option<Waiting>>,
-    answered: OnceLock<Instant>,
-}
-
-impl Decision {
-    fn time_left(&self, timeout: Duration) -> Duration {
-        self.answered.get().map_or(timeout, |answered| timeout.saturating_sub(answered.elapsed()))
-    }
+    waiting: Option<Waiting>,
+    /// Whether the answer completes the handshake, once there is one.
+    completed: Option<bool>,
+    /// Of who has accepted, and waits for the answer.
+    accepted: Option<Waker>,
 }
 
 /// A connection that is there when the response has been sent.
@@ -56,8 +54,8 @@ pub struct Waiting {
 
 impl PendingUpgrade {
     pub(super) fn new(waiting: Waiting, agreed: Agreed) -> Self {
-        let decision = Decision { waiting: Mutex::new(Some(waiting)), answered: OnceLock::new() };
-        Self { agreed, decision: Arc::new(decision) }
+        let decision = Decision { waiting: Some(waiting), ..Decision::default() };
+        Self { agreed, decision: Arc::new(Mutex::new(decision)) }
     }
 
     /// The subprotocol that the answer will name.
@@ -72,7 +70,7 @@ impl PendingUpgrade {
     /// if the handshake was accepted before, or if it is too late.
     #[must_use]
     pub fn accept(&self) -> Option<Upgrade> {
-        let waiting = self.lock().take()?;
+        let waiting = lock(&self.decision).waiting.take()?;
         Some(Upgrade { decision: Some(Arc::clone(&self.decision)), ..Upgrade::new(waiting, self.agreed.clone()) })
     }
 
@@ -95,13 +93,19 @@ impl PendingUpgrade {
 
     /// Whether it was accepted; it cannot be any more.
     pub(super) fn close(&self) -> bool {
-        self.decision.answered.get_or_init(Instant::now);
-        self.lock().take().is_none()
+        lock(&self.decision).waiting.take().is_none()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Waiting>> {
-        self.decision.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Says whether the answer completes the handshake; once.
+    pub(super) fn answer(&self, completed: bool) {
+        let mut decision = lock(&self.decision);
+        decision.completed.get_or_insert(completed);
+        decision.accepted.take().map(Waker::wake);
     }
+}
+
+fn lock(decision: &Mutex<Decision>) -> MutexGuard<'_, Decision> {
+    decision.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for PendingUpgrade {
@@ -120,7 +124,7 @@ pin_project! {
         waiting: Waiting,
         agreed: Agreed,
         // `None` if it is answered already.
-        decision: Option<Arc<Decision>>,
+        decision: Option<Arc<Mutex<Decision>>>,
         #[pin]
         deadline: Option<Sleep>,
     }
@@ -156,50 +160,63 @@ impl Future for Upgrade {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        if let Poll::Ready(io) = Pin::new(&mut this.waiting.on_upgrade).poll(cx) {
-            return Poll::Ready(match io {
-                Ok(io) => Ok(Upgraded {
-                    io: TokioIo::new(io),
-                    agreed: std::mem::take(this.agreed),
-                    permit: this.waiting.permit.take(),
-                    live: Live::open(),
-                }),
-                Err(error) => Err(UpgradeError(Some(error))),
-            });
-        }
-        let timeout = this.waiting.timeout;
-        loop {
-            let Some(deadline) = this.deadline.as_mut().as_pin_mut() else {
-                this.deadline.set(Some(sleep(timeout)));
-                continue;
-            };
-            ready!(deadline.poll(cx));
-            // A handler may accept long before it answers.
-            let left = this.decision.as_ref().map_or(Duration::ZERO, |decision| decision.time_left(timeout));
-            if left.is_zero() {
-                return Poll::Ready(Err(UpgradeError(None)));
+        // hyper hands a connection over whatever the answer was.
+        if let Some(decision) = this.decision {
+            let mut decision = lock(decision);
+            match decision.completed {
+                None => {
+                    decision.accepted = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+                Some(false) => return Poll::Ready(Err(UpgradeError(Cause::Declined))),
+                Some(true) => {}
             }
-            this.deadline.set(Some(sleep(left)));
         }
+        *this.decision = None;
+        if let Poll::Ready(io) = Pin::new(&mut this.waiting.on_upgrade).poll(cx) {
+            let io = TokioIo::new(io.map_err(|error| UpgradeError(Cause::Gone(error)))?);
+            let (agreed, permit) = (std::mem::take(this.agreed), this.waiting.permit.take());
+            return Poll::Ready(Ok(Upgraded { io, agreed, permit, live: Live::open() }));
+        }
+        if this.deadline.is_none() {
+            this.deadline.set(Some(sleep(this.waiting.timeout)));
+        }
+        if let Some(deadline) = this.deadline.as_pin_mut() {
+            ready!(deadline.poll(cx));
+        }
+        Poll::Ready(Err(UpgradeError(Cause::Late)))
     }
 }
 
 /// There will be no connection: the client is gone or does not read the answer, or the response was not sent as a 101 after all.
 #[derive(Debug)]
-pub struct UpgradeError(Option<hyper::Error>);
+pub struct UpgradeError(Cause);
+
+#[derive(Debug)]
+enum Cause {
+    Gone(hyper::Error),
+    Declined,
+    Late,
+}
 
 impl fmt::Display for UpgradeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            Some(_) => "the connection was not upgraded: the client is gone, or something outside replaced the answer",
-            None => "the connection was not upgraded in time: the client does not read the answer",
+            Cause::Gone(_) => {
+                "the connection was not upgraded: the client is gone, or something outside replaced the answer"
+            }
+            Cause::Declined => "the connection was not upgraded: the handshake was accepted, but not answered so",
+            Cause::Late => "the connection was not upgraded in time: the client does not read the answer",
         })
     }
 }
 
 impl Error for UpgradeError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.as_ref().map(|error| error as _)
+        match &self.0 {
+            Cause::Gone(error) => Some(error),
+            Cause::Declined | Cause::Late => None,
+        }
     }
 }
 
@@ -232,9 +249,9 @@ impl Upgraded {
     ///
     /// Race it against the frames, and then close the socket, with code 1001 (RFC 6455 7.4.1). The future owns what it needs.
     pub fn draining(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
-        let permit = self.permit.as_ref().map(Permit::draining);
+        let draining = self.permit.as_ref().map(Permit::draining);
         async move {
-            match permit {
+            match draining {
                 Some(draining) => draining.await,
                 None => pending().await,
             }
@@ -255,11 +272,11 @@ impl Upgraded {
         self.agreed.scope.span.as_ref()
     }
 
-    /// Gives back hyper's type, for codecs that ask for it. Take [`Validity::ended`], [`draining`](Self::draining) and a clone of the
-    /// [`permit`](Self::permit) before; metrics take the connection for over.
+    /// Gives back hyper's type, for codecs that ask for it, and the permit, which is to be kept as long. Take [`Validity::ended`] before;
+    /// metrics take the connection for over.
     #[must_use]
-    pub fn into_inner(self) -> hyper::upgrade::Upgraded {
-        self.io.into_inner()
+    pub fn into_parts(self) -> (hyper::upgrade::Upgraded, Option<Permit>) {
+        (self.io.into_inner(), self.permit)
     }
 }
 

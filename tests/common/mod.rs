@@ -187,6 +187,13 @@ impl Answer {
         self.all(name).iter().flat_map(|line| line.split(',')).any(|it| it.trim().eq_ignore_ascii_case(element))
     }
 
+    /// Reads until the server closes; it may reset a connection of which it has not read all.
+    pub async fn read_to_end_or_reset(&mut self) -> String {
+        let end = self.stream.read_to_end(&mut self.rest);
+        tokio::time::timeout(Duration::from_secs(10), end).await.expect("the server closes the connection").ok();
+        String::from_utf8_lossy(&self.rest).into_owned()
+    }
+
     /// Reads until the server closes.
     pub async fn read_rest(&mut self) -> String {
         tokio::time::timeout(Duration::from_secs(10), self.stream.read_to_end(&mut self.rest))
