@@ -1,0 +1,72 @@
+//! Native instructions of each case: the kernel stops a process behind every single one. callgrind, which cannot run the SHA
+//! extensions of a processor, counts others.
+
+use std::{
+    env, io,
+    process::{Child, Command},
+};
+
+use benches::cases;
+use nix::{
+    sys::{
+        ptrace,
+        signal::{Signal, raise},
+        wait::{WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
+
+/// A hash with a random key may collide in one process and not in another.
+const PROCESSES: usize = 3;
+
+fn main() -> io::Result<()> {
+    if let Some(index) = env::args().nth(1) {
+        return Ok(tracee(index.parse().expect("the number of a case"))?);
+    }
+    for index in 0..cases().len() {
+        let mut counts = [0; PROCESSES];
+        for count in &mut counts {
+            *count = trace(Command::new(env::current_exe()?).arg(index.to_string()).spawn()?)?;
+        }
+        counts.sort_unstable();
+        println!("{}", counts[PROCESSES / 2]);
+    }
+    Ok(())
+}
+
+/// Stops around nothing, and then around the operation.
+fn tracee(index: usize) -> nix::Result<()> {
+    let mut operation = cases()[index].operation();
+    ptrace::traceme()?;
+    for inputs in 0..=1 {
+        operation.prepare(inputs);
+        raise(Signal::SIGSTOP)?;
+        operation.run();
+        raise(Signal::SIGSTOP)?;
+    }
+    Ok(())
+}
+
+fn trace(mut child: Child) -> io::Result<u64> {
+    let pid = Pid::from_raw(child.id().cast_signed());
+    let [nothing, operation] = [steps(pid)?, steps(pid)?];
+    assert!(child.wait()?.success());
+    Ok(operation - nothing)
+}
+
+/// Counts the steps from the next stop to the one behind it.
+fn steps(pid: Pid) -> nix::Result<u64> {
+    assert_eq!(waitpid(pid, None)?, WaitStatus::Stopped(pid, Signal::SIGSTOP));
+    let mut steps = 0;
+    loop {
+        ptrace::step(pid, None)?;
+        match waitpid(pid, None)? {
+            WaitStatus::Stopped(_, Signal::SIGTRAP) => steps += 1,
+            status => {
+                assert_eq!(status, WaitStatus::Stopped(pid, Signal::SIGSTOP));
+                ptrace::cont(pid, None)?;
+                return Ok(steps);
+            }
+        }
+    }
+}
