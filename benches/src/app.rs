@@ -1,8 +1,9 @@
 //! axum apps and the policies of all rows: `https://app.example.com` is allowed, and nothing else.
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{Request, WebSocketUpgrade},
+    handler::Handler,
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
     routing::{MethodRouter, any},
@@ -67,11 +68,13 @@ pub fn axum_origin_from_fn() -> Router {
     axum().layer(from_fn(check))
 }
 
-/// Guard and responder on the route, as in the README.
+/// Guard and responder on the route of a handler that accepts.
+pub fn axum_guard_and_handler<H: Handler<T, ()>, T: 'static>(handler: H) -> Router {
+    app(any(handler).layer(ServiceBuilder::new().layer(guard()).layer(ResponderLayer::new())))
+}
+
 pub fn axum_guard_and_responder() -> Router {
-    let handler = async |pending: axum::Extension<PendingUpgrade>| pending.on_upgrade(async |socket| drop(socket));
-    let layers = ServiceBuilder::new().layer(guard()).layer(ResponderLayer::new());
-    app(any(handler).layer(layers))
+    axum_guard_and_handler(async |pending: Extension<PendingUpgrade>| pending.on_upgrade(async |socket| drop(socket)))
 }
 
 /// Guard and responder with a callback on the route: nothing behind them sees a handshake.

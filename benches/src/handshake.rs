@@ -11,7 +11,7 @@ use tower_ws_guard::{GuardLayer, PendingUpgrade, ResponderLayer, StaticTokens, T
 use crate::{
     Case, Operation, app, case,
     input::{self, HANDSHAKE, TOKEN},
-    service::{Answer, answer, call, call_and_spawn},
+    service::{SWITCH, call, call_and_spawn},
 };
 
 const SERVICE: &str = "Handshake as a service call, no task spawned";
@@ -19,18 +19,14 @@ const MORE: &str = "The same with a token and a subprotocol";
 const AXUM: &str = "Handshake as a call of an axum router, with the task that it spawns";
 
 pub(crate) const CASES: &[Case] = &[
-    case(SERVICE, "nothing: an empty 101 (drops request and response)", || {
-        call(answer(StatusCode::SWITCHING_PROTOCOLS), HANDSHAKE, 101)
-    }),
+    case(SERVICE, "nothing: an empty 101 (drops request and response)", || call(SWITCH, HANDSHAKE, 101)),
     case(SERVICE, "`GuardLayer` and `ResponderLayer`, accepted by the service", || {
         call(ServiceBuilder::new().layer(app::guard()).layer(ResponderLayer::new()).service(accept()), HANDSHAKE, 101)
     }),
     case(SERVICE, "`ResponderLayer` alone, accepted by the service", || {
         call(ResponderLayer::new().layer(accept()), HANDSHAKE, 101)
     }),
-    case(SERVICE, "`GuardLayer` alone, before an empty 101", || {
-        call(app::guard().layer(answer(StatusCode::SWITCHING_PROTOCOLS)), HANDSHAKE, 101)
-    }),
+    case(SERVICE, "`GuardLayer` alone, before an empty 101", || call(app::guard().layer(SWITCH), HANDSHAKE, 101)),
     case(SERVICE, "tungstenite's `create_response`", || {
         peer(|request| tungstenite::handshake::server::create_response(request).expect("a response"))
     }),
@@ -97,7 +93,7 @@ pub(crate) fn response(status: StatusCode) -> Response<()> {
 }
 
 /// Accepts, and drops the connection.
-fn accept() -> impl Service<Request<()>, Response = Response<()>, Error = Infallible, Future = Answer> + Clone + Send {
+fn accept() -> impl Service<Request<()>, Response = Response<()>, Error = Infallible, Future: Send> + Clone + Send {
     service_fn(|request: Request<()>| {
         let pending = request.extensions().get::<PendingUpgrade>().expect("a handshake");
         drop(pending.accept());

@@ -7,24 +7,24 @@ use tower_ws_guard::{OriginCheckLayer, ResponderLayer, TokenCheckLayer, VersionC
 use crate::{
     Case, Operation, app, case,
     input::{ORDINARY, ORIGIN},
-    service::{Pass, call, call_axum, ok},
+    service::{OK, Pass, call, call_axum},
 };
 
 const SERVICE: &str = "Ordinary request through a bare service";
 const ROUTER: &str = "Ordinary request through an axum router";
 
 pub(crate) const CASES: &[Case] = &[
-    case(SERVICE, "the service alone", || call(ok(), ORDINARY, 200)),
-    case(SERVICE, "a layer that does nothing", || call(Pass.layer(ok()), ORDINARY, 200)),
-    case(SERVICE, "`GuardLayer`", || call(app::guard().layer(ok()), ORDINARY, 200)),
+    case(SERVICE, "the service alone", || call(OK, ORDINARY, 200)),
+    case(SERVICE, "a layer that does nothing", || call(Pass.layer(OK), ORDINARY, 200)),
+    case(SERVICE, "`GuardLayer`", || call(app::guard().layer(OK), ORDINARY, 200)),
     case(SERVICE, "`GuardLayer` with token and subprotocols", full_guard),
     case(SERVICE, "tower-http's `ValidateRequestHeaderLayer`", || {
         let validate = |_: &mut Request<()>| Ok::<(), Response<()>>(());
-        call(ValidateRequestHeaderLayer::custom(validate).layer(ok()), ORDINARY, 200)
+        call(ValidateRequestHeaderLayer::custom(validate).layer(OK), ORDINARY, 200)
     }),
-    case(SERVICE, "tower-http's `CorsLayer`", || call(cors().layer(ok()), ORDINARY, 200)),
+    case(SERVICE, "tower-http's `CorsLayer`", || call(cors().layer(OK), ORDINARY, 200)),
     case(SERVICE, "four layers that do nothing", || {
-        call(ServiceBuilder::new().layer(Pass).layer(Pass).layer(Pass).layer(Pass).service(ok()), ORDINARY, 200)
+        call(ServiceBuilder::new().layer(Pass).layer(Pass).layer(Pass).layer(Pass).service(OK), ORDINARY, 200)
     }),
     case(SERVICE, "four separate layers of this crate", four_layers),
     case(ROUTER, "the router alone", || call_axum(app::axum(), ORDINARY, 200)),
@@ -51,7 +51,7 @@ fn cors() -> CorsLayer {
 }
 
 fn full_guard() -> Box<dyn Operation> {
-    call(app::guard().token(app::token()).subprotocols(app::subprotocols()).layer(ok()), ORDINARY, 200)
+    call(app::guard().token(app::token()).subprotocols(app::subprotocols()).layer(OK), ORDINARY, 200)
 }
 
 fn four_layers() -> Box<dyn Operation> {
@@ -60,5 +60,5 @@ fn four_layers() -> Box<dyn Operation> {
         .layer(OriginCheckLayer::new(app::origins()))
         .layer(TokenCheckLayer::new(app::token()))
         .layer(ResponderLayer::new());
-    call(layers.service(ok()), ORDINARY, 200)
+    call(layers.service(OK), ORDINARY, 200)
 }

@@ -11,7 +11,7 @@ use tower_ws_guard::{GuardLayer, PlainText, ProblemJson, StaticTokens, TokenPoli
 use crate::{
     Case, Operation, app, case, handshake,
     input::{self, HANDSHAKE, TOKEN},
-    service::{call, call_axum, ok},
+    service::{OK, call, call_axum},
 };
 
 const ORIGIN: &str = "Refusal of a foreign origin";
@@ -19,7 +19,7 @@ const VERSION: &str = "Refusal of an unsupported version";
 const NO_TOKEN: &str = "Refusal without a token";
 
 pub(crate) const CASES: &[Case] = &[
-    case(ORIGIN, "`GuardLayer`", || call(app::guard().layer(ok()), input::foreign_origin(), 403)),
+    case(ORIGIN, "`GuardLayer`", || call(app::guard().layer(OK), input::foreign_origin(), 403)),
     case(ORIGIN, "`GuardLayer` with `PlainText`", || {
         call_axum(app::guard().respond_with(PlainText).layer(app::axum()), input::foreign_origin(), 403)
     }),
@@ -33,14 +33,14 @@ pub(crate) const CASES: &[Case] = &[
     case(ORIGIN, "`GuardLayer` on an axum route", || call_axum(app::axum_guard(), input::foreign_origin(), 403)),
     case(ORIGIN, "axum, in a `from_fn` layer", || call_axum(app::axum_origin_from_fn(), input::foreign_origin(), 403)),
     case(ORIGIN, "axum, in the handler", || call_axum(app::axum_origin_in_handler(), input::foreign_origin(), 403)),
-    case(VERSION, "`GuardLayer`", || call(app::guard().layer(ok()), version_8(), 426)),
+    case(VERSION, "`GuardLayer`", || call(app::guard().layer(OK), version_8(), 426)),
     case(VERSION, "tungstenite's `create_response`", || {
         fails(|request| tungstenite::handshake::server::create_response(&request).err().map(drop))
     }),
     case(VERSION, "hyper-tungstenite", || fails(|request| hyper_tungstenite::upgrade(request, None).err().map(drop))),
     case(VERSION, "fastwebsockets", || fails(|request| fastwebsockets::upgrade::upgrade(request).err().map(drop))),
     case(VERSION, "axum's `WebSocketUpgrade`", || call_axum(app::axum(), version_8(), 400)),
-    case(NO_TOKEN, "`GuardLayer` with a bearer token", || call(bearer().layer(ok()), HANDSHAKE, 401)),
+    case(NO_TOKEN, "`GuardLayer` with a bearer token", || call(bearer().layer(OK), HANDSHAKE, 401)),
     case(NO_TOKEN, "tower-http's `ValidateRequestHeaderLayer`", validate_token),
     case(NO_TOKEN, "tower-http's `ValidateRequestHeaderLayer::bearer`", || {
         #[expect(deprecated, reason = "as too basic: it is what there is")]
@@ -62,7 +62,7 @@ fn validate_origin() -> Box<dyn Operation> {
         true => Ok(()),
         false => Err(handshake::response(StatusCode::FORBIDDEN)),
     };
-    call(ValidateRequestHeaderLayer::custom(validate).layer(ok()), input::foreign_origin(), 403)
+    call(ValidateRequestHeaderLayer::custom(validate).layer(OK), input::foreign_origin(), 403)
 }
 
 fn validate_token() -> Box<dyn Operation> {
@@ -70,7 +70,7 @@ fn validate_token() -> Box<dyn Operation> {
         Some(_) => Ok(()),
         None => Err(handshake::response(StatusCode::UNAUTHORIZED)),
     };
-    call(ValidateRequestHeaderLayer::custom(validate).layer(ok()), HANDSHAKE, 401)
+    call(ValidateRequestHeaderLayer::custom(validate).layer(OK), HANDSHAKE, 401)
 }
 
 /// A peer that is no service and leaves the response to others: an empty one is what costs least.

@@ -12,11 +12,9 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use tokio::runtime::{Builder, Runtime};
-use tower::{Layer, Service, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceExt};
 
 use crate::{Operation, input, operation};
-
-pub(crate) type Answer = Ready<Result<Response<()>, Infallible>>;
 
 /// Calls a service that is ready with its answer at once, and needs no runtime.
 pub(crate) fn call<S, B, A>(mut service: S, head: impl Into<String>, status: u16) -> Box<dyn Operation>
@@ -72,19 +70,27 @@ pub(crate) fn runtime() -> Runtime {
 }
 
 /// Answers with this status, and does nothing else.
-pub(crate) fn answer(
-    status: StatusCode,
-) -> impl Service<Request<()>, Response = Response<()>, Error = Infallible, Future = Answer> + Clone {
-    service_fn(move |_| {
+#[derive(Clone, Copy)]
+pub(crate) struct Constant(pub(crate) StatusCode);
+
+impl Service<Request<()>> for Constant {
+    type Response = Response<()>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<()>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<()>) -> Self::Future {
         let mut response = Response::new(());
-        *response.status_mut() = status;
+        *response.status_mut() = self.0;
         ready(Ok(response))
-    })
+    }
 }
 
-pub(crate) fn ok() -> impl Service<Request<()>, Response = Response<()>, Error = Infallible, Future = Answer> + Clone {
-    answer(StatusCode::OK)
-}
+pub(crate) const OK: Constant = Constant(StatusCode::OK);
+pub(crate) const SWITCH: Constant = Constant(StatusCode::SWITCHING_PROTOCOLS);
 
 /// A layer that does nothing.
 #[derive(Clone, Copy)]
