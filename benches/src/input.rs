@@ -5,10 +5,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header::UPGRADE};
 
 pub(crate) const KEY: &[u8; 24] = b"dGhlIHNhbXBsZSBub25jZQ==";
 pub(crate) const ORIGIN: &str = "https://app.example.com";
+pub const FOREIGN_ORIGIN: &str = "https://evil.example";
 pub(crate) const TOKEN: &str = "s3cr3t-0123456789-abcdef";
 
 /// A handshake of Chrome 150 with 13 headers.
-pub(crate) const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\n\
+pub const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\n\
     Host: app.example.com\r\n\
     Connection: Upgrade\r\n\
     Pragma: no-cache\r\n\
@@ -39,7 +40,7 @@ pub(crate) const ORDINARY: &str = "GET / HTTP/1.1\r\n\
     \r\n";
 
 /// The handshake with another value in this line.
-pub(crate) fn with(name: &str, value: &str) -> String {
+pub fn with(name: &str, value: &str) -> String {
     let line = HANDSHAKE.lines().find(|line| line.starts_with(&format!("{name}: "))).expect("a line of the handshake");
     HANDSHAKE.replacen(line, &format!("{name}: {value}"), 1)
 }
@@ -50,7 +51,7 @@ pub(crate) fn and(lines: &str) -> String {
 }
 
 pub(crate) fn foreign_origin() -> String {
-    with("Origin", "https://evil.example")
+    with("Origin", FOREIGN_ORIGIN)
 }
 
 /// An upgrade of the request fails at once.

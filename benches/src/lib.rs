@@ -12,6 +12,8 @@ mod service;
 
 use std::hint::black_box;
 
+pub use input::{FOREIGN_ORIGIN, HANDSHAKE, with};
+
 /// So many times is an operation run to count its instructions.
 pub const INSTRUCTION_RUNS: usize = 50;
 
