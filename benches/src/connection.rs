@@ -184,7 +184,6 @@ async fn drop_tungstenite(socket: Upgraded) {
     drop(WebSocketStream::from_raw_socket(socket, protocol::Role::Server, None).await);
 }
 
-#[expect(clippy::result_large_err, reason = "as tungstenite has it")]
 async fn accept_hdr_async(stream: DuplexStream) {
     let check = |request: &Asked, response: Answered| match app::is_allowed(request.headers()) {
         true => Ok(response),

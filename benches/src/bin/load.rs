@@ -21,8 +21,8 @@ use tokio::{
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-const ROUNDS: usize = 7;
-const HANDSHAKES: usize = 4000;
+const ROUNDS: usize = 15;
+const HANDSHAKES: usize = 2000;
 const WARM_UP: usize = 200;
 const CLIENTS: usize = 32;
 const IDLE: usize = 10_000;
@@ -208,7 +208,7 @@ fn build() -> Result<()> {
     let example = ["build", "--release", "--quiet", "--package", "tower-ws-guard", "--example", "server"];
     let peer = ["build", "--release", "--quiet", "--package", "benches", "--bin", "peer"];
     for arguments in [&example[..], &peer[..]] {
-        if !Command::new(env!("CARGO")).args(arguments).status()?.success() {
+        if !Command::new("cargo").args(arguments).status()?.success() {
             return Err(format!("cargo {}", arguments.join(" ")).into());
         }
     }

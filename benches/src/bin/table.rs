@@ -75,7 +75,7 @@ fn time() -> Result<Vec<Option<u64>>> {
 fn cargo(arguments: &[&str]) -> Result<String> {
     let (command, options) = arguments.split_first().ok_or("no command")?;
     let features = cfg!(feature = "observed").then_some(["--features", "observed"]);
-    let output = Command::new(env!("CARGO"))
+    let output = Command::new("cargo")
         .args([command, "--quiet", "--package", "benches"])
         .args(features.into_iter().flatten())
         .args(options)
