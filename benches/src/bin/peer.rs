@@ -40,10 +40,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("listening on http://{}", listener.local_addr()?);
     match &*name {
         "axum" => serve_axum(listener, any(upgrade)).await?,
-        "axum-4k" => {
-            let handler = async |upgrade: WebSocketUpgrade| upgrade.read_buffer_size(4096).on_upgrade(echo);
-            serve_axum(listener, any(handler)).await?;
-        }
+        "axum-4k" => serve_axum(listener, any(upgrade_4k)).await?,
+        "axum-4k-guard" => serve_axum(listener, any(upgrade_4k).layer(guard())).await?,
         "axum-from-fn" => serve_axum(listener, any(upgrade).layer(from_fn(check_origin))).await?,
         "axum-guard" => serve_axum(listener, any(upgrade).layer(guard())).await?,
         "hyper-responder" => serve_responder(listener, read).await,
@@ -116,6 +114,10 @@ async fn check_origin(request: Request, next: Next) -> Response {
 
 async fn upgrade(upgrade: WebSocketUpgrade) -> Response {
     upgrade.on_upgrade(echo)
+}
+
+async fn upgrade_4k(upgrade: WebSocketUpgrade) -> Response {
+    upgrade.read_buffer_size(4096).on_upgrade(echo)
 }
 
 async fn echo(mut socket: WebSocket) {
