@@ -1,0 +1,234 @@
+//! Handshakes over loopback TCP with servers in processes of their own, in interleaved rounds; and the memory of idle connections.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    error::Error,
+    fs,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use benches::{FOREIGN_ORIGIN, HANDSHAKE, with};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+const ROUNDS: usize = 11;
+const HANDSHAKES: usize = 2000;
+const WARM_UP: usize = 2000;
+const CLIENTS: usize = 32;
+const IDLE: usize = 10_000;
+
+/// A name, the command, and whether it checks the origin.
+type Entry = (&'static str, Vec<PathBuf>, bool);
+
+fn servers() -> Result<Vec<Entry>> {
+    let exe = env::current_exe()?;
+    let here = exe.parent().ok_or("no directory")?;
+    let benches = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let clients = benches.join("../tests/clients");
+    let example = |mode: &str| {
+        let flags = ["--listen", "127.0.0.1:0", "--allow-origin", "https://app.example.com", "--mode", mode];
+        [here.join("examples/server")].into_iter().chain(flags.map(PathBuf::from)).collect()
+    };
+    let peer = |name: &str| vec![here.join("peer"), name.into()];
+    let mut servers: Vec<Entry> = vec![
+        ("axum's `ws`", peer("axum"), false),
+        ("axum's `ws`, `read_buffer_size(4096)`", peer("axum-4k"), false),
+        ("axum's `ws`, `read_buffer_size(4096)`, behind `GuardLayer`", peer("axum-4k-guard"), true),
+        ("axum's `ws`, origin in `from_fn`", peer("axum-from-fn"), true),
+        ("axum's `ws` behind `GuardLayer`", peer("axum-guard"), true),
+        ("example server, `--mode guard`", example("guard"), true),
+        ("example server, `--mode responder`", example("responder"), true),
+        ("hyper, guard and responder, no codec", peer("hyper-responder"), true),
+        ("hyper, guard and responder, fastwebsockets", peer("hyper-responder-fastwebsockets"), true),
+        ("hyper, fastwebsockets", peer("fastwebsockets"), true),
+        ("hyper, hyper-tungstenite", peer("hyper-tungstenite"), true),
+        ("tokio-tungstenite", peer("tokio-tungstenite"), true),
+        ("minimal: a constant answer", peer("minimal"), false),
+    ];
+    let node = (["node".into(), benches.join("servers/ws.mjs")], clients.join("node_modules/ws"));
+    let python = clients.join("venv/bin/python");
+    let python = ([python.clone(), benches.join("servers/websockets_server.py")], python);
+    for (name, (command, needed)) in [("Node `ws`", node), ("Python `websockets`", python)] {
+        match needed.exists() {
+            true => servers.push((name, command.into(), true)),
+            false => println!("Not measured: {name}. `tests/clients/install` installs it.\n"),
+        }
+    }
+    Ok(servers)
+}
+
+/// It ends with this.
+struct Server {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    fn start(command: &[PathBuf]) -> Result<Self> {
+        let (program, arguments) = command.split_first().ok_or("no command")?;
+        let mut child = Command::new(program).args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().ok_or("no output")?).read_line(&mut line)?;
+        let address = line.trim().strip_prefix("listening on http://").map(str::parse);
+        let mut server = Self { child, address: ([127, 0, 0, 1], 0).into() };
+        server.address = address.ok_or_else(|| format!("{} does not listen", program.display()))??;
+        Ok(server)
+    }
+
+    /// Of all its threads, in the kernel too.
+    fn cpu(&self) -> Result<Duration> {
+        let mut time = 0;
+        for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let schedule = fs::read_to_string(thread?.path().join("schedstat"))?;
+            time += schedule.split(' ').next().ok_or("no time")?.parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(time))
+    }
+
+    /// Resident, in KiB.
+    fn memory(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no memory")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.child.kill().and_then(|()| self.child.wait()).ok();
+    }
+}
+
+async fn handshake(address: SocketAddr, head: &str, status: &str) -> std::io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(head.as_bytes()).await?;
+    let (mut answer, mut length) = ([0; 4096], 0);
+    while !answer[..length].windows(4).any(|end| end == b"\r\n\r\n") {
+        match stream.read(&mut answer[length..]).await? {
+            0 => break,
+            read => length += read,
+        }
+    }
+    assert!(answer.starts_with(status.as_bytes()), "{}", answer[..length].escape_ascii());
+    Ok(stream)
+}
+
+async fn handshakes(address: SocketAddr, head: &'static str, status: &'static str, count: usize) -> Result<()> {
+    let clients = (0..CLIENTS).map(|client| {
+        let share = count / CLIENTS + usize::from(client < count % CLIENTS);
+        tokio::spawn(async move {
+            for _ in 0..share {
+                handshake(address, head, status).await?;
+            }
+            std::io::Result::Ok(())
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.await??;
+    }
+    Ok(())
+}
+
+/// Of one round.
+struct Figure {
+    rate: f64,
+    cpu: f64,
+    ratio: f64,
+}
+
+async fn load(servers: &[&Entry], head: &'static str, status: &'static str) -> Result<()> {
+    let mut figures = BTreeMap::<usize, Vec<Figure>>::new();
+    for _ in 0..ROUNDS {
+        let mut reference = f64::NAN;
+        for (index, (_, command, _)) in servers.iter().enumerate() {
+            // A new process each time: how the allocator of one happens to place large buffers stays with it.
+            let server = Server::start(command)?;
+            handshakes(server.address, head, status, WARM_UP).await?;
+            let (before, start) = (server.cpu()?, Instant::now());
+            handshakes(server.address, head, status, HANDSHAKES).await?;
+            let rate = HANDSHAKES as f64 / start.elapsed().as_secs_f64();
+            // What it has yet to do for connections that are closed is its cost, too.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let cpu = (server.cpu()? - before).as_secs_f64() * 1e6 / HANDSHAKES as f64;
+            // The first is the one that all are compared with.
+            if index == 0 {
+                reference = cpu;
+            }
+            figures.entry(index).or_default().push(Figure { rate, cpu, ratio: cpu / reference });
+        }
+    }
+
+    println!(
+        "| server | handshakes/s | CPU µs a handshake (min-max) | of the first row's, same round (min-max) |\n|---|--:|--:|--:|"
+    );
+    for ((name, ..), figures) in servers.iter().zip(figures.into_values()) {
+        let sorted = |part: fn(&Figure) -> f64| {
+            let mut values = figures.iter().map(part).collect::<Vec<_>>();
+            values.sort_by(f64::total_cmp);
+            values
+        };
+        let (rate, cpu, ratio) = (sorted(|it| it.rate), sorted(|it| it.cpu), sorted(|it| it.ratio));
+        let [low, middle, high] = [0, ROUNDS / 2, ROUNDS - 1];
+        println!(
+            "| {name} | {:.0} | {:.1} ({:.1}-{:.1}) | {:.2} ({:.2}-{:.2}) |",
+            rate[middle], cpu[middle], cpu[low], cpu[high], ratio[middle], ratio[low], ratio[high],
+        );
+    }
+    Ok(())
+}
+
+async fn memory(servers: &[Entry]) -> Result<()> {
+    println!("| server | RSS before, KiB | RSS with them, KiB | bytes a connection |\n|---|--:|--:|--:|");
+    for (name, command, _) in servers {
+        let server = Server::start(command)?;
+        drop(handshake(server.address, HANDSHAKE, "HTTP/1.1 101").await?);
+        let before = server.memory()?;
+        let mut connections = Vec::with_capacity(IDLE);
+        for _ in 0..IDLE {
+            connections.push(handshake(server.address, HANDSHAKE, "HTTP/1.1 101").await?);
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let after = server.memory()?;
+        println!("| {name} | {before} | {after} | {} |", after.saturating_sub(before) * 1024 / IDLE as u64);
+    }
+    Ok(())
+}
+
+fn build() -> Result<()> {
+    let example = ["build", "--release", "--quiet", "--package", "tower-ws-guard", "--example", "server"];
+    let peer = ["build", "--release", "--quiet", "--package", "benches", "--bin", "peer"];
+    for arguments in [&example[..], &peer[..]] {
+        if !Command::new("cargo").args(arguments).status()?.success() {
+            return Err(format!("cargo {}", arguments.join(" ")).into());
+        }
+    }
+    Ok(())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    build()?;
+    // Servers inherit it.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+
+    let servers = servers()?;
+    println!("### Handshakes over loopback TCP, accepted\n");
+    load(&servers.iter().collect::<Vec<_>>(), HANDSHAKE, "HTTP/1.1 101").await?;
+    println!("\n### Handshakes over loopback TCP, refused for their origin\n");
+    let refusing = servers.iter().filter(|(_, _, checks_origin)| *checks_origin).collect::<Vec<_>>();
+    let foreign = with("Origin", FOREIGN_ORIGIN).leak();
+    load(&refusing, foreign, "HTTP/1.1 403").await?;
+    println!("\n### Memory of {IDLE} idle connections\n");
+    memory(&servers).await
+}

@@ -1,0 +1,97 @@
+//! The cases: what is measured, each defined once for time, instructions and allocations.
+
+mod accept_key;
+mod app;
+mod connection;
+mod growth;
+mod handshake;
+mod input;
+mod ordinary;
+mod refusal;
+mod service;
+
+use std::hint::black_box;
+
+pub use input::{FOREIGN_ORIGIN, HANDSHAKE, with};
+
+/// So many times is an operation run to count its instructions.
+pub const INSTRUCTION_RUNS: usize = 50;
+
+/// One row of a table.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    pub group: &'static str,
+    pub name: &'static str,
+    make: fn() -> Box<dyn Operation>,
+}
+
+/// All rows, by group; with `observed` those of this crate.
+pub fn cases() -> Vec<Case> {
+    let mut cases =
+        [accept_key::CASES, ordinary::CASES, refusal::CASES, handshake::CASES, connection::CASES, growth::CASES]
+            .concat();
+    cases.retain(|case| !cfg!(feature = "observed") || case.name.contains("`GuardLayer`"));
+    cases
+}
+
+const fn case(group: &'static str, name: &'static str, make: fn() -> Box<dyn Operation>) -> Case {
+    Case { group, name, make }
+}
+
+impl Case {
+    /// Warm: what is made once is made.
+    pub fn operation(&self) -> Box<dyn Operation> {
+        let mut operation = (self.make)();
+        operation.prepare(4);
+        operation.run();
+        operation
+    }
+}
+
+/// An operation whose inputs are made ahead, so that only the operation is measured: and that its input and its output are dropped.
+pub trait Operation {
+    fn prepare(&mut self, count: usize);
+
+    /// Runs it once for each input that is prepared.
+    fn run(&mut self);
+}
+
+struct Prepared<S, F, I> {
+    setup: S,
+    run: F,
+    inputs: Vec<I>,
+}
+
+impl<I, O, S: FnMut() -> I, F: FnMut(I) -> O> Operation for Prepared<S, F, I> {
+    fn prepare(&mut self, count: usize) {
+        self.inputs.clear();
+        self.inputs.extend(std::iter::repeat_with(&mut self.setup).take(count));
+    }
+
+    fn run(&mut self) {
+        for input in self.inputs.drain(..) {
+            black_box((self.run)(input));
+        }
+    }
+}
+
+fn operation<I: 'static, O>(
+    setup: impl FnMut() -> I + 'static,
+    run: impl FnMut(I) -> O + 'static,
+) -> Box<dyn Operation> {
+    Box::new(Prepared { setup, run, inputs: Vec::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_case_answers_as_it_should_and_has_a_name_of_its_own() {
+        let mut names = HashSet::new();
+        for case in super::cases() {
+            assert!(names.insert((case.group, case.name)), "{case:?}");
+            case.operation();
+        }
+    }
+}
