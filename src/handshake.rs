@@ -50,6 +50,10 @@ use crate::{
 /// The most elements that a client may put into `Sec-WebSocket-Protocol`, empty ones included.
 const MAX_SUBPROTOCOLS: usize = 128;
 
+/// As browsers write it in `Upgrade`, and in `Connection`.
+const WEBSOCKET: &[u8] = b"websocket";
+const CONNECTION_UPGRADE: &[u8] = b"Upgrade";
+
 /// How the handshake came, which decides how it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "RFC 6455 and RFC 8441; there is no third")]
@@ -82,6 +86,7 @@ impl Transport {
 ///
 /// This is a superset of what axum, hyper-tungstenite, tungstenite and fastwebsockets would take for a handshake.
 #[must_use]
+#[inline]
 pub fn is_attempt<B>(request: &Request<B>) -> bool {
     has_websocket_header(request.headers())
         || (request.method() == Method::CONNECT
@@ -101,11 +106,16 @@ fn has_websocket_protocol(version: Version, uri: &Uri, extensions: &Extensions) 
 }
 
 fn has_websocket_header(headers: &HeaderMap) -> bool {
-    headers.iter().any(|(name, value)| match *name {
-        SEC_WEBSOCKET_KEY | SEC_WEBSOCKET_VERSION => true,
-        UPGRADE => contains_ignore_case(value.as_bytes(), b"websocket"),
-        _ => false,
-    })
+    let mut upgrade = false;
+    // One pass over the names is cheaper than three look-ups in the map.
+    for name in headers.keys() {
+        match *name {
+            SEC_WEBSOCKET_KEY | SEC_WEBSOCKET_VERSION => return true,
+            UPGRADE => upgrade = true,
+            _ => {}
+        }
+    }
+    upgrade && headers.get_all(UPGRADE).iter().any(|value| contains_ignore_case(value.as_bytes(), WEBSOCKET))
 }
 
 fn contains_ignore_case(haystack: &[u8], needle: &[u8]) -> bool {
@@ -183,6 +193,17 @@ pub struct Handshake<'a> {
     host: Host<'a>,
     origin: Line<'a>,
     key: Option<[u8; 24]>,
+    subprotocols: Line<'a>,
+    canonical: Canonical,
+}
+
+/// Which headers are already as a handler is to see them.
+#[derive(Clone, Copy)]
+pub(crate) struct Canonical {
+    upgrade: bool,
+    connection: bool,
+    key: bool,
+    version: bool,
 }
 
 impl<'a> Handshake<'a> {
@@ -231,11 +252,18 @@ impl<'a> Handshake<'a> {
         if lines.body {
             return Err(Kind::BodyPresent.into());
         }
-        if lines.subprotocols {
+        if !matches!(lines.subprotocols, Line::Absent) {
             check_subprotocols(headers)?;
         }
 
-        Ok(Self { method, uri, headers, extensions, transport, host, origin: lines.origin, key })
+        let canonical = Canonical {
+            upgrade: lines.upgrade.is(WEBSOCKET),
+            connection: lines.connection.is(CONNECTION_UPGRADE),
+            key: key.is_some_and(|key| lines.key.is(&key)),
+            version: lines.version.is(b"13"),
+        };
+        let (origin, subprotocols) = (lines.origin, lines.subprotocols);
+        Ok(Self { method, uri, headers, extensions, transport, host, origin, key, subprotocols, canonical })
     }
 
     /// The method: `GET`, or over HTTP/2 `CONNECT`.
@@ -302,7 +330,24 @@ impl<'a> Handshake<'a> {
 
     /// The subprotocols that the client offers, in its order of preference. Some may carry a token.
     pub fn subprotocols(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        subprotocols(self.headers)
+        let (one, several) = match self.subprotocols {
+            Line::Absent => (None, None),
+            Line::One(value) => (Some(value), None),
+            Line::Repeated => (None, Some(self.headers.get_all(SEC_WEBSOCKET_PROTOCOL))),
+        };
+        tokens(one.into_iter().chain(several.into_iter().flatten()))
+    }
+
+    /// The line of `Origin`, if there is one.
+    pub(crate) fn origin_line(&self) -> Option<&'a HeaderValue> {
+        match self.origin {
+            Line::One(value) => Some(value),
+            Line::Absent | Line::Repeated => None,
+        }
+    }
+
+    pub(crate) const fn canonical(&self) -> Canonical {
+        self.canonical
     }
 
     /// The 24 characters of `Sec-WebSocket-Key`; `None` over HTTP/2.
@@ -339,12 +384,18 @@ impl<'a> Line<'a> {
             Self::One(_) | Self::Repeated => Self::Repeated,
         };
     }
+
+    fn is(&self, wanted: &[u8]) -> bool {
+        matches!(self, Self::One(value) if value.as_bytes() == wanted)
+    }
 }
 
 /// All that the rules look at, found in one pass, which is cheaper than three look-ups in the map.
 #[derive(Default)]
 struct Lines<'a> {
+    upgrade: Line<'a>,
     upgrade_websocket: bool,
+    connection: Line<'a>,
     connection_upgrade: bool,
     host: Line<'a>,
     key: Line<'a>,
@@ -352,7 +403,7 @@ struct Lines<'a> {
     origin: Line<'a>,
     content_length: bool,
     body: bool,
-    subprotocols: bool,
+    subprotocols: Line<'a>,
 }
 
 impl<'a> Lines<'a> {
@@ -360,12 +411,18 @@ impl<'a> Lines<'a> {
         let mut lines = Self::default();
         for (name, value) in headers {
             match *name {
-                UPGRADE => lines.upgrade_websocket |= has_element(value, b"websocket"),
-                CONNECTION => lines.connection_upgrade |= has_element(value, b"upgrade"),
+                UPGRADE => {
+                    lines.upgrade.add(value);
+                    lines.upgrade_websocket |= has_element(value, WEBSOCKET);
+                }
+                CONNECTION => {
+                    lines.connection.add(value);
+                    lines.connection_upgrade |= has_element(value, CONNECTION_UPGRADE);
+                }
                 HOST => lines.host.add(value),
                 SEC_WEBSOCKET_KEY => lines.key.add(value),
                 SEC_WEBSOCKET_VERSION => lines.version.add(value),
-                SEC_WEBSOCKET_PROTOCOL => lines.subprotocols = true,
+                SEC_WEBSOCKET_PROTOCOL => lines.subprotocols.add(value),
                 ORIGIN => lines.origin.add(value),
                 CONTENT_LENGTH => {
                     lines.body |= lines.content_length || trim(value.as_bytes()) != b"0";
@@ -402,7 +459,50 @@ pub(crate) fn elements(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
 }
 
 pub(crate) fn has_element(value: &HeaderValue, wanted: &[u8]) -> bool {
-    elements(value).any(|element| element.eq_ignore_ascii_case(wanted))
+    // As a rule it is all that there is.
+    value.as_bytes() == wanted || elements(value).any(|element| element.eq_ignore_ascii_case(wanted))
+}
+
+/// Leaves no room for a handler to read the handshake in another way than this crate did. Over HTTP/2 there is no `key`.
+pub(crate) fn canonicalise(headers: &mut HeaderMap, canonical: Canonical, key: Option<[u8; 24]>) {
+    if !canonical.version {
+        headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    }
+    let Some(key) = key else {
+        for name in [UPGRADE, CONNECTION, SEC_WEBSOCKET_KEY] {
+            headers.remove(name);
+        }
+        return;
+    };
+    if !canonical.upgrade {
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    if !canonical.connection {
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    }
+    if !canonical.key {
+        set_header(headers, SEC_WEBSOCKET_KEY, HeaderValue::from_bytes(&key).ok());
+    }
+}
+
+/// Letters, digits and some other bytes, as a table.
+const fn alphanumeric_and(others: &[u8]) -> [bool; 256] {
+    let mut set = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        set[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut i = 0;
+    while i < others.len() {
+        set[others[i] as usize] = true;
+        i += 1;
+    }
+    set
+}
+
+fn all_in(set: &[bool; 256], bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| set[usize::from(byte)])
 }
 
 /// RFC 6455 4.2.1 item 5. The bits behind the 16th byte are ignored: the RFC's own example has some.
@@ -412,9 +512,10 @@ fn parse_key(line: Line<'_>) -> Result<[u8; 24], Rejection> {
         Line::One(value) => value,
         Line::Repeated => return Err(Kind::KeyRepeated.into()),
     };
-    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    /// RFC 4648 4.
+    static BASE64: [bool; 256] = alphanumeric_and(b"+/");
     match <[u8; 24]>::try_from(trim(value.as_bytes())) {
-        Ok(key) if key[..22].iter().all(is_base64) && key[22..] == *b"==" => Ok(key),
+        Ok(key) if all_in(&BASE64, &key[..22]) && key[22..] == *b"==" => Ok(key),
         _ => Err(Rejection::new(Kind::KeyInvalid).with_value(value)),
     }
 }
@@ -462,14 +563,17 @@ fn check_subprotocols(headers: &HeaderMap) -> Result<(), Rejection> {
 
 /// Over all lines, in order. Of a parsed handshake all elements are tokens.
 pub(crate) fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    tokens(headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter())
+}
+
+fn tokens<'a>(lines: impl Iterator<Item = &'a HeaderValue>) -> impl Iterator<Item = &'a str> {
     lines.flat_map(elements).filter_map(|element| std::str::from_utf8(element).ok())
 }
 
 /// `token` of RFC 9110 5.6.2.
 pub(crate) fn is_token(bytes: &[u8]) -> bool {
-    let is_tchar = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    !bytes.is_empty() && bytes.iter().all(is_tchar)
+    static TCHAR: [bool; 256] = alphanumeric_and(b"!#$%&'*+-.^_`|~");
+    !bytes.is_empty() && all_in(&TCHAR, bytes)
 }
 
 /// RFC 9112 3.2, over HTTP/2 RFC 9113 8.3.1.
@@ -505,18 +609,18 @@ pub struct Host<'a> {
 impl<'a> Host<'a> {
     /// RFC 3986 3.2.2 without userinfo; a colon must be followed by a port of 1 to 5 digits.
     pub(crate) fn parse(value: &'a [u8]) -> Option<Self> {
-        let value = std::str::from_utf8(value).ok()?;
-        let (name, port) = match value.bytes().rposition(|byte| byte == b':') {
-            Some(colon) if !value.ends_with(']') => (&value[..colon], Some(&value[colon + 1..])),
-            _ => (value, None),
+        // The only colon outside of brackets.
+        let colon = match value.first() {
+            Some(b'[') => value.iter().position(|&byte| byte == b']')? + 1,
+            _ => value.iter().position(|&byte| byte == b':').unwrap_or(value.len()),
         };
+        let (name, port) = value.split_at(colon);
         let port = match port {
-            Some(port) if port.len() > 5 || !port.bytes().all(|byte| byte.is_ascii_digit()) => {
-                return None;
-            }
-            Some(port) => Some(port.parse().ok()?),
-            None => None,
+            [] => None,
+            [b':', port @ ..] => Some(parse_port(port)?),
+            _ => return None,
         };
+        let name = std::str::from_utf8(name).ok()?;
         let valid = match name.strip_prefix('[') {
             Some(literal) => is_ip_literal(literal.strip_suffix(']')?),
             None => is_reg_name(name.as_bytes()),
@@ -551,13 +655,23 @@ impl fmt::Display for Host<'_> {
     }
 }
 
+/// 1 to 5 digits.
+fn parse_port(digits: &[u8]) -> Option<u32> {
+    if !matches!(digits.len(), 1..=5) {
+        return None;
+    }
+    digits.iter().try_fold(0, |port, digit| digit.is_ascii_digit().then(|| port * 10 + u32::from(digit - b'0')))
+}
+
+/// `unreserved` and `sub-delims` of RFC 3986 2.
+static UNRESERVED_AND_SUB_DELIMS: [bool; 256] = alphanumeric_and(b"-._~!$&'()*+,;=");
+
 /// `reg-name` of RFC 3986 3.2.2, and not empty.
 fn is_reg_name(name: &[u8]) -> bool {
     let mut rest = name;
-    while let [first, tail @ ..] = rest {
-        rest = match (first, tail) {
-            (b'%', [a, b, tail @ ..]) if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => tail,
-            _ if is_unreserved_or_sub_delim(first) => tail,
+    while let Some(other) = rest.iter().position(|&byte| !UNRESERVED_AND_SUB_DELIMS[usize::from(byte)]) {
+        rest = match &rest[other..] {
+            [b'%', a, b, rest @ ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => rest,
             _ => return false,
         };
     }
@@ -571,14 +685,10 @@ fn is_ip_literal(literal: &str) -> bool {
             !version.is_empty()
                 && version.bytes().all(|byte| byte.is_ascii_hexdigit())
                 && !address.is_empty()
-                && address.bytes().all(|byte| byte == b':' || is_unreserved_or_sub_delim(&byte))
+                && address.bytes().all(|byte| byte == b':' || UNRESERVED_AND_SUB_DELIMS[usize::from(byte)])
         });
     }
     literal.parse::<Ipv6Addr>().is_ok()
-}
-
-fn is_unreserved_or_sub_delim(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(byte)
 }
 
 /// The `Sec-WebSocket-Accept` that answers a `Sec-WebSocket-Key`: base64(SHA-1(key + GUID)), RFC 6455 4.2.2 item 5.4.
@@ -592,8 +702,6 @@ fn is_unreserved_or_sub_delim(byte: &u8) -> bool {
 #[cfg(feature = "responder")]
 #[must_use]
 pub fn accept_key(key: &[u8; 24]) -> [u8; 28] {
-    use base64::{Engine as _, engine::general_purpose::STANDARD};
-
     // One call of the compression function for both blocks, the second of which never changes.
     const GUID: &[u8; 36] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     /// SHA-1 of less than a block starts from here (FIPS 180-4 5.3.1).
@@ -618,11 +726,26 @@ pub fn accept_key(key: &[u8; 24]) -> [u8; 28] {
     let mut state = INITIAL;
     sha1::block_api::compress(&mut state, &blocks);
 
-    let mut digest = [0; 20];
+    // One byte of zeros behind the 20 of the digest makes seven groups.
+    let mut digest = [0; 21];
     for (bytes, word) in digest.chunks_exact_mut(4).zip(state) {
         bytes.copy_from_slice(&word.to_be_bytes());
     }
-    let mut accept = [0; 28];
-    STANDARD.encode_slice(digest, &mut accept).expect("20 bytes are 28 characters of base64");
-    accept
+    base64(&digest)
+}
+
+/// RFC 4648 4, for a last group that lacks one byte.
+#[cfg(feature = "responder")]
+fn base64(bytes: &[u8; 21]) -> [u8; 28] {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+    let mut encoded = [b'='; 28];
+    for (group, characters) in bytes.chunks_exact(3).zip(encoded.chunks_exact_mut(4)) {
+        let bits = u32::from_be_bytes([0, group[0], group[1], group[2]]);
+        for (i, character) in characters.iter_mut().enumerate() {
+            *character = ALPHABET[(bits >> (18 - 6 * i)) as usize & 63];
+        }
+    }
+    encoded[27] = b'=';
+    encoded
 }

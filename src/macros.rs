@@ -28,13 +28,13 @@ macro_rules! layer_options {
         /// [`PlainText`](crate::PlainText), [`ProblemJson`](crate::ProblemJson), or a closure. See
         /// [`RespondRejection`](crate::RespondRejection).
         pub fn respond_with<T>(self, responder: T) -> $Layer<$($($param,)*)? T> {
-            $Layer { policy: self.policy.respond_with(responder) }
+            $Layer { policy: std::sync::Arc::new(std::sync::Arc::unwrap_or_clone(self.policy).respond_with(responder)) }
         }
 
         /// Answers a request that is no handshake attempt with 426
         /// [`NotWebsocket`](crate::RejectionKind::NotWebsocket), instead of passing it to the inner service.
         pub fn require_websocket(mut self) -> Self {
-            self.policy.rules.require_websocket = true;
+            std::sync::Arc::make_mut(&mut self.policy).rules.require_websocket = true;
             self
         }
 
@@ -46,7 +46,7 @@ macro_rules! layer_options {
         /// handshake without a valid token comes without [`Claims`](crate::Claims), so handlers take `Option<Claims<T>>`. Tell each
         /// layer of a stack.
         pub fn dangerous_report_only(mut self) -> Self {
-            self.policy.rules.report_only = true;
+            std::sync::Arc::make_mut(&mut self.policy).rules.report_only = true;
             self
         }
 
@@ -54,7 +54,7 @@ macro_rules! layer_options {
         /// [`TooManyConnections`](crate::RejectionKind::TooManyConnections). It is the last check of the layer. Give it to the innermost
         /// layer of a stack, so that it is the last of all. Handlers then have to [hold a permit](crate::connection).
         pub fn limit(mut self, limit: crate::ConnectionLimit) -> Self {
-            self.policy.rules.limit = Some(limit);
+            std::sync::Arc::make_mut(&mut self.policy).rules.limit = Some(limit);
             self
         }
 
@@ -62,7 +62,7 @@ macro_rules! layer_options {
         /// connections in it. Give it to the outermost layer of a stack, so that nothing else is checked then. Handlers then have to
         /// [hold a permit](crate::connection).
         pub fn drain(mut self, drain: &crate::Drain) -> Self {
-            self.policy.rules.drain = Some(drain.clone());
+            std::sync::Arc::make_mut(&mut self.policy).rules.drain = Some(drain.clone());
             self
         }
 
@@ -71,7 +71,7 @@ macro_rules! layer_options {
         /// A proxy that takes a refused upgrade for an accepted one can then be tricked into forwarding requests that it never
         /// saw. Use it only where no proxy is in front.
         pub fn dangerous_keep_connection(mut self) -> Self {
-            self.policy.rules.keep_connection = true;
+            std::sync::Arc::make_mut(&mut self.policy).rules.keep_connection = true;
             self
         }
     };
@@ -83,7 +83,7 @@ macro_rules! unmatched_option {
         ///
         /// Chromium then fails the connection on its own, and tells its script nothing. For fleets without browsers.
         pub fn accept_unmatched_subprotocols(mut self) -> Self {
-            self.policy.rules.accept_unmatched_subprotocols = true;
+            std::sync::Arc::make_mut(&mut self.policy).rules.accept_unmatched_subprotocols = true;
             self
         }
     };
@@ -95,7 +95,7 @@ macro_rules! close_option {
         /// [`AcceptThenClose`](crate::AcceptThenClose). The origin must be checked here or outside.
         #[cfg(feature = "responder")]
         pub fn accept_then_close(mut self, then_close: crate::AcceptThenClose) -> Self {
-            self.policy.rules.then_close = Some(then_close);
+            std::sync::Arc::make_mut(&mut self.policy).rules.then_close = Some(then_close);
             self
         }
     };
@@ -112,7 +112,7 @@ macro_rules! timeout_option {
         ///
         /// It is zero.
         pub fn check_timeout(mut self, timeout: std::time::Duration) -> Result<Self, crate::ConfigError> {
-            self.policy.rules.check_timeout = Some(crate::config::nonzero(timeout)?);
+            std::sync::Arc::make_mut(&mut self.policy).rules.check_timeout = Some(crate::config::nonzero(timeout)?);
             Ok(self)
         }
     };

@@ -579,7 +579,8 @@ pub(crate) fn refuse<B>(
     }
     let headers = response.headers_mut();
     for (name, value) in mandatory.into_iter().flatten() {
-        if headers.get_all(&name).iter().any(|there| there == value) {
+        // There are few, and as a rule they are there.
+        if headers.iter().any(|(there, other)| *there == name && other == value) {
             continue;
         }
         match name {

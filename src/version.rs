@@ -37,6 +37,8 @@
 //! # }
 //! ```
 
+use std::sync::Arc;
+
 use tower_layer::Layer;
 
 use crate::{
@@ -51,17 +53,17 @@ use crate::{
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct VersionCheckLayer<R = EmptyBody> {
-    policy: Policy<(), NoToken, R>,
+    policy: Arc<Policy<(), NoToken, R>>,
 }
 
 impl VersionCheckLayer {
     /// Refuses every handshake that is not as RFC 6455 4.2.1 demands.
     pub fn new() -> Self {
-        Self { policy: Policy::new(Rules::default()) }
+        Self { policy: Arc::new(Policy::new(Rules::default())) }
     }
 }
 
-impl<R> VersionCheckLayer<R> {
+impl<R: Clone> VersionCheckLayer<R> {
     layer_options!(VersionCheckLayer);
 }
 
@@ -71,11 +73,11 @@ impl Default for VersionCheckLayer {
     }
 }
 
-impl<S, R: Clone> Layer<S> for VersionCheckLayer<R> {
+impl<S, R> Layer<S> for VersionCheckLayer<R> {
     type Service = VersionCheck<S, R>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Guard::with_policy(inner, self.policy.clone())
+        Guard::with_policy(inner, Arc::clone(&self.policy))
     }
 }
 

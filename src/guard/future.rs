@@ -64,6 +64,10 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        // What is no handshake is not held up.
+        if let (StateProj::Inner { future }, None) = (this.state.as_mut().project(), &this.finish) {
+            return future.poll(cx);
+        }
         let mut result = loop {
             match this.state.as_mut().project() {
                 StateProj::Inner { future } => {

@@ -1,5 +1,7 @@
 use tower_layer::Layer;
 
+use std::sync::Arc;
+
 use super::{
     Guard,
     policy::{Policy, Rules},
@@ -13,27 +15,26 @@ use crate::{
 
 /// Applies [`Guard`] with all checks: syntax, host, origin, your own, subprotocol, token.
 ///
-/// Checks, verifiers and responders must be `Clone`, because axum makes a service for each route: wrap what is not, or what they are to
-/// share, in an `Arc`.
+/// Checks, verifiers and responders must be `Clone`: wrap what is not in an `Arc`.
 ///
 /// See the [module docs](crate::guard) for an example.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct GuardLayer<C = (), V = NoToken, R = EmptyBody> {
-    policy: Policy<C, V, R>,
+    policy: Arc<Policy<C, V, R>>,
 }
 
 impl GuardLayer {
     /// Lets in well-formed handshakes from the origins that `origins` allows.
     pub fn new(origins: AllowOrigin) -> Self {
-        Self { policy: Policy::new(Rules { origins: Some(origins), ..Rules::default() }) }
+        Self { policy: Arc::new(Policy::new(Rules { origins: Some(origins), ..Rules::default() })) }
     }
 }
 
-impl<C, V, R> GuardLayer<C, V, R> {
+impl<C: Clone, V: Clone, R: Clone> GuardLayer<C, V, R> {
     /// Lets in handshakes to these hosts only. Without it every host is allowed.
     pub fn allow_host(mut self, hosts: AllowHost) -> Self {
-        self.policy.rules.hosts = Some(hosts);
+        Arc::make_mut(&mut self.policy).rules.hosts = Some(hosts);
         self
     }
 
@@ -43,12 +44,12 @@ impl<C, V, R> GuardLayer<C, V, R> {
     where
         D: super::Check,
     {
-        GuardLayer { policy: self.policy.check(check) }
+        GuardLayer { policy: Arc::new(Arc::unwrap_or_clone(self.policy).check(check)) }
     }
 
     /// Chooses the subprotocol. Without it the inner service does.
     pub fn subprotocols(mut self, subprotocols: Subprotocols) -> Self {
-        self.policy.rules.subprotocols = Some(subprotocols);
+        Arc::make_mut(&mut self.policy).rules.subprotocols = Some(subprotocols);
         self
     }
 
@@ -58,16 +59,16 @@ impl<C, V, R> GuardLayer<C, V, R> {
 
     /// Lets in handshakes with a valid token only, and hands over its [`Claims`](crate::Claims).
     pub fn token<T: VerifyToken>(self, token: TokenPolicy<T>) -> GuardLayer<C, TokenPolicy<T>, R> {
-        GuardLayer { policy: self.policy.token(token) }
+        GuardLayer { policy: Arc::new(Arc::unwrap_or_clone(self.policy).token(token)) }
     }
 
     layer_options!(GuardLayer<C, V>);
 }
 
-impl<S, C: Clone, V: Clone, R: Clone> Layer<S> for GuardLayer<C, V, R> {
+impl<S, C, V, R> Layer<S> for GuardLayer<C, V, R> {
     type Service = Guard<S, C, V, R>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Guard::with_policy(inner, self.policy.clone())
+        Guard::with_policy(inner, Arc::clone(&self.policy))
     }
 }

@@ -1,10 +1,8 @@
 use std::time::Duration;
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
-    header::{
-        AUTHORIZATION, CONNECTION, COOKIE, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
-    },
+    HeaderMap, HeaderValue, Response, StatusCode,
+    header::{AUTHORIZATION, CONNECTION, COOKIE, SEC_WEBSOCKET_PROTOCOL},
     request::Parts,
 };
 
@@ -13,7 +11,7 @@ use super::Check;
 use crate::close::AcceptThenClose;
 use crate::{
     connection::{ConnectionLimit, Drain, Issued, Permit},
-    handshake::{Handshake, Transport, set_header},
+    handshake::{Handshake, Transport, canonicalise, set_header},
     observe,
     origin::{AllowHost, AllowOrigin},
     rejection::{EmptyBody, Rejection, RejectionKind, RespondRejection, refuse, refuse_late},
@@ -206,11 +204,11 @@ impl<C: Check, V: TokenStage, R> Policy<C, V, R> {
             false if offered().count() == handshake.subprotocols().count() => Offer::Untouched,
             false => Offer::Only(join(offered())),
         };
-        let (transport, key) = (handshake.transport(), handshake.key());
+        let (transport, key, canonical) = (handshake.transport(), handshake.key(), handshake.canonical());
         if let Offer::Only(offer) = offer {
             set_header(&mut request.headers, SEC_WEBSOCKET_PROTOCOL, offer);
         }
-        canonicalise(&mut request.headers, key);
+        canonicalise(&mut request.headers, canonical, key);
         self.token.strip(request)?;
         if let Some(chosen) = &chosen {
             request.extensions.insert(Chosen(chosen.clone()));
@@ -265,33 +263,6 @@ fn join<'a>(subprotocols: impl Iterator<Item = &'a str>) -> Option<HeaderValue> 
     let joined = subprotocols.collect::<Vec<_>>().join(", ");
     // Tokens and commas are a valid value.
     HeaderValue::try_from(joined).ok().filter(|value| !value.is_empty())
-}
-
-/// Leaves no room for a handler to read the handshake in another way than this crate did. Over HTTP/2 there is no `key`.
-fn canonicalise(headers: &mut HeaderMap, key: Option<[u8; 24]>) {
-    set_line(headers, SEC_WEBSOCKET_VERSION, "13");
-    match key {
-        Some(key) => {
-            set_line(headers, UPGRADE, "websocket");
-            set_line(headers, CONNECTION, "Upgrade");
-            if headers.get(SEC_WEBSOCKET_KEY).is_none_or(|line| line.as_bytes() != key) {
-                set_header(headers, SEC_WEBSOCKET_KEY, HeaderValue::from_bytes(&key).ok());
-            }
-        }
-        None => {
-            for name in [UPGRADE, CONNECTION, SEC_WEBSOCKET_KEY] {
-                headers.remove(name);
-            }
-        }
-    }
-}
-
-/// Rewrites nothing that is right already.
-fn set_line(headers: &mut HeaderMap, name: HeaderName, value: &'static str) {
-    let mut lines = headers.get_all(&name).iter();
-    if !(lines.next().is_some_and(|line| line == value) && lines.next().is_none()) {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
 }
 
 /// What a guard does to the answer of its inner service to a handshake that it let in.

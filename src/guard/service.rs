@@ -28,8 +28,8 @@ pub struct Guard<S, C = (), V = NoToken, R = EmptyBody> {
 }
 
 impl<S, C, V, R> Guard<S, C, V, R> {
-    pub(crate) fn with_policy(inner: S, policy: Policy<C, V, R>) -> Self {
-        Self { inner, policy: Arc::new(policy) }
+    pub(crate) const fn with_policy(inner: S, policy: Arc<Policy<C, V, R>>) -> Self {
+        Self { inner, policy }
     }
 
     inner_accessors!();

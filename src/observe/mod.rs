@@ -112,7 +112,7 @@ impl Watch {
 
 #[cfg(not(any(feature = "tracing", feature = "metrics")))]
 impl Admitted {
-    pub(crate) fn verified(&mut self, _: Option<Rejection>) {}
+    pub(crate) fn verified(&self, _: Option<Rejection>) {}
 
     pub(crate) fn answered<B, E>(self, _: &mut Result<Response<B>, E>) {}
 }

@@ -1,6 +1,6 @@
 use std::{cmp::Ordering, fmt, net::Ipv6Addr, sync::Arc};
 
-use http::{HeaderName, HeaderValue, header::ORIGIN};
+use http::{HeaderName, HeaderValue};
 
 use crate::{
     config::ConfigError,
@@ -40,6 +40,8 @@ use crate::{
 pub struct AllowOrigin {
     /// Sorted.
     patterns: Arc<[Pattern]>,
+    /// Those with `*` in place of the first labels.
+    subdomains: Arc<[Pattern]>,
     predicates: Vec<Predicate>,
     same_origin: bool,
     public_origins: Vec<Pattern>,
@@ -97,9 +99,9 @@ impl AllowOrigin {
         I: IntoIterator<Item: AsRef<str>>,
     {
         let patterns = patterns.into_iter().map(|pattern| Pattern::parse(pattern.as_ref()));
-        let mut patterns = patterns.collect::<Result<Vec<_>, _>>()?;
-        patterns.sort_unstable();
-        Ok(Self { patterns: patterns.into(), ..Self::default() })
+        let patterns = patterns.collect::<Result<Vec<_>, _>>()?;
+        let (subdomains, patterns) = patterns.into_iter().partition(|pattern| pattern.subdomains);
+        Ok(Self { patterns: sorted(patterns), subdomains: sorted(subdomains), ..Self::default() })
     }
 
     /// Allows the origins for which `predicate` is true. It is asked only about well-formed tuple origins, not about `null`.
@@ -121,10 +123,9 @@ impl AllowOrigin {
 
     /// Allows what either policy allows.
     pub fn or(self, other: Self) -> Self {
-        let mut patterns = [&*self.patterns, &*other.patterns].concat();
-        patterns.sort_unstable();
         Self {
-            patterns: patterns.into(),
+            patterns: sorted([&*self.patterns, &*other.patterns].concat()),
+            subdomains: sorted([&*self.subdomains, &*other.subdomains].concat()),
             predicates: [self.predicates, other.predicates].concat(),
             same_origin: self.same_origin || other.same_origin,
             public_origins: [self.public_origins, other.public_origins].concat(),
@@ -158,18 +159,21 @@ impl AllowOrigin {
                     self.is_listed(origin) || self.predicates.iter().any(|allows| allows(origin, handshake))
                 }
             };
-        let allowed = explicitly_allowed
-            || !is_cross_site(handshake)
-                && match &origin {
-                    RequestOrigin::Missing => true,
-                    RequestOrigin::Null => false,
-                    RequestOrigin::Tuple(origin) => self.is_own(origin, handshake.host()),
-                };
+        if explicitly_allowed {
+            return Ok(());
+        }
+        let is_cross_site = is_cross_site(handshake);
+        let allowed = !is_cross_site
+            && match &origin {
+                RequestOrigin::Missing => true,
+                RequestOrigin::Null => false,
+                RequestOrigin::Tuple(origin) => self.is_own(origin, handshake.host()),
+            };
         if allowed {
             return Ok(());
         }
-        let rejection = Rejection::new(Kind::OriginNotAllowed).with_value(handshake.headers().get(ORIGIN));
-        Err(match is_cross_site(handshake) {
+        let rejection = Rejection::new(Kind::OriginNotAllowed).with_value(handshake.origin_line());
+        Err(match is_cross_site {
             true => {
                 rejection.with_source("`Sec-Fetch-Site` says `cross-site`: only an origin that is listed is let in")
             }
@@ -178,19 +182,14 @@ impl AllowOrigin {
     }
 
     fn is_listed(&self, origin: &Origin<'_>) -> bool {
-        let port = Port::Is(origin.effective_port());
-        let is_listed = |host, subdomains| {
-            [port, Port::Any].into_iter().any(|port| {
-                let wanted = (host, origin.scheme(), subdomains, port);
-                self.patterns.binary_search_by(|pattern| pattern.cmp_key(wanted)).is_ok()
-            })
-        };
         let parents = || {
             let dots = origin.host().bytes().enumerate().filter(|(_, byte)| *byte == b'.');
             dots.map(|(dot, _)| &origin.host()[dot + 1..])
         };
-        !self.patterns.is_empty()
-            && (is_listed(origin.host(), false) || (!origin.is_ip() && parents().any(|parent| is_listed(parent, true))))
+        is_among(&self.patterns, origin.host(), origin)
+            || (!self.subdomains.is_empty()
+                && !origin.is_ip()
+                && parents().any(|parent| is_among(&self.subdomains, parent, origin)))
     }
 
     fn is_own(&self, origin: &Origin<'_>, host: Host<'_>) -> bool {
@@ -209,6 +208,21 @@ impl AllowOrigin {
     }
 }
 
+/// Looks up the host and the scheme, and then the port.
+fn is_among(patterns: &[Pattern], host: &str, origin: &Origin<'_>) -> bool {
+    let compare = |pattern: &Pattern| (&*pattern.host, &*pattern.scheme).cmp(&(host, origin.scheme()));
+    let first = patterns.partition_point(|pattern| compare(pattern).is_lt());
+    let rest = &patterns[first..];
+    let ports = &rest[..rest.partition_point(|pattern| compare(pattern).is_eq())];
+    let is_there = |port: Port| ports.binary_search_by_key(&port, |pattern| pattern.port).is_ok();
+    !ports.is_empty() && (is_there(Port::Any) || is_there(Port::Is(origin.effective_port())))
+}
+
+fn sorted(mut patterns: Vec<Pattern>) -> Arc<[Pattern]> {
+    patterns.sort_unstable();
+    patterns.into()
+}
+
 /// Fetch Metadata (W3C) is used to refuse and never to allow: Chromium sends none on a WebSocket handshake.
 fn is_cross_site(handshake: &Handshake<'_>) -> bool {
     const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -221,6 +235,7 @@ impl fmt::Debug for AllowOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AllowOrigin")
             .field("patterns", &self.patterns)
+            .field("subdomains", &self.subdomains)
             .field("predicates", &self.predicates.len())
             .field("same_origin", &self.same_origin)
             .field("public_origins", &self.public_origins)

@@ -47,6 +47,8 @@
 mod allow;
 mod parse;
 
+use std::sync::Arc;
+
 use tower_layer::Layer;
 
 pub use self::{
@@ -65,31 +67,31 @@ use crate::{
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct OriginCheckLayer<R = EmptyBody> {
-    policy: Policy<(), NoToken, R>,
+    policy: Arc<Policy<(), NoToken, R>>,
 }
 
 impl OriginCheckLayer {
     /// Refuses every handshake from an origin that `origins` does not allow.
     pub fn new(origins: AllowOrigin) -> Self {
-        Self { policy: Policy::new(Rules { origins: Some(origins), ..Rules::default() }) }
+        Self { policy: Arc::new(Policy::new(Rules { origins: Some(origins), ..Rules::default() })) }
     }
 }
 
-impl<R> OriginCheckLayer<R> {
+impl<R: Clone> OriginCheckLayer<R> {
     /// Lets in handshakes to these hosts only. Without it every host is allowed.
     pub fn allow_host(mut self, hosts: AllowHost) -> Self {
-        self.policy.rules.hosts = Some(hosts);
+        Arc::make_mut(&mut self.policy).rules.hosts = Some(hosts);
         self
     }
 
     layer_options!(OriginCheckLayer);
 }
 
-impl<S, R: Clone> Layer<S> for OriginCheckLayer<R> {
+impl<S, R> Layer<S> for OriginCheckLayer<R> {
     type Service = OriginCheck<S, R>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Guard::with_policy(inner, self.policy.clone())
+        Guard::with_policy(inner, Arc::clone(&self.policy))
     }
 }
 

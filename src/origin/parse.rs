@@ -52,9 +52,9 @@ impl<'a> Origin<'a> {
             Ok(value) if value.is_ascii() => value,
             _ => return Err(InvalidOrigin("it is not ASCII; write the name in punycode")),
         };
-        let Some((scheme, rest)) =
-            value.split_once(':').and_then(|(scheme, rest)| Some((scheme, rest.strip_prefix("//")?)))
-        else {
+        let colon = value.bytes().position(|byte| byte == b':').unwrap_or(value.len());
+        let (scheme, rest) = value.split_at(colon);
+        let Some(rest) = rest.strip_prefix("://") else {
             return Err(InvalidOrigin("it has no scheme; write `https://` before the host"));
         };
         if !is_scheme(scheme.as_bytes()) {
@@ -129,17 +129,18 @@ fn is_host(host: &str) -> bool {
             address.bytes().all(is_digit) && address.parse::<Ipv6Addr>().is_ok()
         });
     }
-    let is_label = |label: &[u8]| {
-        !label.is_empty()
-            && label
-                .iter()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_'))
-    };
-    let mut labels = host.as_bytes().split(|&byte| byte == b'.');
-    let last = host.rsplit('.').next().unwrap_or_default();
+    let mut last = 0;
+    for (i, byte) in host.bytes().enumerate() {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => {}
+            b'.' if i > last => last = i + 1,
+            _ => return false,
+        }
+    }
+    let last = &host[last..];
     // Browsers read a host whose last label is a number as an IPv4 address, and write that in one way alone.
     let is_number = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x");
-    labels.all(is_label) && (!is_number || host.parse::<Ipv4Addr>().is_ok())
+    !last.is_empty() && (!is_number || host.parse::<Ipv4Addr>().is_ok())
 }
 
 fn parse_port(port: &str) -> Option<u16> {

@@ -18,7 +18,7 @@ use pin_project_lite::pin_project;
 use super::{PendingUpgrade, upgrade::Agreed};
 use crate::{
     guard::close_declined,
-    handshake::{Handshake, Transport, accept_key, set_header},
+    handshake::{Handshake, Transport, accept_key},
     observe::{Admitted, Scope},
     rejection::{RejectionKind, refuse_late},
 };
@@ -28,7 +28,7 @@ use crate::{
 #[expect(unnameable_types, reason = "in the sealed trait `Mode`")]
 pub struct Answer {
     /// `None` over HTTP/2.
-    accept: Option<HeaderValue>,
+    key: Option<[u8; 24]>,
     agreed: Agreed,
     /// Whether a connection that is not upgraded is closed.
     close: bool,
@@ -36,8 +36,7 @@ pub struct Answer {
 
 impl Answer {
     pub(super) fn new(handshake: &Handshake<'_>, agreed: Agreed, close: bool) -> Self {
-        let accept = handshake.key().map(|key| accept_value(&key));
-        Self { accept, agreed, close }
+        Self { key: handshake.key(), agreed, close }
     }
 
     pub(super) fn in_scope(mut self, scope: Scope) -> Self {
@@ -50,7 +49,7 @@ impl Answer {
     }
 
     fn transport(&self) -> Transport {
-        match self.accept {
+        match self.key {
             Some(_) => Transport::Http1,
             None => Transport::ExtendedConnect,
         }
@@ -58,14 +57,11 @@ impl Answer {
 
     /// The same, for a request that has been brought into its canonical form. `None` if it has no key.
     pub(crate) fn to(request: &Parts, subprotocol: Option<HeaderValue>) -> Option<Self> {
-        let accept = match Transport::of(request.version) {
-            Transport::Http1 => {
-                let key = request.headers.get(SEC_WEBSOCKET_KEY)?.as_bytes().try_into().ok()?;
-                Some(accept_value(key))
-            }
+        let key = match Transport::of(request.version) {
+            Transport::Http1 => Some(request.headers.get(SEC_WEBSOCKET_KEY)?.as_bytes().try_into().ok()?),
             Transport::ExtendedConnect => None,
         };
-        Some(Self { accept, agreed: Agreed { subprotocol, ..Agreed::default() }, close: true })
+        Some(Self { key, agreed: Agreed { subprotocol, ..Agreed::default() }, close: true })
     }
 
     /// RFC 6455 4.2.2 item 5, over HTTP/2 RFC 8441 5. What else is in the head stays, but not what describes the body.
@@ -76,12 +72,28 @@ impl Answer {
         let http1 = self.transport() == Transport::Http1;
         *response.status_mut() = if http1 { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::OK };
         let headers = response.headers_mut();
-        set_header(headers, UPGRADE, http1.then_some(WEBSOCKET));
-        set_header(headers, CONNECTION, http1.then_some(UPGRADE_TOKEN));
-        set_header(headers, SEC_WEBSOCKET_ACCEPT, self.accept.clone());
-        set_header(headers, SEC_WEBSOCKET_PROTOCOL, self.agreed.subprotocol.clone());
-        for name in [SEC_WEBSOCKET_VERSION, CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_TYPE, TRANSFER_ENCODING] {
-            headers.remove(name);
+        if !headers.is_empty() {
+            for name in [
+                UPGRADE,
+                CONNECTION,
+                SEC_WEBSOCKET_ACCEPT,
+                SEC_WEBSOCKET_PROTOCOL,
+                SEC_WEBSOCKET_VERSION,
+                CONTENT_LENGTH,
+                CONTENT_ENCODING,
+                CONTENT_TYPE,
+                TRANSFER_ENCODING,
+            ] {
+                headers.remove(name);
+            }
+        }
+        if let Some(key) = &self.key {
+            headers.insert(UPGRADE, WEBSOCKET);
+            headers.insert(CONNECTION, UPGRADE_TOKEN);
+            headers.insert(SEC_WEBSOCKET_ACCEPT, accept_value(key));
+        }
+        if let Some(subprotocol) = &self.agreed.subprotocol {
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol.clone());
         }
     }
 
@@ -145,7 +157,8 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut result = match this.state.project() {
-            StateProj::Inner { future } => ready!(future.poll(cx)),
+            // What is no handshake.
+            StateProj::Inner { future } => return future.poll(cx),
             StateProj::Deciding { future, decision } => {
                 let mut result = ready!(future.poll(cx));
                 if let (Some(undecided), Ok(response)) = (decision.take(), &mut result) {

@@ -19,13 +19,13 @@ use crate::{
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ResponderLayer<M = InnerDecides, R = EmptyBody> {
-    policy: Policy<M, R>,
+    policy: Arc<Policy<M, R>>,
 }
 
 impl ResponderLayer {
     /// Lets the inner service decide, through a [`PendingUpgrade`](super::PendingUpgrade).
     pub fn new() -> Self {
-        Self { policy: Policy::new(InnerDecides) }
+        Self { policy: Arc::new(Policy::new(InnerDecides)) }
     }
 }
 
@@ -47,14 +47,14 @@ impl<F> ResponderLayer<OnUpgraded<F>> {
         F: Fn(Upgraded, Parts) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        Self { policy: Policy::new(OnUpgraded(Arc::new(callback))) }
+        Self { policy: Arc::new(Policy::new(OnUpgraded(Arc::new(callback)))) }
     }
 }
 
-impl<M, R> ResponderLayer<M, R> {
+impl<M: Clone, R: Clone> ResponderLayer<M, R> {
     /// Chooses the subprotocol. Without it every offer is refused except the one that an outer layer chose.
     pub fn subprotocols(mut self, subprotocols: Subprotocols) -> Self {
-        self.policy.rules.subprotocols = Some(subprotocols);
+        Arc::make_mut(&mut self.policy).rules.subprotocols = Some(subprotocols);
         self
     }
 
@@ -65,7 +65,7 @@ impl<M, R> ResponderLayer<M, R> {
     ///
     /// It is zero.
     pub fn upgrade_timeout(mut self, timeout: Duration) -> Result<Self, ConfigError> {
-        self.policy.upgrade_timeout = nonzero(timeout)?;
+        Arc::make_mut(&mut self.policy).upgrade_timeout = nonzero(timeout)?;
         Ok(self)
     }
 
@@ -74,10 +74,10 @@ impl<M, R> ResponderLayer<M, R> {
     layer_options!(ResponderLayer<M>);
 }
 
-impl<S, M: Clone, R: Clone> Layer<S> for ResponderLayer<M, R> {
+impl<S, M, R> Layer<S> for ResponderLayer<M, R> {
     type Service = Responder<S, M, R>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Responder::with_policy(inner, self.policy.clone())
+        Responder::with_policy(inner, Arc::clone(&self.policy))
     }
 }

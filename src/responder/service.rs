@@ -93,8 +93,8 @@ impl<M, R> Policy<M, R> {
 }
 
 impl<S, M, R> Responder<S, M, R> {
-    pub(super) fn with_policy(inner: S, policy: Policy<M, R>) -> Self {
-        Self { inner, policy: Arc::new(policy) }
+    pub(super) const fn with_policy(inner: S, policy: Arc<Policy<M, R>>) -> Self {
+        Self { inner, policy }
     }
 
     inner_accessors!();

@@ -224,23 +224,23 @@ impl<V> fmt::Debug for TokenPolicy<V> {
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct TokenCheckLayer<V, R = EmptyBody> {
-    policy: Policy<(), TokenPolicy<V>, R>,
+    policy: Arc<Policy<(), TokenPolicy<V>, R>>,
 }
 
 impl<V: VerifyToken> TokenCheckLayer<V> {
     /// Refuses every handshake without a token that satisfies `policy`.
     pub fn new(policy: TokenPolicy<V>) -> Self {
-        Self { policy: Policy::new(Rules::default()).token(policy) }
+        Self { policy: Arc::new(Policy::new(Rules::default()).token(policy)) }
     }
 }
 
-impl<V, R> TokenCheckLayer<V, R> {
+impl<V: Clone, R: Clone> TokenCheckLayer<V, R> {
     layer_options!(TokenCheckLayer<V>);
 
     /// Chooses the subprotocol before the token is verified. Without it a layer behind does, after a ticket has been
     /// spent.
     pub fn subprotocols(mut self, subprotocols: Subprotocols) -> Self {
-        self.policy.rules.subprotocols = Some(subprotocols);
+        Arc::make_mut(&mut self.policy).rules.subprotocols = Some(subprotocols);
         self
     }
 
@@ -249,11 +249,11 @@ impl<V, R> TokenCheckLayer<V, R> {
     timeout_option!();
 }
 
-impl<S, V: Clone, R: Clone> Layer<S> for TokenCheckLayer<V, R> {
+impl<S, V, R> Layer<S> for TokenCheckLayer<V, R> {
     type Service = TokenCheck<S, V, R>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Guard::with_policy(inner, self.policy.clone())
+        Guard::with_policy(inner, Arc::clone(&self.policy))
     }
 }
 
