@@ -1,0 +1,779 @@
+//! Requests: a valid handshake in one of its many forms, changed in the way of a class, on a connection with others around it.
+//!
+//! What comes out depends on the seed alone.
+
+use fastrand::Rng;
+
+/// What is done to a valid handshake.
+pub type Mutation = fn(&mut Rng, &mut Draft);
+
+/// Every class of requests, by name.
+pub const CLASSES: [(&str, Mutation); 22] = [
+    ("valid", |_, _| {}),
+    ("method", method),
+    ("target", target),
+    ("version of HTTP", version),
+    ("upgrade", |rng, draft| draft.list(rng, "Upgrade", UPGRADES)),
+    ("connection", |rng, draft| draft.list(rng, "Connection", CONNECTIONS)),
+    ("host", host),
+    ("key", key),
+    ("version", |rng, draft| draft.single(rng, "Sec-WebSocket-Version", VERSIONS)),
+    ("body", body),
+    ("subprotocol", |rng, draft| draft.list(rng, "Sec-WebSocket-Protocol", OFFERS)),
+    ("origin", origin),
+    ("fetch metadata", |rng, draft| draft.single(rng, "Sec-Fetch-Site", SITES)),
+    ("token", token),
+    ("extensions", |rng, draft| draft.list(rng, "Sec-WebSocket-Extensions", EXTENSIONS)),
+    ("line dropped", dropped),
+    ("line repeated", repeated),
+    ("white space", white_space),
+    ("name of a field", name),
+    ("end of a line", line_end),
+    ("bytes", |rng, draft| draft.flips = rng.usize(1..4)),
+    ("no attempt", no_attempt),
+];
+
+const UPGRADES: &[&str] = &[
+    "websocket",
+    "WebSocket",
+    "h2c, websocket",
+    "websocket,h2c",
+    ", websocket ,",
+    "\"websocket\"",
+    "websockets",
+    "xwebsocketx",
+    "websocket/13",
+    "web socket",
+    "websocket;q=1",
+    "h2c",
+    "",
+    "websock",
+    "\u{17f}websocket",
+    "websocket websocket",
+    "ＷebSocket",
+    "TLS/1.0, WEBSOCKET",
+    "foo bar, websocket",
+];
+const CONNECTIONS: &[&str] = &[
+    "Upgrade",
+    "upgrade",
+    "keep-alive, Upgrade",
+    "Upgrade, HTTP2-Settings",
+    ",,upgrade,",
+    "close, upgrade",
+    "upgraded",
+    "not-upgrade",
+    "keep-alive Upgrade",
+    "\"upgrade\"",
+    "upgrade;a",
+    "close",
+    "",
+    "keep-alive",
+    "up grade",
+    "Upgrade, Sec-WebSocket-Key",
+    "Connection, Upgrade",
+];
+const HOSTS: &[&str] = &[
+    "chat.example.com",
+    "CHAT.example.com",
+    "chat.example.com:443",
+    "chat.example.com:80",
+    "chat.example.com:8443",
+    "localhost:3000",
+    "[::1]:3000",
+    "[::1]",
+    "[0:0::1]:3000",
+    "127.0.0.1",
+    "127.0.0.1:080",
+    "chat.example.com.",
+    "[v1.a:b]",
+    "%63hat.example.com",
+    "a_b.example",
+    "x,y",
+    "",
+    ":80",
+    "user@chat.example.com",
+    "chat.example.com:",
+    "chat.example.com:123456",
+    "chat.example.com:99999",
+    "::1",
+    "[::1",
+    "[::g]",
+    "[::1]x",
+    "a%4",
+    "chat.example.com/",
+    "chat.example.com, evil.example",
+    "chat example.com",
+    "evil.example",
+    "caf\u{e9}.example",
+    "[fe80::1%25eth0]",
+    "chat.example.com:+80",
+    "chat.example.com#",
+    "a\\b",
+    "[::ffff:1.2.3.4]",
+    "[::ffff:1.2.3.400]",
+    "[1:2:3:4:5:6:7::]",
+    "chat.example.com:4 3",
+    "[]",
+    "[v.x]",
+    "%",
+    "-",
+    "chat.example.com:0443",
+];
+const VERSIONS: &[&str] = &[
+    "13",
+    "8",
+    "0",
+    "25",
+    "255",
+    "256",
+    "013",
+    "+13",
+    "-13",
+    "13.0",
+    "13, 8",
+    "8, 13",
+    "",
+    "1 3",
+    "\u{661}3",
+    "13;",
+    "0x0d",
+    "99999999999999999999",
+    "13,13",
+    "\"13\"",
+    "7",
+];
+const OFFERS: &[&str] = &[
+    "chat",
+    "v2.chat",
+    "v2.chat, chat",
+    "chat,v2.chat",
+    "CHAT",
+    "chat, chat",
+    "",
+    ",",
+    ", chat ,,",
+    "a b",
+    "a/b",
+    "\"chat\"",
+    "caf\u{e9}",
+    "(chat)",
+    "chat;q=1",
+    "unknown",
+    "superchat, chat",
+    "bearer",
+    "bearer, tr0ub4dor-3",
+    "bearer, guess",
+    "chat, bearer, tr0ub4dor-3",
+    "bearer.tr0ub4dor-3",
+    "bearer.tr0ub4dor-3, chat",
+    "bearer.guess, chat",
+    "bearer.",
+    "chat, bearer, tr0ub4dor-3, v2.chat",
+    "base64url.bearer.authorization.k8s.io.dHIwdWI0ZG9yLTM, chat",
+    "base64url.bearer.authorization.k8s.io.czNjcjN0LXQwa2VuLkExfmIrYy9kPT0, v2.chat",
+    "base64url.bearer.authorization.k8s.io.dHIwdWI0ZG9yLTN, chat",
+    "base64url.bearer.phx.dHIwdWI0ZG9yLTM, chat",
+    "chat, base64url.bearer.phx.czNjcjN0LXQwa2VuLkExfmIrYy9kPT0",
+    "base64url.bearer.phx., chat",
+    "chat, base64url.bearer.phx.dHIwdWI0ZG9yLTM, base64url.bearer.authorization.k8s.io.dHIwdWI0ZG9yLTM",
+    "bearer, bearer.tr0ub4dor-3",
+    "base64url.bearer.phx.dDBrZW4tb2YtYjBiPw, chat",
+    "chat,\u{a0}v2.chat",
+    "chat\u{0}",
+];
+const ORIGINS: &[&str] = &[
+    "https://app.example.com",
+    "https://app.example.com:443",
+    "https://a.example.org",
+    "https://a.b.example.org",
+    "http://localhost:5173",
+    "http://localhost",
+    "chrome-extension://abcdef",
+    "null",
+    "https://chat.example.com",
+    "http://chat.example.com",
+    "https://chat.example.com:8443",
+    "http://[::1]:3000",
+    "http://localhost:3000",
+    // R24, R27 and part 6 of what is known of bypasses.
+    "http://app.example.com",
+    "https://app.example.com:8443",
+    "https://app.example.com.evil.com",
+    "https://evilapp.example.com",
+    "https://appxexample.com",
+    "https://sub.app.example.com",
+    "https://app.example.com.",
+    "https://app.example.com@evil.com",
+    "https://evil.com#app.example.com",
+    "https://evil.com/app.example.com",
+    "https://app.example.com\\.evil.com",
+    "https://app.example.com%00.evil.com",
+    "https://app.example.com,https://evil.com",
+    "https://app.example.com https://evil.com",
+    "NULL",
+    "",
+    "https://app.example.com:",
+    "https://app.example.com:0443",
+    "https://app.example.com:+443",
+    "https://app.example.com:65979",
+    "https:app.example.com",
+    "//app.example.com",
+    "https://\tapp.example.com",
+    "wss://app.example.com",
+    "https://\u{430}pp.example.com",
+    "https://xn--pp-6kc.example.com",
+    "https://[::ffff:7f00:1]",
+    "http://[fe80::1%25eth0]",
+    "https://evil.com%2f.example.org",
+    "https://evil.com#.example.org",
+    "https://evil.com/.example.org",
+    "https://.example.org",
+    "https://example.org",
+    "https://evilexample.org",
+    "https://a.example.org.evil.com",
+    "http://a.example.org",
+    "https://app.example.com:99999",
+    "https://app.example.com:8443.evil.com",
+    "file://",
+    "https://",
+    "https://app.example.com/",
+    "HTTPS://app.example.com",
+    "https://APP.example.com",
+    "https://127.0.0.1",
+    "https://127.1",
+    "https://0x7f.1",
+    "https://1.2.3.4.5",
+    "https://256.1.1.1",
+    "http://[0:0::1]:3000",
+    "http://[::1]",
+    "http://localhost:0",
+    "http://localhost.:80",
+    "http://localhost.evil.com",
+    "https://a..example.org",
+    "chrome-extension://abcdef/",
+    "1https://app.example.com",
+    "https://app.example.com?x",
+    "https://-.example.org",
+    "https://*.example.org",
+    "https://a_b.example.org",
+    "blob:https://app.example.com",
+    "https://user:pw@app.example.com",
+];
+const SITES: &[&str] =
+    &["cross-site", "same-origin", "same-site", "none", "CROSS-SITE", "cross-site, none", "", "cross-site;a"];
+const EXTENSIONS: &[&str] = &[
+    "permessage-deflate",
+    "permessage-deflate; client_max_window_bits",
+    "",
+    "a;b=\"c,d\"",
+    ";",
+    "caf\u{e9}",
+    "permessage-deflate; server_max_window_bits=16",
+    "x-a, x-b;c=1",
+];
+const TARGETS: &[&str] = &[
+    "/",
+    "/ws?a=b",
+    "http://chat.example.com/ws",
+    "https://chat.example.com/ws?token=tr0ub4dor-3",
+    "HTTP://chat.example.com",
+    "http://chat.example.com:80/ws",
+    "http://evil.example/ws",
+    "http://chat.example.com:8443/ws",
+    "http://a@chat.example.com/ws",
+    "http://@chat.example.com/ws",
+    "http://evil.example@chat.example.com/ws",
+    "http://chat.example.com@evil.example/",
+    "*",
+    "chat.example.com:443",
+    "chat.example.com",
+    "ws://chat.example.com/ws",
+    "http:///ws",
+    "//evil.example/ws",
+    "/ws#fragment",
+    "/ws%zz",
+    "/\u{e9}",
+    "ws",
+    "http://[::1]:3000/",
+    "http://chat.example.com:/ws",
+    "/ws?http://evil.example",
+    "http://CHAT.example.com?x",
+    "/a\"b",
+    "/ws?a=http://b@c",
+    "http://chat.example.com\\@evil.example/",
+];
+const METHODS: &[&str] = &[
+    "POST",
+    "HEAD",
+    "CONNECT",
+    "OPTIONS",
+    "PUT",
+    "get",
+    "Get",
+    "GETS",
+    "G",
+    "PRI",
+    "TRACE",
+    "WEBSOCKET",
+    "G\u{e9}T",
+    "GET\u{0}",
+    "",
+];
+const TOKENS: &[(&str, &str)] = &[
+    ("Authorization", "Bearer tr0ub4dor-3"),
+    ("Authorization", "bearer   s3cr3t-t0ken.A1~b+c/d=="),
+    ("Authorization", "Bearer guess"),
+    ("Authorization", "Bearer"),
+    ("Authorization", "Basic dHIwdWI0ZG9yLTM"),
+    ("Authorization", "Bearertr0ub4dor-3"),
+    ("Authorization", "Bearer tr0ub4dor-3, tr0ub4dor-3"),
+    ("Authorization", "Bearer\ttr0ub4dor-3"),
+    ("Authorization", "Bearer t0ken-of-b0b?"),
+    ("Authorization", "Bearer ==="),
+    ("Authorization", ""),
+    ("Cookie", "session=tr0ub4dor-3"),
+    ("Cookie", "a=b; session=t0ken-of-b0b?"),
+    ("Cookie", "session=tr0ub4dor-3; session=tr0ub4dor-3"),
+    ("Cookie", "SESSION=tr0ub4dor-3"),
+    ("Cookie", "xsession=tr0ub4dor-3"),
+    ("Cookie", "session=guess;a"),
+    ("Cookie", "session="),
+    ("Cookie", "session"),
+    ("Cookie", "session=\"tr0ub4dor-3\""),
+    ("Cookie", "session=caf\u{e9}"),
+    ("Cookie", "a=session=tr0ub4dor-3"),
+    ("Cookie", ";session=s3cr3t-t0ken.A1~b+c/d==;"),
+];
+const QUERIES: &[&str] = &[
+    "token=tr0ub4dor-3",
+    "tok%65n=tr0ub4dor-3",
+    "token=tr0ub4dor%2D3",
+    "token=tr0ub4dor%252D3",
+    "token=s3cr3t-t0ken.A1~b+c/d==",
+    "token=s3cr3t-t0ken.A1~b%2bc/d%3d%3D",
+    "a=b&token=tr0ub4dor-3",
+    "token=tr0ub4dor-3&token=tr0ub4dor-3",
+    "token=",
+    "token",
+    "TOKEN=tr0ub4dor-3",
+    "token=guess",
+    "token=%zz",
+    "token=%ff",
+    "token=%00",
+    "&&token=tr0ub4dor-3&",
+    "token=tr0ub4dor-3;a=b",
+    "a=token=tr0ub4dor-3",
+    "token=t0ken-of-b0b?",
+    "token=tr0ub4dor-3%",
+    "%74%6f%6b%65%6e=t0ken-of-b0b%3F",
+    "",
+];
+const NAMES: &[&str] = &[
+    "X-A",
+    "Upgrade ",
+    "Up grade",
+    "",
+    "Sec-WebSocket-Key\u{0}",
+    "SEC-WEBSOCKET-KEY",
+    "sec_websocket_key",
+    "Sec-WebSocket-Key1",
+    "H\u{f6}st",
+    "(x)",
+    "Upgrade-Insecure-Requests",
+    " Host",
+    "\tHost",
+];
+
+/// A request before it is bytes.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub method: Vec<u8>,
+    pub target: Vec<u8>,
+    pub version: Vec<u8>,
+    pub lines: Vec<Line>,
+    pub body: Vec<u8>,
+    /// How many bytes are changed at random.
+    flips: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct Line {
+    pub name: Vec<u8>,
+    colon: Vec<u8>,
+    pub value: Vec<u8>,
+    end: Vec<u8>,
+}
+
+impl Line {
+    fn new(name: &str, value: &str) -> Self {
+        // Text that is not ASCII goes out in UTF-8 as well as in one byte for each character.
+        Self { name: name.into(), colon: b": ".into(), value: value.into(), end: b"\r\n".into() }
+    }
+}
+
+/// One of `pool`.
+fn pick<T: Copy>(rng: &mut Rng, pool: &[T]) -> T {
+    pool[rng.usize(..pool.len())]
+}
+
+impl Draft {
+    /// A handshake that most policies allow.
+    pub fn valid(rng: &mut Rng) -> Self {
+        let nonce = (0..21).map(|_| pick(rng, b"ABCXYZabcxyz019+/")).collect::<Vec<_>>();
+        // As a rule without bits behind the 16th byte.
+        let last = if rng.u8(..8) == 0 { pick(rng, b"BCDz9/") } else { pick(rng, b"AQgw") };
+        let key = format!("{}{}==", String::from_utf8_lossy(&nonce), char::from(last));
+        let mut lines = vec![
+            Line::new("Host", if rng.u8(..4) == 0 { pick(rng, &HOSTS[..10]) } else { "chat.example.com" }),
+            Line::new("Upgrade", pick(rng, &["websocket", "websocket", "WebSocket", "h2c, websocket"])),
+            Line::new("Connection", pick(rng, &["Upgrade", "Upgrade", "keep-alive, Upgrade", "upgrade,keep-alive"])),
+            Line::new("Sec-WebSocket-Key", &key),
+            Line::new("Sec-WebSocket-Version", "13"),
+        ];
+        match rng.u8(..16) {
+            0 => {}
+            1..4 => lines.push(Line::new("Origin", pick(rng, &ORIGINS[..13]))),
+            4..7 => lines.push(Line::new("Origin", "https://chat.example.com")),
+            _ => lines.push(Line::new("Origin", "https://app.example.com")),
+        }
+        if rng.u8(..3) == 0 {
+            lines.push(Line::new("Sec-WebSocket-Protocol", pick(rng, &["chat", "chat, v2.chat", "v2.chat,unknown"])));
+        }
+        for line in [
+            ("User-Agent", "test"),
+            ("Accept-Language", "en, de;q=0.5"),
+            ("Sec-WebSocket-Extensions", "permessage-deflate"),
+        ] {
+            if rng.u8(..4) == 0 {
+                lines.push(Line::new(line.0, line.1));
+            }
+        }
+        let mut draft = Self {
+            method: b"GET".into(),
+            target: b"/ws".into(),
+            version: b"HTTP/1.1".into(),
+            lines,
+            body: Vec::new(),
+            flips: 0,
+        };
+        match rng.u8(..4) {
+            0 => draft.target = b"/ws?token=tr0ub4dor-3".into(),
+            1 => draft.lines.push(Line::new("Authorization", "Bearer tr0ub4dor-3")),
+            _ => {}
+        }
+        rng.shuffle(&mut draft.lines);
+        if rng.bool() {
+            draft.lines.iter_mut().for_each(|line| line.name.make_ascii_lowercase());
+        }
+        draft
+    }
+
+    fn position(&self, name: &str) -> Option<usize> {
+        self.lines.iter().position(|line| line.name.eq_ignore_ascii_case(name.as_bytes()))
+    }
+
+    pub fn without(&mut self, name: &str) {
+        self.lines.retain(|line| !line.name.eq_ignore_ascii_case(name.as_bytes()));
+    }
+
+    fn insert(&mut self, rng: &mut Rng, line: Line) {
+        self.lines.insert(rng.usize(..=self.lines.len()), line);
+    }
+
+    /// Gives a field that may be there once a value, as a rule in place of the one that is there.
+    fn single(&mut self, rng: &mut Rng, name: &str, pool: &[&str]) {
+        if rng.u8(..8) > 0 {
+            self.without(name);
+        }
+        let line = Line::new(name, pick(rng, pool));
+        self.insert(rng, line);
+    }
+
+    /// Gives a list a value or several, in one line or in several.
+    fn list(&mut self, rng: &mut Rng, name: &str, pool: &[&str]) {
+        self.without(name);
+        for _ in 0..pick(rng, &[1, 1, 1, 2, 3]) {
+            let mut value = pick(rng, pool).to_owned();
+            if rng.u8(..4) == 0 {
+                value = format!("{value},{}", pick(rng, pool));
+            }
+            self.insert(rng, Line::new(name, &value));
+        }
+    }
+
+    pub fn bytes(&self, rng: &mut Rng) -> Vec<u8> {
+        let mut bytes = [&*self.method, &*self.target, &*self.version].join(&b' ');
+        bytes.extend_from_slice(b"\r\n");
+        for line in &self.lines {
+            bytes.extend([&*line.name, &*line.colon, &*line.value, &*line.end].concat());
+        }
+        bytes.extend_from_slice(b"\r\n");
+        bytes.extend_from_slice(&self.body);
+        for _ in 0..self.flips {
+            flip(rng, &mut bytes);
+        }
+        bytes
+    }
+}
+
+fn flip(rng: &mut Rng, bytes: &mut Vec<u8>) {
+    if bytes.is_empty() {
+        return;
+    }
+    let at = rng.usize(..bytes.len());
+    let byte = match rng.u8(..3) {
+        0 => rng.u8(..),
+        1 => pick(rng, b" \t\r\n:,;=/@#?%\"\\\x00\x7f\x80-_.*"),
+        _ => bytes[rng.usize(..bytes.len())],
+    };
+    match rng.u8(..6) {
+        0 => drop(bytes.remove(at)),
+        1 => bytes.insert(at, byte),
+        2 => bytes[at] ^= 0x20,
+        3 => {
+            let end = bytes.len().min(at + rng.usize(1..24));
+            let copied = bytes[at..end].to_vec();
+            let to = rng.usize(..bytes.len());
+            bytes.splice(to..to, copied);
+        }
+        4 if rng.u8(..4) == 0 => bytes.truncate(at),
+        _ => bytes[at] = byte,
+    }
+}
+
+fn method(rng: &mut Rng, draft: &mut Draft) {
+    draft.method = pick(rng, METHODS).into();
+    if draft.method == b"CONNECT" && rng.bool() {
+        draft.target = b"chat.example.com:443".into();
+    }
+}
+
+fn target(rng: &mut Rng, draft: &mut Draft) {
+    draft.target = pick(rng, TARGETS).into();
+    if rng.bool() {
+        draft.single(
+            rng,
+            "Host",
+            &["chat.example.com", "chat.example.com:80", "evil.example", "[::1]:3000", "a@chat.example.com"],
+        );
+    }
+}
+
+fn version(rng: &mut Rng, draft: &mut Draft) {
+    draft.version = pick(
+        rng,
+        &[
+            "HTTP/1.0",
+            "HTTP/1.2",
+            "HTTP/2.0",
+            "HTTP/0.9",
+            "http/1.1",
+            "HTTP/1.1 ",
+            "HTTP/1.10",
+            "HTTPS/1.1",
+            "HTTP/3",
+            "",
+            "HTTP/1.0",
+        ],
+    )
+    .into();
+}
+
+fn host(rng: &mut Rng, draft: &mut Draft) {
+    draft.single(rng, "Host", HOSTS);
+    if rng.bool() {
+        // So that a host alone decides.
+        let origin =
+            format!("http://{}", String::from_utf8_lossy(&draft.lines[draft.position("host").unwrap_or(0)].value));
+        draft.without("Origin");
+        draft.insert(rng, Line::new("Origin", &origin));
+    }
+}
+
+fn key(rng: &mut Rng, draft: &mut Draft) {
+    const KEYS: &[&str] = &[
+        "",
+        "zzz",
+        "dGhlIHNhbXBsZSBub25jZQ",
+        "dGhlIHNhbXBsZSBub25jZQ=",
+        "-GhlIHNhbXBsZSBub25jZQ==",
+        "dGhpcyBpcyBub3QgMTYgYnl0ZXM=",
+        "AQIDBAUGBwgJCgsMDQ4PEC==",
+        "dGhlIHNhbXBsZSBub25jZQ==,",
+        "====================  ==",
+        "dGhlIHNhbXBsZSBub25j Q==",
+        "dGhlIHNhbXBsZSBub25jZQ===",
+        "dGhlIHNhbXBsZSBub25jZ===",
+        "AAAAAAAAAAAAAAAAAAAAAA==",
+        "dGhlIHNhbXBsZSBub25jZQAA",
+        "dGhlIHNhbXBsZSBub25j\u{e9}==",
+        "\"GhlIHNhbXBsZSBub25jZQ==",
+    ];
+    draft.single(rng, "Sec-WebSocket-Key", KEYS);
+}
+
+fn body(rng: &mut Rng, draft: &mut Draft) {
+    // What looks like a request of its own must never be one.
+    const SMUGGLED: &[u8] = b"GET /internal HTTP/1.1\r\nHost: chat.example.com\r\n\r\n";
+    draft.body = pick(rng, &[b"".as_slice(), b"abc", b"0\r\n\r\n", b"3\r\nabc\r\n0\r\n\r\n", SMUGGLED]).to_vec();
+    let length = draft.body.len().to_string();
+    for _ in 0..pick(rng, &[1, 1, 1, 2]) {
+        let line = match rng.u8(..8) {
+            0 => Line::new(
+                "Content-Length",
+                pick(rng, &["0", "00", "-0", "+0", "0, 0", "x", "", "0x0", "3 ", "18446744073709551616", "1", "0;"]),
+            ),
+            1..4 => Line::new("Content-Length", &length),
+            _ => Line::new(
+                "Transfer-Encoding",
+                pick(
+                    rng,
+                    &[
+                        "chunked",
+                        "Chunked",
+                        "identity",
+                        "gzip, chunked",
+                        "chunked, chunked",
+                        "",
+                        "chunked;a",
+                        "xchunked",
+                        "0",
+                    ],
+                ),
+            ),
+        };
+        draft.insert(rng, line);
+    }
+}
+
+fn origin(rng: &mut Rng, draft: &mut Draft) {
+    if rng.u8(..4) > 0 {
+        return draft.single(rng, "Origin", ORIGINS);
+    }
+    let mut origin = pick(rng, ORIGINS).as_bytes().to_vec();
+    flip(rng, &mut origin);
+    origin.retain(|byte| !b"\r\n".contains(byte));
+    draft.without("Origin");
+    let mut line = Line::new("Origin", "");
+    line.value = origin;
+    draft.insert(rng, line);
+}
+
+fn token(rng: &mut Rng, draft: &mut Draft) {
+    draft.without("Authorization");
+    draft.target = b"/ws".into();
+    for _ in 0..pick(rng, &[0, 1, 1, 1, 2]) {
+        match rng.u8(..3) {
+            0 => {
+                let (name, value) = pick(rng, TOKENS);
+                draft.insert(rng, Line::new(name, value));
+            }
+            1 => draft.target = format!("/ws?{}", pick(rng, QUERIES)).into(),
+            _ => draft.list(rng, "Sec-WebSocket-Protocol", OFFERS),
+        }
+    }
+}
+
+fn dropped(rng: &mut Rng, draft: &mut Draft) {
+    for _ in 0..rng.usize(1..4) {
+        draft.lines.remove(rng.usize(..draft.lines.len()));
+    }
+}
+
+fn repeated(rng: &mut Rng, draft: &mut Draft) {
+    let line = draft.lines[rng.usize(..draft.lines.len())].clone();
+    for _ in 0..pick(rng, &[1, 1, 1, 2, 130]) {
+        draft.insert(rng, line.clone());
+    }
+}
+
+fn white_space(rng: &mut Rng, draft: &mut Draft) {
+    let at = rng.usize(..draft.lines.len());
+    let line = &mut draft.lines[at];
+    let space =
+        pick(rng, &[" ", "\t", " \t ", "\x0b", "\x0c", "\r", "\u{a0}", "\0", "\r\n ", "\n\t", "\u{2028}"]).as_bytes();
+    match rng.u8(..5) {
+        0 => line.colon = b":".to_vec(),
+        1 => line.colon = [b":", space].concat(),
+        2 => line.value.extend_from_slice(space),
+        3 => line.name.extend_from_slice(space),
+        _ => {
+            let inside = rng.usize(..=line.value.len());
+            line.value.splice(inside..inside, space.iter().copied());
+        }
+    }
+}
+
+fn name(rng: &mut Rng, draft: &mut Draft) {
+    let at = rng.usize(..draft.lines.len());
+    draft.lines[at].name = pick(rng, NAMES).into();
+}
+
+fn line_end(rng: &mut Rng, draft: &mut Draft) {
+    let at = rng.usize(..draft.lines.len());
+    draft.lines[at].end =
+        pick(rng, &[b"\n".as_slice(), b"\r", b"\n\r", b"\r\r\n", b"", b"\r\n\r\n", b"\r\n \r\n", b" \r\n"]).to_vec();
+}
+
+fn no_attempt(rng: &mut Rng, draft: &mut Draft) {
+    for name in ["Upgrade", "Sec-WebSocket-Key", "Sec-WebSocket-Version"] {
+        draft.without(name);
+    }
+    if rng.bool() {
+        let line = pick(
+            rng,
+            &[
+                ("Upgrade", "h2c"),
+                ("Upgrade", "web-socket"),
+                ("X-Upgrade", "websocket"),
+                ("Upgrade", ""),
+                ("Connection", "Upgrade"),
+                ("Sec-WebSocket-Accept", "x"),
+            ],
+        );
+        draft.insert(rng, Line::new(line.0, line.1));
+    }
+    if rng.u8(..4) == 0 {
+        body(rng, draft);
+    }
+    if rng.u8(..4) == 0 {
+        method(rng, draft);
+    }
+}
+
+/// A request behind the one that is tried: it must be answered only if that was an ordinary one.
+pub const BEHIND: &[u8] = b"GET /internal HTTP/1.1\r\nHost: chat.example.com\r\n\r\n";
+
+/// The bytes of a connection, and the class that they belong to.
+///
+/// In front of the request that is tried there may be ordinary ones; behind it there always is one more.
+pub fn connection(rng: &mut Rng) -> (&'static str, Vec<u8>) {
+    const BEFORE: &[&[u8]] = &[
+        b"",
+        b"",
+        b"",
+        b"",
+        b"",
+        BEHIND,
+        b"\r\n",
+        b"POST /form HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+        b"POST /form HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+        b"GET /a HTTP/1.0\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    ];
+    let mut draft = Draft::valid(rng);
+    let (class, mutation) = pick(rng, &CLASSES);
+    mutation(rng, &mut draft);
+    // Some are wrong in several ways, so that the order of the checks shows.
+    let others = pick(rng, &[0, 0, 0, 1, 2]);
+    for _ in 0..others {
+        pick(rng, &CLASSES).1(rng, &mut draft);
+        if draft.lines.is_empty() {
+            draft.lines.push(Line::new("Host", "chat.example.com"));
+        }
+    }
+    let bytes = [pick(rng, BEFORE), &draft.bytes(rng), BEHIND].concat();
+    (if others == 0 { class } else { "several at once" }, bytes)
+}
