@@ -4,6 +4,11 @@
 
 use fastrand::Rng;
 
+use crate::{
+    oracle::{Policy, Source},
+    pools::*,
+};
+
 /// What is done to a valid handshake.
 pub type Mutation = fn(&mut Rng, &mut Draft);
 
@@ -31,358 +36,6 @@ pub const CLASSES: [(&str, Mutation); 22] = [
     ("end of a line", line_end),
     ("bytes", |rng, draft| draft.flips = rng.usize(1..4)),
     ("no attempt", no_attempt),
-];
-
-const UPGRADES: &[&str] = &[
-    "websocket",
-    "WebSocket",
-    "h2c, websocket",
-    "websocket,h2c",
-    ", websocket ,",
-    "\"websocket\"",
-    "websockets",
-    "xwebsocketx",
-    "websocket/13",
-    "web socket",
-    "websocket;q=1",
-    "h2c",
-    "",
-    "websock",
-    "\u{17f}websocket",
-    "websocket websocket",
-    "ＷebSocket",
-    "TLS/1.0, WEBSOCKET",
-    "foo bar, websocket",
-];
-const CONNECTIONS: &[&str] = &[
-    "Upgrade",
-    "upgrade",
-    "keep-alive, Upgrade",
-    "Upgrade, HTTP2-Settings",
-    ",,upgrade,",
-    "close, upgrade",
-    "upgraded",
-    "not-upgrade",
-    "keep-alive Upgrade",
-    "\"upgrade\"",
-    "upgrade;a",
-    "close",
-    "",
-    "keep-alive",
-    "up grade",
-    "Upgrade, Sec-WebSocket-Key",
-    "Connection, Upgrade",
-];
-const HOSTS: &[&str] = &[
-    "chat.example.com",
-    "CHAT.example.com",
-    "chat.example.com:443",
-    "chat.example.com:80",
-    "chat.example.com:8443",
-    "localhost:3000",
-    "[::1]:3000",
-    "[::1]",
-    "[0:0::1]:3000",
-    "127.0.0.1",
-    "127.0.0.1:080",
-    "chat.example.com.",
-    "[v1.a:b]",
-    "%63hat.example.com",
-    "a_b.example",
-    "x,y",
-    "",
-    ":80",
-    "user@chat.example.com",
-    "chat.example.com:",
-    "chat.example.com:123456",
-    "chat.example.com:99999",
-    "::1",
-    "[::1",
-    "[::g]",
-    "[::1]x",
-    "a%4",
-    "chat.example.com/",
-    "chat.example.com, evil.example",
-    "chat example.com",
-    "evil.example",
-    "caf\u{e9}.example",
-    "[fe80::1%25eth0]",
-    "chat.example.com:+80",
-    "chat.example.com#",
-    "a\\b",
-    "[::ffff:1.2.3.4]",
-    "[::ffff:1.2.3.400]",
-    "[1:2:3:4:5:6:7::]",
-    "chat.example.com:4 3",
-    "[]",
-    "[v.x]",
-    "%",
-    "-",
-    "chat.example.com:0443",
-];
-const VERSIONS: &[&str] = &[
-    "13",
-    "8",
-    "0",
-    "25",
-    "255",
-    "256",
-    "013",
-    "+13",
-    "-13",
-    "13.0",
-    "13, 8",
-    "8, 13",
-    "",
-    "1 3",
-    "\u{661}3",
-    "13;",
-    "0x0d",
-    "99999999999999999999",
-    "13,13",
-    "\"13\"",
-    "7",
-];
-const OFFERS: &[&str] = &[
-    "chat",
-    "v2.chat",
-    "v2.chat, chat",
-    "chat,v2.chat",
-    "CHAT",
-    "chat, chat",
-    "",
-    ",",
-    ", chat ,,",
-    "a b",
-    "a/b",
-    "\"chat\"",
-    "caf\u{e9}",
-    "(chat)",
-    "chat;q=1",
-    "unknown",
-    "superchat, chat",
-    "bearer",
-    "bearer, tr0ub4dor-3",
-    "bearer, guess",
-    "chat, bearer, tr0ub4dor-3",
-    "bearer.tr0ub4dor-3",
-    "bearer.tr0ub4dor-3, chat",
-    "bearer.guess, chat",
-    "bearer.",
-    "chat, bearer, tr0ub4dor-3, v2.chat",
-    "base64url.bearer.authorization.k8s.io.dHIwdWI0ZG9yLTM, chat",
-    "base64url.bearer.authorization.k8s.io.czNjcjN0LXQwa2VuLkExfmIrYy9kPT0, v2.chat",
-    "base64url.bearer.authorization.k8s.io.dHIwdWI0ZG9yLTN, chat",
-    "base64url.bearer.phx.dHIwdWI0ZG9yLTM, chat",
-    "chat, base64url.bearer.phx.czNjcjN0LXQwa2VuLkExfmIrYy9kPT0",
-    "base64url.bearer.phx., chat",
-    "chat, base64url.bearer.phx.dHIwdWI0ZG9yLTM, base64url.bearer.authorization.k8s.io.dHIwdWI0ZG9yLTM",
-    "bearer, bearer.tr0ub4dor-3",
-    "base64url.bearer.phx.dDBrZW4tb2YtYjBiPw, chat",
-    "chat,\u{a0}v2.chat",
-    "chat\u{0}",
-];
-const ORIGINS: &[&str] = &[
-    "https://app.example.com",
-    "https://app.example.com:443",
-    "https://a.example.org",
-    "https://a.b.example.org",
-    "http://localhost:5173",
-    "http://localhost",
-    "chrome-extension://abcdef",
-    "null",
-    "https://chat.example.com",
-    "http://chat.example.com",
-    "https://chat.example.com:8443",
-    "http://[::1]:3000",
-    "http://localhost:3000",
-    // R24, R27 and part 6 of what is known of bypasses.
-    "http://app.example.com",
-    "https://app.example.com:8443",
-    "https://app.example.com.evil.com",
-    "https://evilapp.example.com",
-    "https://appxexample.com",
-    "https://sub.app.example.com",
-    "https://app.example.com.",
-    "https://app.example.com@evil.com",
-    "https://evil.com#app.example.com",
-    "https://evil.com/app.example.com",
-    "https://app.example.com\\.evil.com",
-    "https://app.example.com%00.evil.com",
-    "https://app.example.com,https://evil.com",
-    "https://app.example.com https://evil.com",
-    "NULL",
-    "",
-    "https://app.example.com:",
-    "https://app.example.com:0443",
-    "https://app.example.com:+443",
-    "https://app.example.com:65979",
-    "https:app.example.com",
-    "//app.example.com",
-    "https://\tapp.example.com",
-    "wss://app.example.com",
-    "https://\u{430}pp.example.com",
-    "https://xn--pp-6kc.example.com",
-    "https://[::ffff:7f00:1]",
-    "http://[fe80::1%25eth0]",
-    "https://evil.com%2f.example.org",
-    "https://evil.com#.example.org",
-    "https://evil.com/.example.org",
-    "https://.example.org",
-    "https://example.org",
-    "https://evilexample.org",
-    "https://a.example.org.evil.com",
-    "http://a.example.org",
-    "https://app.example.com:99999",
-    "https://app.example.com:8443.evil.com",
-    "file://",
-    "https://",
-    "https://app.example.com/",
-    "HTTPS://app.example.com",
-    "https://APP.example.com",
-    "https://127.0.0.1",
-    "https://127.1",
-    "https://0x7f.1",
-    "https://1.2.3.4.5",
-    "https://256.1.1.1",
-    "http://[0:0::1]:3000",
-    "http://[::1]",
-    "http://localhost:0",
-    "http://localhost.:80",
-    "http://localhost.evil.com",
-    "https://a..example.org",
-    "chrome-extension://abcdef/",
-    "1https://app.example.com",
-    "https://app.example.com?x",
-    "https://-.example.org",
-    "https://*.example.org",
-    "https://a_b.example.org",
-    "blob:https://app.example.com",
-    "https://user:pw@app.example.com",
-];
-const SITES: &[&str] =
-    &["cross-site", "same-origin", "same-site", "none", "CROSS-SITE", "cross-site, none", "", "cross-site;a"];
-const EXTENSIONS: &[&str] = &[
-    "permessage-deflate",
-    "permessage-deflate; client_max_window_bits",
-    "",
-    "a;b=\"c,d\"",
-    ";",
-    "caf\u{e9}",
-    "permessage-deflate; server_max_window_bits=16",
-    "x-a, x-b;c=1",
-];
-const TARGETS: &[&str] = &[
-    "/",
-    "/ws?a=b",
-    "http://chat.example.com/ws",
-    "https://chat.example.com/ws?token=tr0ub4dor-3",
-    "HTTP://chat.example.com",
-    "http://chat.example.com:80/ws",
-    "http://evil.example/ws",
-    "http://chat.example.com:8443/ws",
-    "http://a@chat.example.com/ws",
-    "http://@chat.example.com/ws",
-    "http://evil.example@chat.example.com/ws",
-    "http://chat.example.com@evil.example/",
-    "*",
-    "chat.example.com:443",
-    "chat.example.com",
-    "ws://chat.example.com/ws",
-    "http:///ws",
-    "//evil.example/ws",
-    "/ws#fragment",
-    "/ws%zz",
-    "/\u{e9}",
-    "ws",
-    "http://[::1]:3000/",
-    "http://chat.example.com:/ws",
-    "/ws?http://evil.example",
-    "http://CHAT.example.com?x",
-    "/a\"b",
-    "/ws?a=http://b@c",
-    "http://chat.example.com\\@evil.example/",
-];
-const METHODS: &[&str] = &[
-    "POST",
-    "HEAD",
-    "CONNECT",
-    "OPTIONS",
-    "PUT",
-    "get",
-    "Get",
-    "GETS",
-    "G",
-    "PRI",
-    "TRACE",
-    "WEBSOCKET",
-    "G\u{e9}T",
-    "GET\u{0}",
-    "",
-];
-const TOKENS: &[(&str, &str)] = &[
-    ("Authorization", "Bearer tr0ub4dor-3"),
-    ("Authorization", "bearer   s3cr3t-t0ken.A1~b+c/d=="),
-    ("Authorization", "Bearer guess"),
-    ("Authorization", "Bearer"),
-    ("Authorization", "Basic dHIwdWI0ZG9yLTM"),
-    ("Authorization", "Bearertr0ub4dor-3"),
-    ("Authorization", "Bearer tr0ub4dor-3, tr0ub4dor-3"),
-    ("Authorization", "Bearer\ttr0ub4dor-3"),
-    ("Authorization", "Bearer t0ken-of-b0b?"),
-    ("Authorization", "Bearer ==="),
-    ("Authorization", ""),
-    ("Cookie", "session=tr0ub4dor-3"),
-    ("Cookie", "a=b; session=t0ken-of-b0b?"),
-    ("Cookie", "session=tr0ub4dor-3; session=tr0ub4dor-3"),
-    ("Cookie", "SESSION=tr0ub4dor-3"),
-    ("Cookie", "xsession=tr0ub4dor-3"),
-    ("Cookie", "session=guess;a"),
-    ("Cookie", "session="),
-    ("Cookie", "session"),
-    ("Cookie", "session=\"tr0ub4dor-3\""),
-    ("Cookie", "session=caf\u{e9}"),
-    ("Cookie", "a=session=tr0ub4dor-3"),
-    ("Cookie", ";session=s3cr3t-t0ken.A1~b+c/d==;"),
-];
-const QUERIES: &[&str] = &[
-    "token=tr0ub4dor-3",
-    "tok%65n=tr0ub4dor-3",
-    "token=tr0ub4dor%2D3",
-    "token=tr0ub4dor%252D3",
-    "token=s3cr3t-t0ken.A1~b+c/d==",
-    "token=s3cr3t-t0ken.A1~b%2bc/d%3d%3D",
-    "a=b&token=tr0ub4dor-3",
-    "token=tr0ub4dor-3&token=tr0ub4dor-3",
-    "token=",
-    "token",
-    "TOKEN=tr0ub4dor-3",
-    "token=guess",
-    "token=%zz",
-    "token=%ff",
-    "token=%00",
-    "&&token=tr0ub4dor-3&",
-    "token=tr0ub4dor-3;a=b",
-    "a=token=tr0ub4dor-3",
-    "token=t0ken-of-b0b?",
-    "token=tr0ub4dor-3%",
-    "%74%6f%6b%65%6e=t0ken-of-b0b%3F",
-    "",
-];
-const NAMES: &[&str] = &[
-    "X-A",
-    "Upgrade ",
-    "Up grade",
-    "",
-    "Sec-WebSocket-Key\u{0}",
-    "SEC-WEBSOCKET-KEY",
-    "sec_websocket_key",
-    "Sec-WebSocket-Key1",
-    "H\u{f6}st",
-    "(x)",
-    "Upgrade-Insecure-Requests",
-    " Host",
-    "\tHost",
 ];
 
 /// A request before it is bytes.
@@ -418,27 +71,41 @@ fn pick<T: Copy>(rng: &mut Rng, pool: &[T]) -> T {
 }
 
 impl Draft {
-    /// A handshake that most policies allow.
-    pub fn valid(rng: &mut Rng) -> Self {
+    /// A handshake that `policy` allows, as a rule.
+    pub fn valid(rng: &mut Rng, policy: &Policy) -> Self {
         let nonce = (0..21).map(|_| pick(rng, b"ABCXYZabcxyz019+/")).collect::<Vec<_>>();
         // As a rule without bits behind the 16th byte.
         let last = if rng.u8(..8) == 0 { pick(rng, b"BCDz9/") } else { pick(rng, b"AQgw") };
         let key = format!("{}{}==", String::from_utf8_lossy(&nonce), char::from(last));
+        let host = match policy.hosts {
+            [] if rng.u8(..4) == 0 => pick(rng, &HOSTS[..10]),
+            [] => "chat.example.com",
+            hosts => pick(rng, hosts),
+        };
+        let origin = match policy {
+            _ if rng.u8(..16) == 0 => None,
+            _ if rng.u8(..16) == 0 => Some(pick(rng, ORIGINS).to_owned()),
+            Policy { same_origin: true, .. } => {
+                Some(format!("{}://{host}", pick(rng, &["http", "https"])).to_lowercase())
+            }
+            Policy { public_origin: Some(origin), .. } => Some((*origin).to_owned()),
+            _ => Some(pick(rng, &ORIGINS[..7]).to_owned()),
+        };
+        let subprotocol = match policy.sources {
+            [Source::Kubernetes, ..] => pick(rng, OFFERS),
+            _ if rng.u8(..3) == 0 => pick(rng, &["chat", "chat, v2.chat", "v2.chat,unknown"]),
+            _ => "",
+        };
         let mut lines = vec![
-            Line::new("Host", if rng.u8(..4) == 0 { pick(rng, &HOSTS[..10]) } else { "chat.example.com" }),
+            Line::new("Host", host),
             Line::new("Upgrade", pick(rng, &["websocket", "websocket", "WebSocket", "h2c, websocket"])),
             Line::new("Connection", pick(rng, &["Upgrade", "Upgrade", "keep-alive, Upgrade", "upgrade,keep-alive"])),
             Line::new("Sec-WebSocket-Key", &key),
             Line::new("Sec-WebSocket-Version", "13"),
         ];
-        match rng.u8(..16) {
-            0 => {}
-            1..4 => lines.push(Line::new("Origin", pick(rng, &ORIGINS[..13]))),
-            4..7 => lines.push(Line::new("Origin", "https://chat.example.com")),
-            _ => lines.push(Line::new("Origin", "https://app.example.com")),
-        }
-        if rng.u8(..3) == 0 {
-            lines.push(Line::new("Sec-WebSocket-Protocol", pick(rng, &["chat", "chat, v2.chat", "v2.chat,unknown"])));
+        lines.extend(origin.map(|origin| Line::new("Origin", &origin)));
+        if !subprotocol.is_empty() {
+            lines.push(Line::new("Sec-WebSocket-Protocol", subprotocol));
         }
         for line in [
             ("User-Agent", "test"),
@@ -457,10 +124,15 @@ impl Draft {
             body: Vec::new(),
             flips: 0,
         };
-        match rng.u8(..4) {
-            0 => draft.target = b"/ws?token=tr0ub4dor-3".into(),
-            1 => draft.lines.push(Line::new("Authorization", "Bearer tr0ub4dor-3")),
-            _ => {}
+        match policy.sources {
+            [] => {}
+            _ if rng.u8(..8) == 0 => {}
+            [Source::Kubernetes, ..] if subprotocol.len() > 16 => {}
+            [Source::Authorization, ..] if rng.bool() => {
+                let (name, value) = pick(rng, &[TOKENS[0], TOKENS[1], TOKENS[11], TOKENS[12]]);
+                draft.lines.push(Line::new(name, value));
+            }
+            _ => draft.target = format!("/ws?{}", pick(rng, &QUERIES[..7])).into(),
         }
         rng.shuffle(&mut draft.lines);
         if rng.bool() {
@@ -622,7 +294,10 @@ fn body(rng: &mut Rng, draft: &mut Draft) {
         let line = match rng.u8(..8) {
             0 => Line::new(
                 "Content-Length",
-                pick(rng, &["0", "00", "-0", "+0", "0, 0", "x", "", "0x0", "3 ", "18446744073709551616", "1", "0;"]),
+                pick(
+                    rng,
+                    &["0", "00", "-0", "+0", "0, 0", "x", "", "0x0", "3 ", "18446744073709551616", "9999", "1", "0;"],
+                ),
             ),
             1..4 => Line::new("Content-Length", &length),
             _ => Line::new(
@@ -748,7 +423,7 @@ pub const BEHIND: &[u8] = b"GET /internal HTTP/1.1\r\nHost: chat.example.com\r\n
 /// The bytes of a connection, and the class that they belong to.
 ///
 /// In front of the request that is tried there may be ordinary ones; behind it there always is one more.
-pub fn connection(rng: &mut Rng) -> (&'static str, Vec<u8>) {
+pub fn connection(rng: &mut Rng, policy: &Policy) -> (&'static str, Vec<u8>) {
     const BEFORE: &[&[u8]] = &[
         b"",
         b"",
@@ -763,7 +438,7 @@ pub fn connection(rng: &mut Rng) -> (&'static str, Vec<u8>) {
         b"GET /a HTTP/1.0\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
     ];
-    let mut draft = Draft::valid(rng);
+    let mut draft = Draft::valid(rng, policy);
     let (class, mutation) = pick(rng, &CLASSES);
     mutation(rng, &mut draft);
     // Some are wrong in several ways, so that the order of the checks shows.

@@ -5,3 +5,4 @@ pub mod connection;
 pub mod generate;
 pub mod oracle;
 pub mod policies;
+mod pools;

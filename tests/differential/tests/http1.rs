@@ -54,7 +54,11 @@ fn is_stricter(handshaker: &str, request: &Request<()>) -> bool {
         // It wants no bits behind the 16th byte of the key.
         "tungstenite" => !key.trim_end_matches('=').ends_with(['A', 'Q', 'g', 'w']),
         // It reads them as text, before it knows that it supports none.
-        "soketto" => request.headers().get_all("sec-websocket-extensions").iter().any(|line| line.to_str().is_err()),
+        "soketto" => request
+            .headers()
+            .get_all("sec-websocket-extensions")
+            .iter()
+            .any(|line| str::from_utf8(line.as_bytes()).is_err()),
         _ => false,
     }
 }
@@ -83,8 +87,8 @@ fn nothing_but_an_allowed_handshake_is_upgraded() {
     for case in first..first + count {
         let name = format!("DIFFERENTIAL_SEED={seed} DIFFERENTIAL_FIRST={case} DIFFERENTIAL_COUNT=1");
         let mut rng = Rng::with_seed(seed << 40 ^ case);
-        let (class, input) = generate::connection(&mut rng);
         let policy = rng.usize(..POLICIES.len());
+        let (class, input) = generate::connection(&mut rng, &POLICIES[policy]);
         let (handshaker, app) = &apps[policy][rng.usize(..apps[policy].len())];
         let piece = [usize::MAX, usize::MAX, 1, 7, 100][rng.usize(..5)];
         let policy = &POLICIES[policy];
@@ -169,7 +173,7 @@ fn an_answer_of_another_policy_is_noticed() {
     let [list, open] = [&POLICIES[0], &POLICIES[4]];
     let app = guarded(open, recorded(inner(HANDSHAKERS[1].1), Arc::clone(&calls)));
     let input =
-        String::from_utf8(generate::Draft::valid(&mut Rng::with_seed(7)).bytes(&mut Rng::with_seed(7))).unwrap();
+        String::from_utf8(generate::Draft::valid(&mut Rng::with_seed(7), list).bytes(&mut Rng::with_seed(7))).unwrap();
     let foreign = input.replace("https://app.example.com", "https://evil.example").into_bytes();
     assert_eq!(judge_stream(&foreign, list)[0].verdict, Verdict::Refused("origin-not-allowed"));
     let outcome = serve(&app, &calls, foreign.clone(), usize::MAX);

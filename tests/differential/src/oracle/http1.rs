@@ -1,5 +1,7 @@
 //! RFC 9112: the requests in the bytes of a connection.
 
+use std::collections::HashSet;
+
 use super::{Head, Judgement, Policy, Transport, Verdict, authority, is_token, trim};
 
 /// What comes of each request on a connection, until it is switched, closed or stuck.
@@ -91,6 +93,7 @@ fn parse(mut bytes: &[u8]) -> Parsed<'_> {
     }
     if !is_framing_sound(&head) {
         lenient = Some("framing");
+        collapse_lengths(&mut head);
     }
     head.lenient = lenient;
     Parsed::Head(head, rest)
@@ -188,6 +191,15 @@ fn is_framing_sound(head: &Head) -> bool {
         ([length], []) => length.len() < 16 && !length.is_empty() && length.iter().all(u8::is_ascii_digit),
         ([], [coding]) => coding.eq_ignore_ascii_case(b"chunked") && head.transport == Transport::Http11,
         _ => false,
+    }
+}
+
+/// 6.3: equal lengths may be taken for one.
+fn collapse_lengths(head: &mut Head) {
+    let lengths = head.elements("content-length").map(<[u8]>::to_vec).collect::<HashSet<_>>();
+    if lengths.len() == 1 {
+        head.fields.retain(|(name, _)| name != "content-length");
+        head.fields.extend(lengths.into_iter().map(|length| ("content-length".to_owned(), length)));
     }
 }
 

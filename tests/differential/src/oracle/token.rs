@@ -46,10 +46,19 @@ impl Source {
     /// The token of each credential, `None` for one that is malformed.
     fn find(self, head: &Head, offers: &[String]) -> Vec<Option<Vec<u8>>> {
         let found: Vec<Option<Vec<u8>>> = match self {
-            Self::Authorization => head.lines("authorization").filter_map(bearer).map(b64token).collect(),
+            Self::Authorization => {
+                let mut found = head.lines("authorization").filter_map(bearer).map(b64token).collect::<Vec<_>>();
+                // RFC 9110 5.3: it may be there once; somebody else may look at another of the lines.
+                if !found.is_empty() && head.lines("authorization").count() > 1 {
+                    found.push(None);
+                }
+                found
+            }
             Self::Cookie(name) => {
-                let pairs = head.lines("cookie").flat_map(|line| line.split(|&byte| byte == b';')).map(trim);
-                let values = pairs.filter_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+                let pairs = head.lines("cookie").flat_map(|line| line.split(|&byte| byte == b';'));
+                // RFC 6265 5.2: white space around either is no part of it.
+                let parts = pairs.filter_map(|pair| Some(pair.split_at(pair.iter().position(|&byte| byte == b'=')?)));
+                let values = parts.filter(|(key, _)| trim(key) == name.as_bytes()).map(|(_, value)| trim(&value[1..]));
                 values.map(|value| Some(value.to_vec())).collect()
             }
             Self::Query(name) => {
