@@ -3,9 +3,11 @@
 //! What comes out depends on the seed alone.
 
 use fastrand::Rng;
+use http::{HeaderName, HeaderValue, Request, Uri};
+use hyper::ext::Protocol;
 
 use crate::{
-    oracle::{Policy, Source},
+    oracle::{Head, Policy, Source, Transport},
     pools::*,
 };
 
@@ -451,4 +453,81 @@ pub fn connection(rng: &mut Rng, policy: &Policy) -> (&'static str, Vec<u8>) {
     }
     let bytes = [pick(rng, BEFORE), &draft.bytes(rng), BEHIND].concat();
     (if others == 0 { class } else { "several at once" }, bytes)
+}
+
+/// A request over HTTP/2, and its head as the oracle reads it.
+#[derive(Debug)]
+pub struct Stream {
+    pub class: &'static str,
+    pub head: Head,
+    pub request: Request<()>,
+}
+
+/// The same handshakes as an extended CONNECT (RFC 8441 5), without what HTTP/2 has no place for.
+pub fn stream(rng: &mut Rng, policy: &Policy) -> Stream {
+    loop {
+        let mut draft = Draft::valid(rng, policy);
+        let (class, mutation) = pick(rng, &CLASSES);
+        mutation(rng, &mut draft);
+        let (class, method, protocol) = match (class, rng.u8(..8)) {
+            ("method", _) => (class, pick(rng, &["GET", "POST", "OPTIONS", "CONNECT"]), pick(rng, PROTOCOLS)),
+            ("no attempt", _) => (class, pick(rng, &["GET", "POST", "CONNECT"]), pick(rng, PROTOCOLS)),
+            (_, 0) => (":protocol", "CONNECT", pick(rng, PROTOCOLS)),
+            _ => (class, "CONNECT", "websocket"),
+        };
+        let protocol = Some(protocol).filter(|protocol| !protocol.is_empty() && method == "CONNECT");
+        let host = draft.position("Host").map(|at| draft.lines[at].value.clone());
+        let authority = host.and_then(|host| String::from_utf8(host).ok()).unwrap_or_else(|| "chat.example.com".into());
+        // RFC 9113 8.2.2 and 8.5: fields of the connection are malformed, and so is an ordinary CONNECT with a path.
+        for name in ["Upgrade", "Connection", "Transfer-Encoding", "Keep-Alive", "Proxy-Connection", "TE"] {
+            draft.without(name);
+        }
+        match rng.u8(..8) {
+            0 if class == "host" => draft.lines.push(Line::new("Host", pick(rng, HOSTS))),
+            0 | 1 => {}
+            _ => draft.without("Host"),
+        }
+        if rng.bool() {
+            draft.without("Sec-WebSocket-Key");
+        }
+        let path = String::from_utf8(draft.target.clone()).ok().filter(|target| target.starts_with('/'));
+        let path = path.unwrap_or_else(|| "/ws".into());
+        let uri = match (method, protocol) {
+            ("CONNECT", None) => Uri::builder().authority(&*authority).build(),
+            _ => Uri::builder()
+                .scheme(pick(rng, &["http", "https"]))
+                .authority(&*authority)
+                .path_and_query(&*path)
+                .build(),
+        };
+        // What cannot be sent at all is tried no further.
+        let Ok(uri) = uri else { continue };
+        let mut request = Request::new(());
+        let mut head = Head {
+            method: method.to_owned(),
+            authority: uri.authority().map(|authority| authority.as_str().to_owned()),
+            query: uri.query().unwrap_or_default().to_owned(),
+            transport: Transport::Http2(protocol.map(str::to_owned)),
+            ..Head::default()
+        };
+        let lines = draft.lines.iter().map(|line| {
+            let name = HeaderName::from_bytes(&line.name).ok()?;
+            Some((name, HeaderValue::from_bytes(line.value.trim_ascii()).ok()?))
+        });
+        let Some(lines) = lines.collect::<Option<Vec<_>>>() else { continue };
+        // RFC 9113 8.1.1: no body follows, so any other length is malformed.
+        if lines.iter().any(|(name, value)| name == "content-length" && value != "0") {
+            head.lenient = Some("framing");
+        }
+        for (name, value) in lines {
+            head.fields.push((name.as_str().to_owned(), value.as_bytes().to_vec()));
+            request.headers_mut().append(name, value);
+        }
+        *request.method_mut() = method.parse().expect("a method");
+        *request.uri_mut() = uri;
+        if let Some(protocol) = protocol {
+            request.extensions_mut().insert(Protocol::from_static(protocol));
+        }
+        return Stream { class, head, request };
+    }
 }

@@ -351,3 +351,5 @@ pub(crate) const NAMES: &[&str] = &[
     " Host",
     "\tHost",
 ];
+pub(crate) const PROTOCOLS: &[&str] =
+    &["websocket", "WebSocket", "websockets", "xwebsocket", "connect-udp", "webtransport", "websocket ", "web", ""];
