@@ -32,7 +32,7 @@ use crate::{
 pub type Body = Empty<Bytes>;
 /// What an app does behind the guard; it is given the head alone.
 pub type Inner = BoxCloneService<Request<()>, Response<Body>, Infallible>;
-type App = BoxCloneService<Request<Incoming>, Response<Body>, Infallible>;
+pub type App = BoxCloneService<Request<Incoming>, Response<Body>, Infallible>;
 
 /// What each response says of itself: the code of a refusal, `ordinary`, or `accepted`.
 pub const CODE: &str = "x-code";
@@ -269,9 +269,10 @@ pub fn compare(input: &[u8], policy: &Policy, outcome: &Outcome) -> Result<End, 
     let mut end = End::Unfinished;
     for Judgement { verdict, lenient } in &judgements {
         let Some(response) = responses.next() else {
-            // A body that never ends is waited for; the request is there.
+            // A body that never ends is waited for; the request is there. So is the end of a malformed head.
             match (verdict, lenient) {
                 (Verdict::Ordinary, Some(_)) if calls.all(|upgrade| !upgrade) => return Ok(End::Unfinished),
+                (Verdict::Malformed, _) if calls.next().is_none() => return Ok(End::Unfinished),
                 _ => return differ("no answer"),
             }
         };

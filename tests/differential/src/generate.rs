@@ -353,7 +353,7 @@ fn token(rng: &mut Rng, draft: &mut Draft) {
 }
 
 fn dropped(rng: &mut Rng, draft: &mut Draft) {
-    for _ in 0..rng.usize(1..4) {
+    for _ in 0..rng.usize(1..4).min(draft.lines.len()) {
         draft.lines.remove(rng.usize(..draft.lines.len()));
     }
 }

@@ -78,9 +78,8 @@ pub fn subprotocols(policy: &Policy) -> Option<Subprotocols> {
     policy.subprotocols.map(|listed| Subprotocols::list(listed).expect(RIGHT))
 }
 
-/// Takes [`TOKENS`].
-pub fn token(policy: &Policy) -> Option<TokenPolicy<StaticTokens<()>>> {
-    let source = |source: &Source| match *source {
+pub fn source(source: &Source) -> TokenSource {
+    match *source {
         Source::Authorization => TokenSource::authorization(),
         Source::Cookie(name) => TokenSource::cookie(name).expect(RIGHT),
         Source::Query(name) => TokenSource::query(name).expect(RIGHT),
@@ -88,8 +87,12 @@ pub fn token(policy: &Policy) -> Option<TokenPolicy<StaticTokens<()>>> {
         Source::Kubernetes => TokenSource::kubernetes(),
         Source::Phoenix => TokenSource::phoenix(),
         Source::Pair(marker) => TokenSource::pair(marker).expect(RIGHT),
-    };
+    }
+}
+
+/// Takes [`TOKENS`].
+pub fn token(policy: &Policy) -> Option<TokenPolicy<StaticTokens<()>>> {
     let known = StaticTokens::new(TOKENS.map(|token| (token, ())));
-    let sources = policy.sources;
-    (!sources.is_empty()).then(|| TokenPolicy::from_sources(sources.iter().map(source), known).expect(RIGHT))
+    let sources = policy.sources.iter().map(source);
+    (!policy.sources.is_empty()).then(|| TokenPolicy::from_sources(sources, known).expect(RIGHT))
 }

@@ -1,7 +1,5 @@
 //! RFC 9112: the requests in the bytes of a connection.
 
-use std::collections::HashSet;
-
 use super::{Head, Judgement, Policy, Transport, Verdict, authority, is_token, trim};
 
 /// What comes of each request on a connection, until it is switched, closed or stuck.
@@ -194,12 +192,15 @@ fn is_framing_sound(head: &Head) -> bool {
     }
 }
 
-/// 6.3: equal lengths may be taken for one.
+/// 6.3: lengths that are the same number may be taken for one.
 fn collapse_lengths(head: &mut Head) {
-    let lengths = head.elements("content-length").map(<[u8]>::to_vec).collect::<HashSet<_>>();
-    if lengths.len() == 1 {
+    let lengths = head.elements("content-length").map(<[u8]>::to_vec).collect::<Vec<_>>();
+    let number = |length: &[u8]| str::from_utf8(length).ok().and_then(|length| length.parse::<u64>().ok());
+    if let [first, others @ ..] = &lengths[..]
+        && others.iter().all(|other| number(other).is_some() && number(other) == number(first))
+    {
         head.fields.retain(|(name, _)| name != "content-length");
-        head.fields.extend(lengths.into_iter().map(|length| ("content-length".to_owned(), length)));
+        head.fields.push(("content-length".to_owned(), first.clone()));
     }
 }
 
@@ -224,21 +225,15 @@ fn behind_body<'a>(head: &Head, rest: &'a [u8]) -> Option<&'a [u8]> {
     rest.get(length.unwrap_or(Ok(0)).ok()?..)
 }
 
-/// RFC 9112 7.1.
+/// RFC 9112 7.1, without trailers.
 fn behind_chunks(mut rest: &[u8]) -> Option<&[u8]> {
     loop {
         let (size, behind, false) = line(rest)? else { return None };
-        let size = trim(size.split(|&byte| byte == b';').next()?);
-        let is_size = !size.is_empty() && size.iter().all(u8::is_ascii_hexdigit);
-        let size = usize::from_str_radix(std::str::from_utf8(size).ok().filter(|_| is_size)?, 16).ok()?;
-        if size == 0 {
-            rest = behind;
-            // 7.1.2: trailers.
-            while let (1.., behind, _) = line(rest).map(|(trailer, behind, bare)| (trailer.len(), behind, bare))? {
-                rest = behind;
-            }
-            return line(rest).map(|(_, behind, _)| behind);
-        }
+        let size = size.split(|&byte| byte == b';').next().filter(|size| size.iter().all(u8::is_ascii_hexdigit))?;
+        let size = usize::from_str_radix(str::from_utf8(size).ok()?, 16).ok()?;
         rest = behind.get(size..)?.strip_prefix(b"\r\n")?;
+        if size == 0 {
+            return Some(rest);
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::{collections::HashSet, net::Ipv6Addr};
 pub use self::{
     http1::judge_stream,
     origin::Origin,
-    token::{Source, TOKENS, tokens},
+    token::{Source, TOKENS},
 };
 
 /// What comes of a request.
@@ -132,6 +132,16 @@ impl Head {
             token::judge(self, policy, &offers)?;
         }
         Ok(subprotocol)
+    }
+
+    /// The one credential that is to be verified, or the code for which it comes to no verification.
+    pub fn credential(&self, policy: &Policy) -> Result<Vec<u8>, &'static str> {
+        let offers = match self.judge(&Policy { sources: &[], ..*policy }).verdict {
+            Verdict::Refused(code) => return Err(code),
+            _ => self.offers()?,
+        };
+        token::choose(policy, &offers)?;
+        token::credential(self, policy, &offers)
     }
 
     /// RFC 6455 4.2.1 items 1, 3 and 4; RFC 8441 4 and 5.

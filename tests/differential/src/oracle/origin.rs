@@ -40,7 +40,9 @@ impl Origin {
         let port = match port.strip_prefix(':') {
             None if port.is_empty() => None,
             // No file has a port (URL 4.2).
-            Some(digits) if scheme != "file" => Some((1..=u16::MAX).find(|port| port.to_string() == digits)?),
+            Some(digits) if scheme != "file" => {
+                Some(digits.parse::<u16>().ok().filter(|port| *port > 0 && port.to_string() == digits)?)
+            }
             _ => return None,
         };
         is_host.then(|| Self { scheme: scheme.to_owned(), host: host.to_owned(), port })

@@ -84,18 +84,19 @@ impl Source {
     }
 }
 
-/// Every credential in a handshake.
-pub fn tokens(head: &Head, sources: &[Source], offers: &[String]) -> Vec<Option<Vec<u8>>> {
-    sources.iter().flat_map(|source| source.find(head, offers)).collect()
+/// The token of the one credential in a handshake.
+pub fn credential(head: &Head, policy: &Policy, offers: &[String]) -> Result<Vec<u8>, &'static str> {
+    let mut found = policy.sources.iter().flat_map(|source| source.find(head, offers));
+    match (found.next(), found.next()) {
+        (None, _) => Err("token-missing"),
+        (_, Some(_)) => Err("token-ambiguous"),
+        (Some(token), None) => token.ok_or("token-invalid"),
+    }
 }
 
 pub fn judge(head: &Head, policy: &Policy, offers: &[String]) -> Result<(), &'static str> {
-    match &tokens(head, policy.sources, offers)[..] {
-        [] => Err("token-missing"),
-        [Some(token)] if TOKENS.iter().any(|known| known.as_bytes() == token) => Ok(()),
-        [_] => Err("token-invalid"),
-        _ => Err("token-ambiguous"),
-    }
+    let token = credential(head, policy, offers)?;
+    TOKENS.iter().any(|known| known.as_bytes() == token).then_some(()).ok_or("token-invalid")
 }
 
 /// RFC 6455 4.2.2 item 5.5, in the server's order; a marker is ours without being listed, and the last.
