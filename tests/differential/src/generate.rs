@@ -523,6 +523,10 @@ pub fn stream(rng: &mut Rng, policy: &Policy) -> Stream {
             head.fields.push((name.as_str().to_owned(), value.as_bytes().to_vec()));
             request.headers_mut().append(name, value);
         }
+        // RFC 9113 10.5.1: a large head may be refused; each field counts for 32 bytes more (RFC 9113 6.5.2).
+        if head.fields.iter().map(|(name, value)| name.len() + value.len() + 32).sum::<usize>() > 15_000 {
+            head.lenient = Some("many fields");
+        }
         *request.method_mut() = method.parse().expect("a method");
         *request.uri_mut() = uri;
         if let Some(protocol) = protocol {

@@ -80,7 +80,7 @@ fn nothing_but_an_allowed_handshake_is_accepted() {
                     // hyper's client does not send everything, nor its server take it.
                     Err(why) => {
                         let unsent = why.is_user() && calls.is_empty();
-                        assert!(unsent || verdict.lenient.is_some(), "{name}\n{head:#?}\n{why:?}");
+                        assert!(unsent || verdict.lenient.is_some(), "{name}\n{head:?}\n{why:?}");
                         *tally.entry(class).or_default().entry("by hyper".to_owned()).or_default() += 1;
                         continue;
                     }
@@ -94,7 +94,7 @@ fn nothing_but_an_allowed_handshake_is_accepted() {
                     Verdict::Refused(code) => (*code, &[][..]),
                     Verdict::Malformed => unreachable!("a list of fields is no bytes"),
                 };
-                let context = || format!("{name}\npolicy: {}\n{head:#?}\n{verdict:?}\n{response:?}", policy.name);
+                let context = || format!("{name}\npolicy: {}\n{head:?}\n{verdict:?}\n{response:?}", policy.name);
                 let may_differ = verdict.lenient.is_some() && response.status().as_u16() >= 400;
                 assert!(code == expected || may_differ, "{}", context());
                 assert!(upgrades == expected_upgrades || may_differ, "{}", context());

@@ -5,7 +5,7 @@ mod http1;
 mod origin;
 mod token;
 
-use std::{collections::HashSet, net::Ipv6Addr};
+use std::{collections::HashSet, fmt, net::Ipv6Addr};
 
 pub use self::{
     http1::judge_stream,
@@ -52,7 +52,7 @@ pub struct Policy {
 }
 
 /// The head of a request, whatever the transport.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Head {
     pub method: String,
     /// What a host is compared with: the authority of an absolute-form target, `:authority`.
@@ -71,6 +71,13 @@ pub enum Transport {
     Http10,
     /// With the `:protocol`, if there is one.
     Http2(Option<String>),
+}
+
+impl fmt::Debug for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?} ?{} {:?}", self.method, self.authority, self.query, self.transport)?;
+        self.fields.iter().try_for_each(|(name, value)| write!(f, "\n  {name}: {}", value.escape_ascii()))
+    }
 }
 
 impl Head {

@@ -33,7 +33,7 @@ impl Source {
     }
 
     /// The tokens among the subprotocols, as they are written.
-    fn carried<'a>(self, offers: &'a [String]) -> Vec<&'a str> {
+    fn carried(self, offers: &[String]) -> Vec<&str> {
         match (self, self.prefix()) {
             (_, Some(prefix)) => offers.iter().filter_map(|offer| offer.strip_prefix(prefix)).collect(),
             (Self::Pair(marker), _) => {
