@@ -158,6 +158,9 @@ fn request_line(line: &[u8], lenient: &mut Option<&'static str>) -> Option<Head>
         "OPTIONS" if target == "*" => true,
         _ => in_target.as_deref() != Some(&*target) && target != "*",
     };
+    // RFC 3986 3.2.2 allows more in a name than libraries know.
+    let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]@".contains(&byte);
+    let is_usual = is_usual && in_target.iter().all(|authority| authority.bytes().all(is_known));
     // 3: an invalid request line should be refused.
     if !is_usual || !is_path_and_query(path_and_query) {
         *lenient = Some("an unusual target");
