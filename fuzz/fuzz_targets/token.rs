@@ -5,7 +5,7 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
 };
 
 use differential::{
@@ -29,10 +29,18 @@ const SOURCES: [Source; 7] = [
     Source::Pair("m"),
 ];
 
+/// A bit of the first byte leaves one of them out.
+static CHOICES: LazyLock<Vec<&[Source]>> = LazyLock::new(|| {
+    let choice = |which: usize| {
+        let sources = SOURCES.into_iter().enumerate().filter(|(at, _)| which >> at & 1 == 0);
+        &*sources.map(|(_, source)| source).collect::<Vec<_>>().leak()
+    };
+    (0..1 << SOURCES.len()).map(choice).collect()
+});
+
 fuzz_target!(|input: &[u8]| {
     let Some((which, input)) = input.split_first() else { return };
-    let sources = SOURCES.into_iter().enumerate().filter(|(at, _)| which >> at & 1 == 0);
-    let sources = sources.map(|(_, source)| source).collect::<Vec<_>>();
+    let sources = CHOICES[usize::from(*which) % CHOICES.len()];
     let split = input.iter().position(|&byte| byte == b'\n').unwrap_or(input.len());
     let (query, lines) = (&input[..split], input.get(split + 1..).unwrap_or_default());
     let names = ["authorization", "cookie", "sec-websocket-protocol"];
@@ -55,7 +63,7 @@ fuzz_target!(|input: &[u8]| {
     let answer = run(layer.layer(inner).oneshot(Request::from_parts(parts, ())));
     let answer = answer.expect("nothing to wait for").expect("a response");
 
-    let all = oracle::Policy { any_origin: true, sources: sources.leak(), ..oracle::Policy::default() };
+    let all = oracle::Policy { any_origin: true, sources, ..oracle::Policy::default() };
     let verified = std::mem::take(&mut *verified.lock().expect("no panic before"));
     let shown = format!("{:?} {}", answer.headers(), answer.body());
     match head.credential(&all) {
@@ -65,7 +73,10 @@ fuzz_target!(|input: &[u8]| {
             let standard = format!("{:?}", handshake(&names, b"").expect("a handshake").0);
             let token = &*verified[0];
             let is_told = token.len() >= 8 && !standard.contains(token) && !standard.contains(token.trim());
-            let once = String::from_utf8_lossy(input).matches(token).count() <= 1;
+            // Whoever sends it a second time, beside the encoded one, shows it by himself.
+            let text = String::from_utf8_lossy(input);
+            let encoded = ["base64url.bearer.", "%"].iter().any(|sign| text.contains(sign));
+            let once = text.matches(token).count() <= usize::from(!encoded);
             assert!(!(is_told && once && shown.contains(token)), "{shown}");
         }
         Err(code) => {
