@@ -562,6 +562,7 @@ fn check_subprotocols(headers: &HeaderMap) -> Result<(), Rejection> {
 }
 
 /// Over all lines, in order. Of a parsed handshake all elements are tokens.
+#[cfg(feature = "responder")]
 pub(crate) fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     tokens(headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter())
 }

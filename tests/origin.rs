@@ -133,7 +133,7 @@ async fn configured_values_are_normalised() {
         &[
             (b"https://norm.example.com", "ok"),
             (b"http://[::1]:3000", "ok"),
-            (b"http://[0:0:0:0:0:0:0:1]:3000", NOT_ALLOWED),
+            (b"http://[0:0:0:0:0:0:0:1]:3000", INVALID),
             (b"https://[::ffff:7f00:1]", "ok"),
         ],
     )

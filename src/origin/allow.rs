@@ -1,4 +1,4 @@
-use std::{cmp::Ordering, fmt, net::Ipv6Addr, sync::Arc};
+use std::{cmp::Ordering, fmt, sync::Arc};
 
 use http::{HeaderName, HeaderValue};
 
@@ -293,9 +293,6 @@ impl Pattern {
         if subdomains && (origin.is_ip() || origin.host().is_empty()) {
             return Err(error("`*` stands for the labels of a name, and this is none"));
         }
-        if !is_canonical(origin.host()) {
-            return Err(error("browsers write this IPv6 address in another way; use the shortest form"));
-        }
         Ok(Self {
             host: origin.host().into(),
             scheme: origin.scheme().into(),
@@ -303,20 +300,6 @@ impl Pattern {
             port: if any_port { Port::Any } else { Port::Is(origin.effective_port()) },
         })
     }
-}
-
-/// WHATWG URL 4.3 writes IPv6 as RFC 5952 does, but never with an embedded IPv4 address.
-fn is_canonical(host: &str) -> bool {
-    let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) else {
-        return true;
-    };
-    address.parse::<Ipv6Addr>().is_ok_and(|parsed| {
-        address
-            == match parsed.segments() {
-                [0, 0, 0, 0, 0, 0xffff, a, b] => format!("::ffff:{a:x}:{b:x}"),
-                _ => parsed.to_string(),
-            }
-    })
 }
 
 /// Which hosts a server answers for: a policy for `Host`, over HTTP/2 `:authority`.

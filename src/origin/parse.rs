@@ -36,10 +36,11 @@ pub struct Origin<'a> {
 
 impl<'a> Origin<'a> {
     /// Parses what a browser sends: lower case, no path, no trailing slash; names in punycode; a numeric host only as an
-    /// IPv4 address; an IPv6 address in brackets; a port of 1 to 65535 without leading zeros; 512 bytes at most.
+    /// IPv4 address; an IPv6 address in brackets and in its shortest form; a port of 1 to 65535 without leading zeros; 512 bytes at
+    /// most.
     ///
     /// Schemes of extensions and applications (`chrome-extension`, `tauri`, …) and `_` in names are fine. Only `file`
-    /// may have an empty host.
+    /// may have an empty host, and it has no port.
     ///
     /// # Errors
     ///
@@ -64,7 +65,12 @@ impl<'a> Origin<'a> {
             Some(colon) if !rest.ends_with(']') => (&rest[..colon], Some(&rest[colon + 1..])),
             _ => (rest, None),
         };
-        if !(is_host(host) || host.is_empty() && scheme == "file") {
+        // A file may have no host, and has no port (WHATWG URL 4.2).
+        let is_sound = match scheme {
+            "file" => port.is_none() && (host.is_empty() || is_host(host)),
+            _ => is_host(host),
+        };
+        if !is_sound {
             return Err(InvalidOrigin::of_host(rest));
         }
         let port = match port {
@@ -124,10 +130,7 @@ fn is_scheme(scheme: &[u8]) -> bool {
 
 fn is_host(host: &str) -> bool {
     if let Some(address) = host.strip_prefix('[') {
-        return address.strip_suffix(']').is_some_and(|address| {
-            let is_digit = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f' | b':');
-            address.bytes().all(is_digit) && address.parse::<Ipv6Addr>().is_ok()
-        });
+        return address.strip_suffix(']').is_some_and(is_ipv6);
     }
     let mut last = 0;
     for (i, byte) in host.bytes().enumerate() {
@@ -139,8 +142,21 @@ fn is_host(host: &str) -> bool {
     }
     let last = &host[last..];
     // Browsers read a host whose last label is a number as an IPv4 address, and write that in one way alone.
-    let is_number = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x");
+    let is_hexadecimal = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_number =
+        last.bytes().all(|byte| byte.is_ascii_digit()) || last.strip_prefix("0x").is_some_and(is_hexadecimal);
     !last.is_empty() && (!is_number || host.parse::<Ipv4Addr>().is_ok())
+}
+
+/// WHATWG URL 4.3 writes IPv6 as RFC 5952 does, but never with an embedded IPv4 address.
+fn is_ipv6(address: &str) -> bool {
+    address.parse::<Ipv6Addr>().is_ok_and(|parsed| {
+        address
+            == match parsed.segments() {
+                [0, 0, 0, 0, 0, 0xffff, a, b] => format!("::ffff:{a:x}:{b:x}"),
+                _ => parsed.to_string(),
+            }
+    })
 }
 
 fn parse_port(port: &str) -> Option<u16> {
@@ -164,6 +180,9 @@ impl InvalidOrigin {
                 "`*` stands for the first labels (`https://*.example.com`) or the port (`http://localhost:*`) only"
             }
             Some(_) => "an origin is one value, not a list",
+            None if rest.starts_with('[') => {
+                "its IPv6 address or port is malformed, or not in the shortest form, which is how browsers write it"
+            }
             None => "its host or port is malformed, or not written as browsers write it",
         })
     }
@@ -194,6 +213,7 @@ mod tests {
             "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
             "moz-extension://0f2b5e5c-8c1f-4d3a-9f0e-1a2b3c4d5e6f",
             "tauri://localhost",
+            "http://0xbox:3000",
             "vscode-webview://0a1b2c",
             "file://",
             "https://a:1",
@@ -242,6 +262,7 @@ mod tests {
             "https://127.1",
             "https://1",
             "https://0x7f.1",
+            "https://a.0x",
             "https://0x7f000001",
             "https://01.2.3.4",
             "https://256.1.1.1",
@@ -252,6 +273,11 @@ mod tests {
             "https://[::G]",
             "https://[::A]",
             "https://[fe80::1%25eth0]",
+            "https://[0:0::1]",
+            "https://[1:2:3:4:5:6:7::]",
+            "https://[::01]",
+            "file://:80",
+            "file://a:80",
             "https://[::127.0.0.1]",
             "https://[]",
             "https://b\u{fc}cher.example",

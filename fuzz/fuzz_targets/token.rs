@@ -1,0 +1,94 @@
+//! A query, and behind line ends in turn lines of `Authorization`, `Cookie` and `Sec-WebSocket-Protocol`: which tokens are found,
+//! and that nobody else sees them. The first byte says where they are looked for.
+#![no_main]
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    sync::{Arc, LazyLock, Mutex},
+};
+
+use differential::{
+    connection::run,
+    oracle::{self, Source},
+    policies,
+};
+use fuzz::handshake;
+use http::{Request, Response};
+use libfuzzer_sys::fuzz_target;
+use tower::{Layer, ServiceExt, service_fn};
+use tower_ws_guard::{AllowOrigin, GuardLayer, PlainText, Rejection, Token, TokenPolicy, Verified};
+
+const SOURCES: [Source; 7] = [
+    Source::Authorization,
+    Source::Cookie("c"),
+    Source::Query("t"),
+    Source::Subprotocol("p."),
+    Source::Kubernetes,
+    Source::Phoenix,
+    Source::Pair("m"),
+];
+
+/// A bit of the first byte leaves one of them out.
+static CHOICES: LazyLock<Vec<&[Source]>> = LazyLock::new(|| {
+    let choice = |which: usize| {
+        let sources = SOURCES.into_iter().enumerate().filter(|(at, _)| which >> at & 1 == 0);
+        &*sources.map(|(_, source)| source).collect::<Vec<_>>().leak()
+    };
+    (0..1 << SOURCES.len()).map(choice).collect()
+});
+
+fuzz_target!(|input: &[u8]| {
+    let Some((which, input)) = input.split_first() else { return };
+    let sources = CHOICES[usize::from(*which) % CHOICES.len()];
+    let split = input.iter().position(|&byte| byte == b'\n').unwrap_or(input.len());
+    let (query, lines) = (&input[..split], input.get(split + 1..).unwrap_or_default());
+    let names = ["authorization", "cookie", "sec-websocket-protocol"];
+    let Some((mut parts, mut head)) = handshake(&names, lines) else { return };
+    let Ok(uri) = [b"/ws?", query].concat().try_into().map(|uri: http::Uri| uri) else { return };
+    head.query = uri.query().unwrap_or_default().to_owned();
+    parts.uri = uri;
+
+    let verified = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&verified);
+    let verify = move |token: Token| {
+        seen.lock().expect("no panic before").push(token.expose().to_owned());
+        std::future::ready(Ok::<_, Rejection>(Verified::new(())))
+    };
+    let Ok(policy) = TokenPolicy::from_sources(sources.iter().map(policies::source), verify) else { return };
+    let layer = GuardLayer::new(AllowOrigin::dangerous_any()).token(policy).respond_with(PlainText);
+    let inner = service_fn(async |request: Request<()>| {
+        Ok::<_, std::convert::Infallible>(Response::new(format!("{request:?}")))
+    });
+    let answer = run(layer.layer(inner).oneshot(Request::from_parts(parts, ())));
+    let answer = answer.expect("nothing to wait for").expect("a response");
+
+    let all = oracle::Policy { any_origin: true, sources, ..oracle::Policy::default() };
+    let verified = std::mem::take(&mut *verified.lock().expect("no panic before"));
+    let shown = format!("{:?} {}", answer.headers(), answer.body());
+    match head.credential(&all) {
+        Ok(token) => {
+            assert_eq!(verified.iter().map(String::as_bytes).collect::<Vec<_>>(), [&*token], "{head:?}");
+            // It was in one place, and no service behind sees it there. A short one cannot be told from other text.
+            let standard = format!("{:?}", handshake(&names, b"").expect("a handshake").0);
+            let token = &*verified[0];
+            let is_told = token.len() >= 8 && !standard.contains(token) && !standard.contains(token.trim());
+            // Whoever sends it a second time, beside the encoded one, shows it by himself.
+            let text = String::from_utf8_lossy(input);
+            let encoded = ["base64url.bearer.", "%"].iter().any(|sign| text.contains(sign));
+            let once = text.matches(token).count() <= usize::from(!encoded);
+            assert!(!(is_told && once && shown.contains(token)), "{shown}");
+        }
+        Err(code) => {
+            assert!(verified.is_empty(), "{head:?}");
+            assert!(answer.body().ends_with(&format!("({code})\n")), "{code} {head:?} {answer:?}");
+            // A refusal tells its code and nothing of the request.
+            let told = TOLD.with_borrow_mut(|told| told.entry(code).or_insert_with(|| shown.clone()).clone());
+            assert_eq!(shown, told);
+        }
+    }
+});
+
+thread_local! {
+    static TOLD: RefCell<HashMap<&'static str, String>> = RefCell::default();
+}

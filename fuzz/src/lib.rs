@@ -1,0 +1,63 @@
+//! What the targets share: an input is lines of text, each the value of a field.
+
+use differential::oracle::{Head, Policy, Transport, Verdict};
+use http::{HeaderName, HeaderValue, Request, request::Parts};
+use tower_ws_guard::{Handshake, Rejection};
+
+pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+/// A handshake in which the lines of `input` take the place of the fields `names`: line by line, the first line those of the
+/// first name and so on in turn. `None` if a line is no value.
+pub fn handshake(names: &[&'static str], input: &[u8]) -> Option<(Parts, Head)> {
+    let standard = [
+        ("host", "chat.example.com"),
+        ("upgrade", "websocket"),
+        ("connection", "Upgrade"),
+        ("sec-websocket-key", KEY),
+        ("sec-websocket-version", "13"),
+        ("origin", "https://app.example.com"),
+    ];
+    let standard = standard.into_iter().filter(|(name, _)| !names.contains(name));
+    let standard = standard.map(|(name, value)| (name, value.as_bytes()));
+    let lines = input.split(|&byte| byte == b'\n').filter(|_| !input.is_empty()).enumerate();
+    let given = lines.map(|(at, line)| (names[at % names.len()], line));
+    let mut request = Request::get("/ws").body(()).ok()?;
+    let mut head = Head { method: "GET".into(), transport: Transport::Http11, ..Head::default() };
+    for (name, value) in standard.chain(given) {
+        let value = HeaderValue::from_bytes(value).ok()?;
+        // hyper hands over values without the white space around them; by hand they may have some.
+        head.fields.push((name.to_owned(), trim(value.as_bytes()).to_vec()));
+        request.headers_mut().append(HeaderName::from_static(name), value);
+    }
+    Some((request.into_parts().0, head))
+}
+
+pub fn trim(value: &[u8]) -> &[u8] {
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let Some(start) = value.iter().position(|byte| !is_space(byte)) else { return b"" };
+    let end = value.iter().rposition(|byte| !is_space(byte)).unwrap_or(start);
+    &value[start..=end]
+}
+
+/// What the oracle says of the syntax alone.
+pub fn expected(head: &Head) -> Result<(), &'static str> {
+    let any = Policy { any_origin: true, ..Policy::default() };
+    match head.judge(&any).verdict {
+        Verdict::Accepted(_) => Ok(()),
+        Verdict::Refused("origin-invalid" | "origin-repeated") => Ok(()),
+        Verdict::Refused(code) => Err(code),
+        // Without its key and version, a request with another `Upgrade` is an ordinary one.
+        Verdict::Ordinary | Verdict::Malformed => Err("not-websocket"),
+    }
+}
+
+/// Parses the handshake, and holds the verdict against the oracle's.
+pub fn parse<'a>(parts: &'a mut Parts, head: &Head) -> Option<Handshake<'a>> {
+    let parsed = Handshake::parse(parts);
+    let code = parsed.as_ref().map(drop).map_err(|rejection: &Rejection| rejection.kind().code());
+    match expected(head) {
+        Err("not-websocket") => assert!(code.is_err(), "{head:?}"),
+        expected => assert_eq!(code, expected, "{head:?}"),
+    }
+    parsed.ok()
+}

@@ -1,0 +1,347 @@
+//! A server's connection in memory, without a runtime: what comes of bytes is the same each time.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    pin::{Pin, pin},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Empty};
+use hyper::{
+    body::Incoming,
+    rt::{Read, ReadBufCursor, Write},
+    server::conn::http1,
+    service::service_fn,
+};
+use tower::{Layer, Service, ServiceExt, util::BoxCloneService};
+use tower_ws_guard::{GuardLayer, ResponderLayer, respond_fn};
+
+use crate::{
+    oracle::{Judgement, Policy, Verdict, judge_stream},
+    policies,
+};
+
+pub type Body = Empty<Bytes>;
+/// What an app does behind the guard; it is given the head alone.
+pub type Inner = BoxCloneService<Request<()>, Response<Body>, Infallible>;
+pub type App = BoxCloneService<Request<Incoming>, Response<Body>, Infallible>;
+
+/// What each response says of itself: the code of a refusal, `ordinary`, or `accepted`.
+pub const CODE: &str = "x-code";
+
+/// Puts the guard in front of `inner`, or around this crate's responder if there is none.
+pub fn guarded<S>(policy: &Policy, inner: S) -> App
+where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let responder =
+        respond_fn(|rejection: &tower_ws_guard::Rejection, _: &http::request::Parts, prepared: Response<()>| {
+            let mut response = prepared.map(|()| Body::new());
+            response.headers_mut().insert(CODE, rejection.kind().code().parse().expect("a code is a value"));
+            response
+        });
+    let mut guard = GuardLayer::new(policies::allow_origin(policy)).respond_with(responder);
+    if let Some(hosts) = policies::allow_host(policy) {
+        guard = guard.allow_host(hosts);
+    }
+    if let Some(subprotocols) = policies::subprotocols(policy) {
+        guard = guard.subprotocols(subprotocols);
+    }
+    match policies::token(policy) {
+        Some(token) => BoxCloneService::new(guard.token(token).layer(inner)),
+        None => BoxCloneService::new(guard.layer(inner)),
+    }
+}
+
+/// Runs `inner` for handshakes, and answers everything else itself. What it saw is in `calls`.
+pub fn recorded(
+    inner: Inner,
+    calls: Calls,
+) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static
+{
+    tower::service_fn(move |request: Request<Incoming>| {
+        let inner = inner.clone();
+        let (parts, body) = request.into_parts();
+        let head = Request::from_parts(parts, ());
+        let is_upgrade = is_upgrade(&head);
+        calls.lock().expect("no panic before").push(head.clone());
+        async move {
+            if is_upgrade {
+                return inner.oneshot(head).await;
+            }
+            let body = body.collect().await;
+            Ok(answer(if body.is_ok() { 404 } else { 400 }, "ordinary"))
+        }
+    })
+}
+
+pub type Calls = Arc<Mutex<Vec<Request<()>>>>;
+
+pub fn answer(status: u16, code: &'static str) -> Response<Body> {
+    let response = Response::builder().status(status).header(CODE, code);
+    response.body(Body::new()).expect("a response")
+}
+
+/// Whether a lax handler might take what comes out of the guard for a handshake.
+pub fn is_upgrade<B>(request: &Request<B>) -> bool {
+    let has = |name| request.headers().contains_key::<&str>(name);
+    let websocket = |value: &str| value.to_ascii_lowercase().contains("websocket");
+    let upgrades =
+        request.headers().get_all("upgrade").iter().any(|line| websocket(&String::from_utf8_lossy(line.as_bytes())));
+    let protocol = request.extensions().get::<hyper::ext::Protocol>().is_some_and(|it| websocket(it.as_str()));
+    has("sec-websocket-key") || has("sec-websocket-version") || upgrades || protocol
+}
+
+/// Answers as this crate does.
+pub fn responder(policy: &Policy) -> Inner {
+    let layer = match policies::subprotocols(policy) {
+        Some(subprotocols) => ResponderLayer::new().subprotocols(subprotocols),
+        None => ResponderLayer::new().accept_unmatched_subprotocols(),
+    };
+    Inner::new(layer.layer(tower::service_fn(async |request: Request<()>| {
+        let pending = request.extensions().get::<tower_ws_guard::PendingUpgrade>();
+        drop(pending.and_then(tower_ws_guard::PendingUpgrade::accept));
+        Ok(answer(200, "accepted"))
+    })))
+}
+
+/// The head of a response, as it was on the wire.
+#[derive(Clone, Debug)]
+pub struct Head {
+    pub status: u16,
+    pub fields: Vec<(String, String)>,
+}
+
+impl Head {
+    pub fn lines<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.fields.iter().filter(move |(there, _)| there == name).map(|(_, value)| &**value)
+    }
+
+    fn has(&self, name: &str, element: &str) -> bool {
+        self.lines(name).flat_map(|line| line.split(',')).any(|it| it.trim().eq_ignore_ascii_case(element))
+    }
+}
+
+/// What came of the bytes of a connection.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What the services behind the guard saw.
+    pub calls: Vec<Request<()>>,
+    pub responses: Vec<Head>,
+    /// The server closed the connection, or switched it to another protocol.
+    pub ended: bool,
+    pub written: Vec<u8>,
+}
+
+/// Serves `input`, which arrives in pieces of `piece` bytes, until the server waits for more.
+pub fn serve(app: &App, calls: &Calls, input: Vec<u8>, piece: usize) -> Outcome {
+    let written = Arc::new(Mutex::new(Vec::new()));
+    let io = Memory { input, at: 0, piece, written: Arc::clone(&written) };
+    let app = service_fn(|request| app.clone().oneshot(request));
+    let connection = http1::Builder::new().serve_connection(io, app).with_upgrades();
+    let ended = run(connection).is_some();
+    let written = written.lock().expect("no panic before").clone();
+    let responses = read_heads(&written);
+    Outcome { calls: std::mem::take(&mut *calls.lock().expect("no panic before")), responses, ended, written }
+}
+
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Polls until nothing wakes it any more.
+pub fn run<F: Future>(future: F) -> Option<F::Output> {
+    let woken = Arc::new(Woken(AtomicBool::new(true)));
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut future = pin!(future);
+    while woken.0.swap(false, Ordering::Relaxed) {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return Some(output);
+        }
+    }
+    None
+}
+
+/// A client that sends all it has, and then waits without closing.
+struct Memory {
+    input: Vec<u8>,
+    at: usize,
+    piece: usize,
+    written: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Read for Memory {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let end = self.input.len().min(self.at + self.piece.min(cursor.remaining()));
+        if end == self.at {
+            return Poll::Pending;
+        }
+        cursor.put_slice(&self.input[self.at..end]);
+        self.at = end;
+        cx.waker().wake_by_ref();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for Memory {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.written.lock().expect("no panic before").extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// No response here has a body.
+fn read_heads(written: &[u8]) -> Vec<Head> {
+    let text = String::from_utf8_lossy(written);
+    let heads = text.split_terminator("\r\n\r\n").map(|head| {
+        let mut lines = head.split("\r\n");
+        let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok());
+        let fields = lines.map(|line| line.split_once(':').expect("a field"));
+        let fields = fields.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect();
+        Head { status: status.expect("a status line"), fields }
+    });
+    heads.filter(|head| head.status != 100).collect()
+}
+
+/// What came of the last request that anything came of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum End {
+    Accepted,
+    /// Let in by the guard, and refused by the handler.
+    Declined,
+    Ordinary,
+    Refused(String),
+    /// Refused by hyper, before it reached a service.
+    ByHyper,
+    /// Not a whole request.
+    Unfinished,
+    /// hyper took what a recipient may refuse, and the oracle cannot tell where the next request begins.
+    Lost,
+}
+
+/// Holds what came of a connection against what the oracle says of its bytes.
+///
+/// # Errors
+///
+/// Where they differ.
+pub fn compare(input: &[u8], policy: &Policy, outcome: &Outcome) -> Result<End, String> {
+    let judgements = judge_stream(input, policy);
+    let differ = |what: &str| {
+        let (calls, responses) = (outcome.calls.iter().map(is_upgrade).collect::<Vec<_>>(), &outcome.responses);
+        Err(format!(
+            "{what}\npolicy: {}\n{}\noracle: {judgements:?}\nupgrades behind the guard: {calls:?}\nanswers: {responses:?}",
+            policy.name,
+            input.escape_ascii().to_string().replace("\\r\\n", "\\r\\n\n"),
+        ))
+    };
+    let leaked =
+        crate::oracle::TOKENS.iter().any(|token| outcome.written.windows(token.len()).any(|it| it == token.as_bytes()));
+    if leaked {
+        return differ("a credential in an answer");
+    }
+    let mut calls = outcome.calls.iter().map(is_upgrade);
+    let mut responses = outcome.responses.iter();
+    let mut end = End::Unfinished;
+    for Judgement { verdict, lenient } in &judgements {
+        let Some(response) = responses.next() else {
+            // A body that never ends is waited for; the request is there. So is the end of a malformed head.
+            match (verdict, lenient) {
+                (Verdict::Ordinary, Some(_)) if calls.all(|upgrade| !upgrade) => return Ok(End::Unfinished),
+                (Verdict::Malformed, _) if calls.next().is_none() => return Ok(End::Unfinished),
+                _ => return differ("no answer"),
+            }
+        };
+        let code = response.lines(CODE).next();
+        end = match (code, response.status) {
+            (None, 400..) => End::ByHyper,
+            (Some("ordinary"), 400..) => End::Ordinary,
+            (Some("declined"), 400..) => End::Declined,
+            (Some("accepted"), 101) => End::Accepted,
+            (Some(code), 400..) => End::Refused(code.to_owned()),
+            _ => return differ("an answer that nobody gives"),
+        };
+        // What came of it is what the oracle says, or a refusal where it has the choice.
+        let agrees = match (&end, verdict) {
+            (End::ByHyper, Verdict::Malformed) => true,
+            (End::ByHyper, _) => lenient.is_some(),
+            (End::Ordinary, Verdict::Ordinary) | (End::Accepted | End::Declined, Verdict::Accepted(_)) => true,
+            (End::Refused(code), Verdict::Refused(expected)) => code == expected || lenient.is_some(),
+            (End::Refused(_), Verdict::Accepted(_)) => lenient.is_some(),
+            _ => false,
+        };
+        if !agrees {
+            return differ("another verdict");
+        }
+        let called = match end {
+            End::Ordinary => Some(false),
+            End::Accepted | End::Declined => Some(true),
+            _ => None,
+        };
+        if called.is_some() && calls.next() != called {
+            return differ("not what the services behind saw");
+        }
+        if let (End::Accepted, Verdict::Accepted(subprotocol)) = (&end, verdict) {
+            let named = response.lines("sec-websocket-protocol").collect::<Vec<_>>();
+            let chosen = subprotocol.as_deref();
+            if policy.subprotocols.is_some() && !named.iter().copied().eq(chosen) {
+                return differ("another subprotocol");
+            }
+            let single = |name| response.lines(name).count() == 1;
+            let absent = |name| response.lines(name).next().is_none();
+            let is_switch = single("upgrade")
+                && response.has("upgrade", "websocket")
+                && response.has("connection", "upgrade")
+                && single("sec-websocket-accept")
+                && ["content-length", "transfer-encoding", "sec-websocket-version"].into_iter().all(absent);
+            if !is_switch {
+                return differ("a faulty 101");
+            }
+        }
+        match end {
+            End::Ordinary if *lenient == Some("framing") || *lenient == Some("an unfinished body") => {
+                return Ok(End::Lost);
+            }
+            End::Ordinary => {}
+            // Nothing behind it is a request.
+            _ if !outcome.ended => return differ("the connection goes on"),
+            _ => break,
+        }
+    }
+    // What the oracle takes for the beginning of a request, hyper may refuse already.
+    match (responses.next(), calls.next()) {
+        (None, None) => Ok(end),
+        (Some(response), None)
+            if matches!(end, End::Ordinary | End::Unfinished)
+                && response.status == 400
+                && response.lines(CODE).next().is_none() =>
+        {
+            Ok(End::ByHyper)
+        }
+        _ => differ("an answer to what is no request"),
+    }
+}

@@ -1,0 +1,537 @@
+//! Requests: a valid handshake in one of its many forms, changed in the way of a class, on a connection with others around it.
+//!
+//! What comes out depends on the seed alone.
+
+use fastrand::Rng;
+use http::{HeaderName, HeaderValue, Request, Uri};
+use hyper::ext::Protocol;
+
+use crate::{
+    oracle::{Head, Policy, Source, Transport},
+    pools::*,
+};
+
+/// What is done to a valid handshake.
+pub type Mutation = fn(&mut Rng, &mut Draft);
+
+/// Every class of requests, by name.
+pub const CLASSES: [(&str, Mutation); 22] = [
+    ("valid", |_, _| {}),
+    ("method", method),
+    ("target", target),
+    ("version of HTTP", version),
+    ("upgrade", |rng, draft| draft.list(rng, "Upgrade", UPGRADES)),
+    ("connection", |rng, draft| draft.list(rng, "Connection", CONNECTIONS)),
+    ("host", host),
+    ("key", key),
+    ("version", |rng, draft| draft.single(rng, "Sec-WebSocket-Version", VERSIONS)),
+    ("body", body),
+    ("subprotocol", |rng, draft| draft.list(rng, "Sec-WebSocket-Protocol", OFFERS)),
+    ("origin", origin),
+    ("fetch metadata", |rng, draft| draft.single(rng, "Sec-Fetch-Site", SITES)),
+    ("token", token),
+    ("extensions", |rng, draft| draft.list(rng, "Sec-WebSocket-Extensions", EXTENSIONS)),
+    ("line dropped", dropped),
+    ("line repeated", repeated),
+    ("white space", white_space),
+    ("name of a field", name),
+    ("end of a line", line_end),
+    ("bytes", |rng, draft| draft.flips = rng.usize(1..4)),
+    ("no attempt", no_attempt),
+];
+
+/// A request before it is bytes.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub method: Vec<u8>,
+    pub target: Vec<u8>,
+    pub version: Vec<u8>,
+    pub lines: Vec<Line>,
+    pub body: Vec<u8>,
+    /// How many bytes are changed at random.
+    flips: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct Line {
+    pub name: Vec<u8>,
+    colon: Vec<u8>,
+    pub value: Vec<u8>,
+    end: Vec<u8>,
+}
+
+impl Line {
+    fn new(name: &str, value: &str) -> Self {
+        // Text that is not ASCII goes out in UTF-8 as well as in one byte for each character.
+        Self { name: name.into(), colon: b": ".into(), value: value.into(), end: b"\r\n".into() }
+    }
+}
+
+/// One of `pool`.
+fn pick<T: Copy>(rng: &mut Rng, pool: &[T]) -> T {
+    pool[rng.usize(..pool.len())]
+}
+
+impl Draft {
+    /// A handshake that `policy` allows, as a rule.
+    pub fn valid(rng: &mut Rng, policy: &Policy) -> Self {
+        let nonce = (0..21).map(|_| pick(rng, b"ABCXYZabcxyz019+/")).collect::<Vec<_>>();
+        // As a rule without bits behind the 16th byte.
+        let last = if rng.u8(..8) == 0 { pick(rng, b"BCDz9/") } else { pick(rng, b"AQgw") };
+        let key = format!("{}{}==", String::from_utf8_lossy(&nonce), char::from(last));
+        let host = match policy.hosts {
+            [] if rng.u8(..4) == 0 => pick(rng, &HOSTS[..10]),
+            [] => "chat.example.com",
+            hosts => pick(rng, hosts),
+        };
+        let origin = match policy {
+            _ if rng.u8(..16) == 0 => None,
+            _ if rng.u8(..16) == 0 => Some(pick(rng, ORIGINS).to_owned()),
+            Policy { same_origin: true, .. } => {
+                Some(format!("{}://{host}", pick(rng, &["http", "https"])).to_lowercase())
+            }
+            Policy { public_origin: Some(origin), .. } => Some((*origin).to_owned()),
+            _ => Some(pick(rng, &ORIGINS[..7]).to_owned()),
+        };
+        let subprotocol = match policy.sources {
+            [Source::Kubernetes, ..] => pick(rng, OFFERS),
+            _ if rng.u8(..3) == 0 => pick(rng, &["chat", "chat, v2.chat", "v2.chat,unknown"]),
+            _ => "",
+        };
+        let mut lines = vec![
+            Line::new("Host", host),
+            Line::new("Upgrade", pick(rng, &["websocket", "websocket", "WebSocket", "h2c, websocket"])),
+            Line::new("Connection", pick(rng, &["Upgrade", "Upgrade", "keep-alive, Upgrade", "upgrade,keep-alive"])),
+            Line::new("Sec-WebSocket-Key", &key),
+            Line::new("Sec-WebSocket-Version", "13"),
+        ];
+        lines.extend(origin.map(|origin| Line::new("Origin", &origin)));
+        if !subprotocol.is_empty() {
+            lines.push(Line::new("Sec-WebSocket-Protocol", subprotocol));
+        }
+        for line in [
+            ("User-Agent", "test"),
+            ("Accept-Language", "en, de;q=0.5"),
+            ("Sec-WebSocket-Extensions", "permessage-deflate"),
+        ] {
+            if rng.u8(..4) == 0 {
+                lines.push(Line::new(line.0, line.1));
+            }
+        }
+        let mut draft = Self {
+            method: b"GET".into(),
+            target: b"/ws".into(),
+            version: b"HTTP/1.1".into(),
+            lines,
+            body: Vec::new(),
+            flips: 0,
+        };
+        match policy.sources {
+            [] => {}
+            _ if rng.u8(..8) == 0 => {}
+            [Source::Kubernetes, ..] if subprotocol.len() > 16 => {}
+            [Source::Authorization, ..] if rng.bool() => {
+                let (name, value) = pick(rng, &[TOKENS[0], TOKENS[1], TOKENS[11], TOKENS[12]]);
+                draft.lines.push(Line::new(name, value));
+            }
+            _ => draft.target = format!("/ws?{}", pick(rng, &QUERIES[..7])).into(),
+        }
+        rng.shuffle(&mut draft.lines);
+        if rng.bool() {
+            draft.lines.iter_mut().for_each(|line| line.name.make_ascii_lowercase());
+        }
+        draft
+    }
+
+    fn position(&self, name: &str) -> Option<usize> {
+        self.lines.iter().position(|line| line.name.eq_ignore_ascii_case(name.as_bytes()))
+    }
+
+    pub fn without(&mut self, name: &str) {
+        self.lines.retain(|line| !line.name.eq_ignore_ascii_case(name.as_bytes()));
+    }
+
+    fn insert(&mut self, rng: &mut Rng, line: Line) {
+        self.lines.insert(rng.usize(..=self.lines.len()), line);
+    }
+
+    /// Gives a field that may be there once a value, as a rule in place of the one that is there.
+    fn single(&mut self, rng: &mut Rng, name: &str, pool: &[&str]) {
+        if rng.u8(..8) > 0 {
+            self.without(name);
+        }
+        let line = Line::new(name, pick(rng, pool));
+        self.insert(rng, line);
+    }
+
+    /// Gives a list a value or several, in one line or in several.
+    fn list(&mut self, rng: &mut Rng, name: &str, pool: &[&str]) {
+        self.without(name);
+        for _ in 0..pick(rng, &[1, 1, 1, 2, 3]) {
+            let mut value = pick(rng, pool).to_owned();
+            if rng.u8(..4) == 0 {
+                value = format!("{value},{}", pick(rng, pool));
+            }
+            self.insert(rng, Line::new(name, &value));
+        }
+    }
+
+    pub fn bytes(&self, rng: &mut Rng) -> Vec<u8> {
+        let mut bytes = [&*self.method, &*self.target, &*self.version].join(&b' ');
+        bytes.extend_from_slice(b"\r\n");
+        for line in &self.lines {
+            bytes.extend([&*line.name, &*line.colon, &*line.value, &*line.end].concat());
+        }
+        bytes.extend_from_slice(b"\r\n");
+        bytes.extend_from_slice(&self.body);
+        for _ in 0..self.flips {
+            flip(rng, &mut bytes);
+        }
+        bytes
+    }
+}
+
+fn flip(rng: &mut Rng, bytes: &mut Vec<u8>) {
+    if bytes.is_empty() {
+        return;
+    }
+    let at = rng.usize(..bytes.len());
+    let byte = match rng.u8(..3) {
+        0 => rng.u8(..),
+        1 => pick(rng, b" \t\r\n:,;=/@#?%\"\\\x00\x7f\x80-_.*"),
+        _ => bytes[rng.usize(..bytes.len())],
+    };
+    match rng.u8(..6) {
+        0 => drop(bytes.remove(at)),
+        1 => bytes.insert(at, byte),
+        2 => bytes[at] ^= 0x20,
+        3 => {
+            let end = bytes.len().min(at + rng.usize(1..24));
+            let copied = bytes[at..end].to_vec();
+            let to = rng.usize(..bytes.len());
+            bytes.splice(to..to, copied);
+        }
+        4 if rng.u8(..4) == 0 => bytes.truncate(at),
+        _ => bytes[at] = byte,
+    }
+}
+
+fn method(rng: &mut Rng, draft: &mut Draft) {
+    draft.method = pick(rng, METHODS).into();
+    if draft.method == b"CONNECT" && rng.bool() {
+        draft.target = b"chat.example.com:443".into();
+    }
+}
+
+fn target(rng: &mut Rng, draft: &mut Draft) {
+    draft.target = pick(rng, TARGETS).into();
+    if rng.bool() {
+        draft.single(
+            rng,
+            "Host",
+            &["chat.example.com", "chat.example.com:80", "evil.example", "[::1]:3000", "a@chat.example.com"],
+        );
+    }
+}
+
+fn version(rng: &mut Rng, draft: &mut Draft) {
+    draft.version = pick(
+        rng,
+        &[
+            "HTTP/1.0",
+            "HTTP/1.2",
+            "HTTP/2.0",
+            "HTTP/0.9",
+            "http/1.1",
+            "HTTP/1.1 ",
+            "HTTP/1.10",
+            "HTTPS/1.1",
+            "HTTP/3",
+            "",
+            "HTTP/1.0",
+        ],
+    )
+    .into();
+}
+
+fn host(rng: &mut Rng, draft: &mut Draft) {
+    draft.single(rng, "Host", HOSTS);
+    if rng.bool() {
+        // So that a host alone decides.
+        let origin =
+            format!("http://{}", String::from_utf8_lossy(&draft.lines[draft.position("host").unwrap_or(0)].value));
+        draft.without("Origin");
+        draft.insert(rng, Line::new("Origin", &origin));
+    }
+}
+
+fn key(rng: &mut Rng, draft: &mut Draft) {
+    const KEYS: &[&str] = &[
+        "",
+        "zzz",
+        "dGhlIHNhbXBsZSBub25jZQ",
+        "dGhlIHNhbXBsZSBub25jZQ=",
+        "-GhlIHNhbXBsZSBub25jZQ==",
+        "dGhpcyBpcyBub3QgMTYgYnl0ZXM=",
+        "AQIDBAUGBwgJCgsMDQ4PEC==",
+        "dGhlIHNhbXBsZSBub25jZQ==,",
+        "====================  ==",
+        "dGhlIHNhbXBsZSBub25j Q==",
+        "dGhlIHNhbXBsZSBub25jZQ===",
+        "dGhlIHNhbXBsZSBub25jZ===",
+        "AAAAAAAAAAAAAAAAAAAAAA==",
+        "dGhlIHNhbXBsZSBub25jZQAA",
+        "dGhlIHNhbXBsZSBub25j\u{e9}==",
+        "\"GhlIHNhbXBsZSBub25jZQ==",
+    ];
+    draft.single(rng, "Sec-WebSocket-Key", KEYS);
+}
+
+fn body(rng: &mut Rng, draft: &mut Draft) {
+    // What looks like a request of its own must never be one.
+    const SMUGGLED: &[u8] = b"GET /internal HTTP/1.1\r\nHost: chat.example.com\r\n\r\n";
+    draft.body = pick(rng, &[b"".as_slice(), b"abc", b"0\r\n\r\n", b"3\r\nabc\r\n0\r\n\r\n", SMUGGLED]).to_vec();
+    let length = draft.body.len().to_string();
+    for _ in 0..pick(rng, &[1, 1, 1, 2]) {
+        let line = match rng.u8(..8) {
+            0 => Line::new(
+                "Content-Length",
+                pick(
+                    rng,
+                    &["0", "00", "-0", "+0", "0, 0", "x", "", "0x0", "3 ", "18446744073709551616", "9999", "1", "0;"],
+                ),
+            ),
+            1..4 => Line::new("Content-Length", &length),
+            _ => Line::new(
+                "Transfer-Encoding",
+                pick(
+                    rng,
+                    &[
+                        "chunked",
+                        "Chunked",
+                        "identity",
+                        "gzip, chunked",
+                        "chunked, chunked",
+                        "",
+                        "chunked;a",
+                        "xchunked",
+                        "0",
+                    ],
+                ),
+            ),
+        };
+        draft.insert(rng, line);
+    }
+}
+
+fn origin(rng: &mut Rng, draft: &mut Draft) {
+    if rng.u8(..4) > 0 {
+        return draft.single(rng, "Origin", ORIGINS);
+    }
+    let mut origin = pick(rng, ORIGINS).as_bytes().to_vec();
+    flip(rng, &mut origin);
+    origin.retain(|byte| !b"\r\n".contains(byte));
+    draft.without("Origin");
+    let mut line = Line::new("Origin", "");
+    line.value = origin;
+    draft.insert(rng, line);
+}
+
+fn token(rng: &mut Rng, draft: &mut Draft) {
+    draft.without("Authorization");
+    draft.target = b"/ws".into();
+    for _ in 0..pick(rng, &[0, 1, 1, 1, 2]) {
+        match rng.u8(..3) {
+            0 => {
+                let (name, value) = pick(rng, TOKENS);
+                draft.insert(rng, Line::new(name, value));
+            }
+            1 => draft.target = format!("/ws?{}", pick(rng, QUERIES)).into(),
+            _ => draft.list(rng, "Sec-WebSocket-Protocol", OFFERS),
+        }
+    }
+}
+
+fn dropped(rng: &mut Rng, draft: &mut Draft) {
+    for _ in 0..rng.usize(1..4).min(draft.lines.len()) {
+        draft.lines.remove(rng.usize(..draft.lines.len()));
+    }
+}
+
+fn repeated(rng: &mut Rng, draft: &mut Draft) {
+    let line = draft.lines[rng.usize(..draft.lines.len())].clone();
+    for _ in 0..pick(rng, &[1, 1, 1, 2, 130]) {
+        draft.insert(rng, line.clone());
+    }
+}
+
+fn white_space(rng: &mut Rng, draft: &mut Draft) {
+    let at = rng.usize(..draft.lines.len());
+    let line = &mut draft.lines[at];
+    let space =
+        pick(rng, &[" ", "\t", " \t ", "\x0b", "\x0c", "\r", "\u{a0}", "\0", "\r\n ", "\n\t", "\u{2028}"]).as_bytes();
+    match rng.u8(..5) {
+        0 => line.colon = b":".to_vec(),
+        1 => line.colon = [b":", space].concat(),
+        2 => line.value.extend_from_slice(space),
+        3 => line.name.extend_from_slice(space),
+        _ => {
+            let inside = rng.usize(..=line.value.len());
+            line.value.splice(inside..inside, space.iter().copied());
+        }
+    }
+}
+
+fn name(rng: &mut Rng, draft: &mut Draft) {
+    let at = rng.usize(..draft.lines.len());
+    draft.lines[at].name = pick(rng, NAMES).into();
+}
+
+fn line_end(rng: &mut Rng, draft: &mut Draft) {
+    let at = rng.usize(..draft.lines.len());
+    draft.lines[at].end =
+        pick(rng, &[b"\n".as_slice(), b"\r", b"\n\r", b"\r\r\n", b"", b"\r\n\r\n", b"\r\n \r\n", b" \r\n"]).to_vec();
+}
+
+fn no_attempt(rng: &mut Rng, draft: &mut Draft) {
+    for name in ["Upgrade", "Sec-WebSocket-Key", "Sec-WebSocket-Version"] {
+        draft.without(name);
+    }
+    if rng.bool() {
+        let line = pick(
+            rng,
+            &[
+                ("Upgrade", "h2c"),
+                ("Upgrade", "web-socket"),
+                ("X-Upgrade", "websocket"),
+                ("Upgrade", ""),
+                ("Connection", "Upgrade"),
+                ("Sec-WebSocket-Accept", "x"),
+            ],
+        );
+        draft.insert(rng, Line::new(line.0, line.1));
+    }
+    if rng.u8(..4) == 0 {
+        body(rng, draft);
+    }
+    if rng.u8(..4) == 0 {
+        method(rng, draft);
+    }
+}
+
+/// A request behind the one that is tried: it must be answered only if that was an ordinary one.
+pub const BEHIND: &[u8] = b"GET /internal HTTP/1.1\r\nHost: chat.example.com\r\n\r\n";
+
+/// The bytes of a connection, and the class that they belong to.
+///
+/// In front of the request that is tried there may be ordinary ones; behind it there always is one more.
+pub fn connection(rng: &mut Rng, policy: &Policy) -> (&'static str, Vec<u8>) {
+    const BEFORE: &[&[u8]] = &[
+        b"",
+        b"",
+        b"",
+        b"",
+        b"",
+        BEHIND,
+        b"\r\n",
+        b"POST /form HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+        b"POST /form HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+        b"GET /a HTTP/1.0\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    ];
+    let mut draft = Draft::valid(rng, policy);
+    let (class, mutation) = pick(rng, &CLASSES);
+    mutation(rng, &mut draft);
+    // Some are wrong in several ways, so that the order of the checks shows.
+    let others = pick(rng, &[0, 0, 0, 1, 2]);
+    for _ in 0..others {
+        pick(rng, &CLASSES).1(rng, &mut draft);
+        if draft.lines.is_empty() {
+            draft.lines.push(Line::new("Host", "chat.example.com"));
+        }
+    }
+    let bytes = [pick(rng, BEFORE), &draft.bytes(rng), BEHIND].concat();
+    (if others == 0 { class } else { "several at once" }, bytes)
+}
+
+/// A request over HTTP/2, and its head as the oracle reads it.
+#[derive(Debug)]
+pub struct Stream {
+    pub class: &'static str,
+    pub head: Head,
+    pub request: Request<()>,
+}
+
+/// The same handshakes as an extended CONNECT (RFC 8441 5), without what HTTP/2 has no place for.
+pub fn stream(rng: &mut Rng, policy: &Policy) -> Stream {
+    loop {
+        let mut draft = Draft::valid(rng, policy);
+        let (class, mutation) = pick(rng, &CLASSES);
+        mutation(rng, &mut draft);
+        let (class, method, protocol) = match (class, rng.u8(..8)) {
+            ("method", _) => (class, pick(rng, &["GET", "POST", "OPTIONS", "CONNECT"]), pick(rng, PROTOCOLS)),
+            ("no attempt", _) => (class, pick(rng, &["GET", "POST", "CONNECT"]), pick(rng, PROTOCOLS)),
+            (_, 0) => (":protocol", "CONNECT", pick(rng, PROTOCOLS)),
+            _ => (class, "CONNECT", "websocket"),
+        };
+        let protocol = Some(protocol).filter(|protocol| !protocol.is_empty() && method == "CONNECT");
+        let host = draft.position("Host").map(|at| draft.lines[at].value.clone());
+        let authority = host.and_then(|host| String::from_utf8(host).ok()).unwrap_or_else(|| "chat.example.com".into());
+        // RFC 9113 8.2.2 and 8.5: fields of the connection are malformed, and so is an ordinary CONNECT with a path.
+        for name in ["Upgrade", "Connection", "Transfer-Encoding", "Keep-Alive", "Proxy-Connection", "TE"] {
+            draft.without(name);
+        }
+        match rng.u8(..8) {
+            0 if class == "host" => draft.lines.push(Line::new("Host", pick(rng, HOSTS))),
+            0 | 1 => {}
+            _ => draft.without("Host"),
+        }
+        if rng.bool() {
+            draft.without("Sec-WebSocket-Key");
+        }
+        let path = String::from_utf8(draft.target.clone()).ok().filter(|target| target.starts_with('/'));
+        let path = path.unwrap_or_else(|| "/ws".into());
+        let uri = match (method, protocol) {
+            ("CONNECT", None) => Uri::builder().authority(&*authority).build(),
+            _ => Uri::builder()
+                .scheme(pick(rng, &["http", "https"]))
+                .authority(&*authority)
+                .path_and_query(&*path)
+                .build(),
+        };
+        // What cannot be sent at all is tried no further.
+        let Ok(uri) = uri else { continue };
+        let mut request = Request::new(());
+        let mut head = Head {
+            method: method.to_owned(),
+            authority: uri.authority().map(|authority| authority.as_str().to_owned()),
+            query: uri.query().unwrap_or_default().to_owned(),
+            transport: Transport::Http2(protocol.map(str::to_owned)),
+            ..Head::default()
+        };
+        let lines = draft.lines.iter().map(|line| {
+            let name = HeaderName::from_bytes(&line.name).ok()?;
+            Some((name, HeaderValue::from_bytes(line.value.trim_ascii()).ok()?))
+        });
+        let Some(lines) = lines.collect::<Option<Vec<_>>>() else { continue };
+        // RFC 9113 8.1.1: no body follows, so any other length is malformed.
+        if lines.iter().any(|(name, value)| name == "content-length" && value != "0") {
+            head.lenient = Some("framing");
+        }
+        for (name, value) in lines {
+            head.fields.push((name.as_str().to_owned(), value.as_bytes().to_vec()));
+            request.headers_mut().append(name, value);
+        }
+        // RFC 9113 10.5.1: a large head may be refused; each field counts for 32 bytes more (RFC 9113 6.5.2).
+        if head.fields.iter().map(|(name, value)| name.len() + value.len() + 32).sum::<usize>() > 15_000 {
+            head.lenient = Some("many fields");
+        }
+        *request.method_mut() = method.parse().expect("a method");
+        *request.uri_mut() = uri;
+        if let Some(protocol) = protocol {
+            request.extensions_mut().insert(Protocol::from_static(protocol));
+        }
+        return Stream { class, head, request };
+    }
+}

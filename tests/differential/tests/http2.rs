@@ -1,0 +1,152 @@
+//! WebSocket over HTTP/2 (RFC 8441): extended CONNECT from hyper's client, through hyper's server and the guard.
+#![allow(clippy::unwrap_used)]
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::extract::{FromRequestParts, ws::WebSocketUpgrade};
+use differential::{
+    connection::{Body, CODE, Calls, Inner, answer, guarded, is_upgrade, recorded, responder},
+    generate::{Stream, stream},
+    oracle::{TOKENS, Verdict},
+    policies::POLICIES,
+};
+use fastrand::Rng;
+use http::{Request, StatusCode};
+use hyper::{client, server};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    service::TowerToHyperService,
+};
+use tower::service_fn;
+
+/// axum is the one handshaker that knows HTTP/2.
+fn axum() -> Inner {
+    Inner::new(service_fn(async |request: Request<()>| {
+        let (mut parts, ()) = request.into_parts();
+        let Ok(upgrade) = WebSocketUpgrade::from_request_parts(&mut parts, &()).await else {
+            return Ok(answer(400, "declined"));
+        };
+        let mut response = upgrade.on_upgrade(async |_| {}).map(|_| Body::new());
+        response.headers_mut().insert(CODE, "accepted".parse().unwrap());
+        Ok(response)
+    }))
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().expect(name))
+}
+
+#[test]
+fn nothing_but_an_allowed_handshake_is_accepted() {
+    let (seed, first) = (setting("DIFFERENTIAL_SEED", 1), setting("DIFFERENTIAL_FIRST", 0));
+    let count = setting("DIFFERENTIAL_COUNT", 5_000);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let calls = Calls::default();
+    let mut tally = BTreeMap::<&str, BTreeMap<String, u64>>::new();
+    // A connection for each policy and handshaker, and a new one from time to time.
+    for cases in (first..first + count).collect::<Vec<_>>().chunks(2_000) {
+        runtime.block_on(async {
+            let mut clients = Vec::new();
+            for policy in &POLICIES {
+                for inner in [axum(), responder(policy)] {
+                    let app = guarded(policy, recorded(inner, Arc::clone(&calls)));
+                    let (client, server) = tokio::io::duplex(64 * 1024);
+                    let mut http2 = server::conn::http2::Builder::new(TokioExecutor::new());
+                    http2.enable_connect_protocol();
+                    tokio::spawn(http2.serve_connection(TokioIo::new(server), TowerToHyperService::new(app)));
+                    let (client, connection) =
+                        client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(client)).await.unwrap();
+                    tokio::spawn(connection);
+                    clients.push((policy, client));
+                }
+            }
+            // Until the server's settings are here, its client knows of no extended CONNECT.
+            for (_, client) in &mut clients {
+                client.send_request(Request::get("http://a/").body(Body::new()).unwrap()).await.unwrap();
+            }
+            calls.lock().unwrap().clear();
+
+            for &case in cases {
+                let name = format!("DIFFERENTIAL_SEED={seed} DIFFERENTIAL_FIRST={case} DIFFERENTIAL_COUNT=1");
+                let mut rng = Rng::with_seed(seed << 40 ^ case);
+                let at = rng.usize(..clients.len());
+                let (policy, client) = &mut clients[at];
+                let Stream { class, head, request } = stream(&mut rng, policy);
+                let verdict = head.judge(policy);
+                let response = client.send_request(request.map(|()| Body::new())).await;
+                let calls = std::mem::take(&mut *calls.lock().unwrap());
+                let response = match response {
+                    Ok(response) => response,
+                    // hyper's client does not send everything, nor its server take it.
+                    Err(why) => {
+                        let unsent = why.is_user() && calls.is_empty();
+                        assert!(unsent || verdict.lenient.is_some(), "{name}\n{head:?}\n{why:?}");
+                        *tally.entry(class).or_default().entry("by hyper".to_owned()).or_default() += 1;
+                        continue;
+                    }
+                };
+
+                let code = response.headers().get(CODE).map_or("", |code| code.to_str().unwrap());
+                let upgrades = calls.iter().map(is_upgrade).collect::<Vec<_>>();
+                let (expected, expected_upgrades) = match &verdict.verdict {
+                    Verdict::Accepted(_) => ("accepted", &[true][..]),
+                    Verdict::Ordinary => ("ordinary", &[false][..]),
+                    Verdict::Refused(code) => (*code, &[][..]),
+                    Verdict::Malformed => unreachable!("a list of fields is no bytes"),
+                };
+                let context = || format!("{name}\npolicy: {}\n{head:?}\n{verdict:?}\n{response:?}", policy.name);
+                let may_differ = verdict.lenient.is_some() && response.status().as_u16() >= 400;
+                assert!(code == expected || may_differ, "{}", context());
+                assert!(upgrades == expected_upgrades || may_differ, "{}", context());
+                let absent = ["connection", "upgrade", "sec-websocket-accept"];
+                assert!(absent.iter().all(|name| !response.headers().contains_key(*name)), "{}", context());
+                assert_eq!(response.status() == StatusCode::OK, code == "accepted", "{}", context());
+                let shown = format!("{:?}", response.headers());
+                assert!(TOKENS.iter().all(|token| !shown.contains(token)), "{}", context());
+                if let (Verdict::Accepted(subprotocol), Some(_), false) =
+                    (&verdict.verdict, policy.subprotocols, may_differ)
+                {
+                    let named = response.headers().get_all("sec-websocket-protocol").iter();
+                    assert!(named.eq(subprotocol.iter()), "{}", context());
+                }
+                *tally.entry(class).or_default().entry(code.to_owned()).or_default() += 1;
+            }
+        });
+    }
+
+    println!("{count} requests from seed {seed}");
+    for (class, codes) in &tally {
+        println!("{class}: {}", codes.values().sum::<u64>());
+        for (code, count) in codes {
+            println!("    {code} {count}");
+        }
+    }
+    if count < 5_000 {
+        return;
+    }
+    for code in CODES {
+        assert!(tally.values().any(|codes| codes.contains_key(code)), "{code}");
+    }
+}
+
+/// All that a request over HTTP/2 can come to by [`POLICIES`].
+const CODES: [&str; 18] = [
+    "accepted",
+    "ordinary",
+    "method-not-allowed",
+    "upgrade-missing",
+    "host-invalid",
+    "version-missing",
+    "version-invalid",
+    "version-unsupported",
+    "body-present",
+    "subprotocol-invalid",
+    "host-not-allowed",
+    "origin-repeated",
+    "origin-invalid",
+    "origin-missing",
+    "origin-not-allowed",
+    "token-missing",
+    "token-ambiguous",
+    "token-invalid",
+];
