@@ -140,7 +140,7 @@ fn an_accepted_handshake_costs_little() {
     // Two for the map of the headers, one for the accept key, two for `PendingUpgrade` in the extensions; and with `tracing` or
     // `metrics` what they keep in each of the two layers, and the extensions, which grow.
     let mut responder = stack().service(service_fn(accept));
-    assert_eq!(allocations(&mut responder, received(&handshake())), (9, 101));
+    assert_eq!(allocations(&mut responder, received(&handshake())), (8, 101));
 }
 
 #[test]

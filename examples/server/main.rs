@@ -411,6 +411,8 @@ async fn main() -> io::Result<()> {
     let scheme = if tls.is_some() { "https" } else { "http" };
     let mut stop = stop_signals()?;
     println!("listening on {scheme}://{address}");
+    // Else it would put its layers together anew for each request.
+    let (app, endpoint) = (app.with_state(()), endpoint.with_state(()));
     let graceful = GracefulShutdown::new();
     let head_timeout = options.handshake_timeout();
     let serve_plain = async {

@@ -1,0 +1,254 @@
+//! Ten thousand handshakes in flight at once, for minutes: slow verifiers, slow clients, refused ones, and ordinary requests beside them.
+//!
+//! `FLOOD_SECONDS=300 cargo test --release --all-features --test flood -- --ignored --nocapture` prints what it measures. Latency is not
+//! asserted.
+
+mod common;
+
+use std::{
+    convert::Infallible,
+    fs,
+    io::{self, ErrorKind},
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use common::{Body, Raw, handshake, plain};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket, TcpStream},
+    runtime::Handle,
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tower::{ServiceBuilder, service_fn};
+use tower_ws_guard::{
+    AllowOrigin, ConnectionLimit, Drain, GuardLayer, Rejection, RejectionKind, ResponderLayer, Token, TokenPolicy,
+    Upgraded,
+};
+
+const IN_FLIGHT: u64 = 10_000;
+const REFUSED: u64 = 200;
+const SLOW: u64 = 500;
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+const LONG: Duration = Duration::from_secs(60);
+
+#[derive(Default)]
+struct Counts {
+    accepted: AtomicU64,
+    unauthorized: AtomicU64,
+    forbidden: AtomicU64,
+    cut_off: AtomicU64,
+    ordinary: AtomicU64,
+}
+
+/// Verifies slowly.
+async fn verify(token: Token) -> Result<tower_ws_guard::Verified<()>, Rejection> {
+    let milliseconds = token.expose().trim_start_matches("bad-").parse().unwrap();
+    sleep(Duration::from_millis(milliseconds)).await;
+    match token.expose().starts_with("bad-") {
+        true => Err(RejectionKind::TokenInvalid.into()),
+        false => Ok(().into()),
+    }
+}
+
+async fn serve(limit: ConnectionLimit, drain: &Drain) -> SocketAddr {
+    let guard =
+        GuardLayer::new(AllowOrigin::same_origin()).token(TokenPolicy::bearer(verify)).limit(limit).drain(drain);
+    let responder = ResponderLayer::on_upgraded(async |mut socket: Upgraded, _| {
+        let mut byte = [0];
+        while let Ok(1) = socket.read(&mut byte).await {
+            if socket.write_all(&byte).await.is_err() {
+                break;
+            }
+        }
+    });
+    let ordinary = service_fn(async |_: Request<Incoming>| Ok::<_, Infallible>(Response::new(Body::from("ordinary"))));
+    let service = ServiceBuilder::new().layer(guard).layer(responder).service(ordinary);
+
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let listener: TcpListener = socket.listen(4096).unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else { continue };
+            let service = TowerToHyperService::new(service.clone());
+            tokio::spawn(async move {
+                let mut server = auto::Builder::new(TokioExecutor::new());
+                server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+                server.serve_connection_with_upgrades(TokioIo::new(stream), service).await.ok();
+            });
+        }
+    });
+    address
+}
+
+/// From one of many addresses, because each has only so many ports.
+async fn connect(address: SocketAddr, random: &mut fastrand::Rng) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((Ipv4Addr::new(127, 0, 1, random.u8(1..250)), 0).into())?;
+    socket.connect(address).await
+}
+
+async fn status(stream: &mut TcpStream, request: &Raw) -> io::Result<u16> {
+    stream.write_all(&request.bytes()).await?;
+    let mut head = Vec::new();
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        if stream.read_buf(&mut head).await? == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(std::str::from_utf8(&head[9..12]).unwrap().parse().unwrap())
+}
+
+/// A handshake that takes seconds; and if it is accepted, a byte there and back.
+async fn verified(address: SocketAddr, random: &mut fastrand::Rng, counts: &Counts) -> io::Result<()> {
+    let bad = if random.u8(..4) == 0 { "bad-" } else { "" };
+    let request = handshake().and("Authorization", format!("Bearer {bad}{}", random.u32(2000..6000)));
+    let mut stream = connect(address, random).await?;
+    match status(&mut stream, &request).await? {
+        101 if bad.is_empty() => {
+            stream.write_all(b"x").await?;
+            assert_eq!(stream.read_u8().await?, b'x');
+            counts.accepted.fetch_add(1, Ordering::Relaxed);
+        }
+        401 if !bad.is_empty() => _ = counts.unauthorized.fetch_add(1, Ordering::Relaxed),
+        status => panic!("{status} for `{bad}`"),
+    }
+    Ok(())
+}
+
+async fn refused(address: SocketAddr, random: &mut fastrand::Rng, counts: &Counts) -> io::Result<()> {
+    let mut stream = connect(address, random).await?;
+    let foreign = handshake().with("Origin", "https://evil.example");
+    assert_eq!(status(&mut stream, &foreign).await?, 403);
+    counts.forbidden.fetch_add(1, Ordering::Relaxed);
+    sleep(Duration::from_millis(random.u64(100..500))).await;
+    Ok(())
+}
+
+/// Sends a byte a second, until the server has had enough.
+async fn slow(address: SocketAddr, random: &mut fastrand::Rng, counts: &Counts) -> io::Result<()> {
+    let mut stream = connect(address, random).await?;
+    for byte in handshake().bytes() {
+        let mut answer = Vec::new();
+        let written = stream.write_all(&[byte]).await;
+        let read = timeout(Duration::from_secs(1), stream.read_to_end(&mut answer)).await;
+        // It is closed, or reset.
+        if written.is_err() || read.is_ok() {
+            counts.cut_off.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
+    }
+    panic!("a whole head at a byte a second");
+}
+
+/// How long ordinary requests over one connection take.
+async fn probe(address: SocketAddr, latencies: Arc<Mutex<Vec<Duration>>>, counts: Arc<Counts>) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let mut answer = Vec::new();
+    loop {
+        sleep(Duration::from_millis(10)).await;
+        let start = Instant::now();
+        stream.write_all(&plain().bytes()).await.unwrap();
+        answer.clear();
+        while !answer.ends_with(b"ordinary") {
+            assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "an ordinary connection was closed");
+        }
+        latencies.lock().unwrap().push(start.elapsed());
+        counts.ordinary.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn resident_kilobytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+fn quantiles(latencies: &Mutex<Vec<Duration>>) -> String {
+    let mut latencies = std::mem::take(&mut *latencies.lock().unwrap());
+    latencies.sort_unstable();
+    let at = |share: f64| latencies[(latencies.len() as f64 * share) as usize];
+    format!("median {:?}, 99 % {:?}, of {}", at(0.5), at(0.99), latencies.len())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs minutes, and 25,000 open files"]
+async fn nothing_falls_over() {
+    let seconds = std::env::var("FLOOD_SECONDS").map_or(30, |seconds| seconds.parse().unwrap());
+    let limit = ConnectionLimit::total(100_000).unwrap();
+    let drain = Drain::new();
+    let address = serve(limit.clone(), &drain).await;
+    let tasks = || Handle::current().metrics().num_alive_tasks();
+
+    let counts = Arc::new(Counts::default());
+    let latencies = Arc::default();
+    let before = tasks();
+    let probe = tokio::spawn(probe(address, Arc::clone(&latencies), Arc::clone(&counts)));
+    sleep(Duration::from_secs(5)).await;
+    println!("ordinary requests alone: {}", quantiles(&latencies));
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut clients = JoinSet::new();
+    for seed in 0..IN_FLIGHT + REFUSED + SLOW {
+        let (stop, counts) = (Arc::clone(&stop), Arc::clone(&counts));
+        clients.spawn(async move {
+            let mut random = fastrand::Rng::with_seed(seed);
+            sleep(Duration::from_millis(random.u64(..5000))).await;
+            while !stop.load(Ordering::Relaxed) {
+                match seed {
+                    ..IN_FLIGHT => verified(address, &mut random, &counts).await,
+                    seed if seed < IN_FLIGHT + REFUSED => refused(address, &mut random, &counts).await,
+                    _ => slow(address, &mut random, &counts).await,
+                }
+                .unwrap_or_else(|error| panic!("client {seed}: {error}"));
+            }
+        });
+    }
+    let mut resident = Vec::new();
+    for second in 1..=seconds {
+        sleep(Duration::from_secs(1)).await;
+        if second % 10 == 0 {
+            resident.push(resident_kilobytes());
+            println!(
+                "{second} s: {} kB resident, {} tasks, {} connections",
+                resident[resident.len() - 1],
+                tasks(),
+                limit.connections()
+            );
+        }
+    }
+    println!("ordinary requests beside: {}", quantiles(&latencies));
+    stop.store(true, Ordering::Relaxed);
+    while let Some(client) = timeout(LONG, clients.join_next()).await.expect("the clients come to an end") {
+        client.unwrap();
+    }
+    let all = [&counts.accepted, &counts.unauthorized, &counts.forbidden, &counts.cut_off, &counts.ordinary];
+    let all = all.map(|count| count.load(Ordering::Relaxed));
+    println!("accepted {}, 401 {}, 403 {}, slow and cut off {}, ordinary {}", all[0], all[1], all[2], all[3], all[4]);
+    assert!(all.iter().all(|&count| count > 0));
+
+    // Behind the start it does not grow.
+    let [start, end] = [resident[resident.len() / 3], resident[resident.len() - 1]];
+    assert!(end < start + start / 4, "{resident:?}");
+    probe.abort();
+    let gone = async {
+        while (limit.connections(), drain.connections()) != (0, 0) || tasks() > before {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(LONG, gone).await.expect("nothing is left");
+}
