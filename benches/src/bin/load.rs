@@ -43,8 +43,8 @@ fn servers() -> Result<Vec<Entry>> {
     let mut servers: Vec<Entry> = vec![
         ("axum's `ws`", peer("axum"), false),
         ("axum's `ws`, `read_buffer_size(4096)`", peer("axum-4k"), false),
-        ("axum's `ws`, `read_buffer_size(4096)`, behind `GuardLayer`", peer("axum-4k-guard"), true),
         ("axum's `ws`, origin in `from_fn`", peer("axum-from-fn"), true),
+        ("axum's `ws`, `read_buffer_size(4096)`, behind `GuardLayer`", peer("axum-4k-guard"), true),
         ("axum's `ws` behind `GuardLayer`", peer("axum-guard"), true),
         ("example server, `--mode guard`", example("guard"), true),
         ("example server, `--mode responder`", example("responder"), true),
