@@ -137,8 +137,9 @@ mod upgrade {
     /// `GuardedUpgrade<(Claims<User>, Permit)>`. `Permit` is one here: it tells when the server [drains](Permit::draining), and what the
     /// callback spawns must hold a clone of it.
     ///
-    /// A request that is no handshake is answered with 426. A client that has not read the answer 10 seconds after `on_upgrade` loses its
-    /// place. Without a limit and a drain, and without a guard, this is axum's extractor and nothing more.
+    /// A request that is no handshake is answered with 426. A client that has not read the answer 10 seconds after `on_upgrade`, which is to be
+    /// called last, loses its place. Without a limit and a drain, and without a guard, this is axum's extractor and nothing more: its
+    /// callback may run even if the handler then answers with another status.
     ///
     /// # Example
     ///
@@ -268,6 +269,7 @@ mod upgrade {
         }
     }
 
+    /// `None` outside of [`GuardedUpgrade`], too.
     impl<S: Send + Sync> OptionalFromRequestParts<S> for Permit {
         type Rejection = Infallible;
 

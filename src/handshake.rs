@@ -390,7 +390,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// All that the rules look at, found in one pass, which is cheaper than three look-ups in the map.
+/// All that the rules look at, found in one pass, which is cheaper than look-ups in the map.
 #[derive(Default)]
 struct Lines<'a> {
     upgrade: Line<'a>,
@@ -740,7 +740,7 @@ pub fn accept_key(key: &[u8; 24]) -> [u8; 28] {
 fn base64(bytes: &[u8; 21]) -> [u8; 28] {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-    let mut encoded = [b'='; 28];
+    let mut encoded = [0; 28];
     for (group, characters) in bytes.chunks_exact(3).zip(encoded.chunks_exact_mut(4)) {
         let bits = u32::from_be_bytes([0, group[0], group[1], group[2]]);
         for (i, character) in characters.iter_mut().enumerate() {

@@ -24,6 +24,10 @@ macro_rules! inner_accessors {
 /// What every layer with a `policy` can be told.
 macro_rules! layer_options {
     ($Layer:ident $(<$($param:ident),*>)?) => {
+        fn rules(&mut self) -> &mut crate::guard::Rules {
+            &mut std::sync::Arc::make_mut(&mut self.policy).rules
+        }
+
         /// Answers refused handshakes with `responder`: [`EmptyBody`](crate::EmptyBody), the default,
         /// [`PlainText`](crate::PlainText), [`ProblemJson`](crate::ProblemJson), or a closure. See
         /// [`RespondRejection`](crate::RespondRejection).
@@ -34,7 +38,7 @@ macro_rules! layer_options {
         /// Answers a request that is no handshake attempt with 426
         /// [`NotWebsocket`](crate::RejectionKind::NotWebsocket), instead of passing it to the inner service.
         pub fn require_websocket(mut self) -> Self {
-            std::sync::Arc::make_mut(&mut self.policy).rules.require_websocket = true;
+            self.rules().require_websocket = true;
             self
         }
 
@@ -46,7 +50,7 @@ macro_rules! layer_options {
         /// handshake without a valid token comes without [`Claims`](crate::Claims), so handlers take `Option<Claims<T>>`. Tell each
         /// layer of a stack.
         pub fn dangerous_report_only(mut self) -> Self {
-            std::sync::Arc::make_mut(&mut self.policy).rules.report_only = true;
+            self.rules().report_only = true;
             self
         }
 
@@ -54,7 +58,7 @@ macro_rules! layer_options {
         /// [`TooManyConnections`](crate::RejectionKind::TooManyConnections). It is the last check of the layer. Give it to the innermost
         /// layer of a stack, so that it is the last of all. Handlers then have to [hold a permit](crate::connection).
         pub fn limit(mut self, limit: crate::ConnectionLimit) -> Self {
-            std::sync::Arc::make_mut(&mut self.policy).rules.limit = Some(limit);
+            self.rules().limit = Some(limit);
             self
         }
 
@@ -62,7 +66,7 @@ macro_rules! layer_options {
         /// connections in it. Give it to the outermost layer of a stack, so that nothing else is checked then. Handlers then have to
         /// [hold a permit](crate::connection).
         pub fn drain(mut self, drain: &crate::Drain) -> Self {
-            std::sync::Arc::make_mut(&mut self.policy).rules.drain = Some(drain.clone());
+            self.rules().drain = Some(drain.clone());
             self
         }
 
@@ -71,7 +75,7 @@ macro_rules! layer_options {
         /// A proxy that takes a refused upgrade for an accepted one can then be tricked into forwarding requests that it never
         /// saw. Use it only where no proxy is in front.
         pub fn dangerous_keep_connection(mut self) -> Self {
-            std::sync::Arc::make_mut(&mut self.policy).rules.keep_connection = true;
+            self.rules().keep_connection = true;
             self
         }
     };
@@ -83,7 +87,7 @@ macro_rules! unmatched_option {
         ///
         /// Chromium then fails the connection on its own, and tells its script nothing. For fleets without browsers.
         pub fn accept_unmatched_subprotocols(mut self) -> Self {
-            std::sync::Arc::make_mut(&mut self.policy).rules.accept_unmatched_subprotocols = true;
+            self.rules().accept_unmatched_subprotocols = true;
             self
         }
     };
@@ -95,7 +99,7 @@ macro_rules! close_option {
         /// [`AcceptThenClose`](crate::AcceptThenClose). The origin must be checked here or outside.
         #[cfg(feature = "responder")]
         pub fn accept_then_close(mut self, then_close: crate::AcceptThenClose) -> Self {
-            std::sync::Arc::make_mut(&mut self.policy).rules.then_close = Some(then_close);
+            self.rules().then_close = Some(then_close);
             self
         }
     };
@@ -112,7 +116,7 @@ macro_rules! timeout_option {
         ///
         /// It is zero.
         pub fn check_timeout(mut self, timeout: std::time::Duration) -> Result<Self, crate::ConfigError> {
-            std::sync::Arc::make_mut(&mut self.policy).rules.check_timeout = Some(crate::config::nonzero(timeout)?);
+            self.rules().check_timeout = Some(crate::config::nonzero(timeout)?);
             Ok(self)
         }
     };

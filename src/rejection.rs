@@ -131,7 +131,7 @@ pub enum RejectionKind {
     TooManyConnections,
     /// The connection cannot be upgraded.
     NotUpgradable,
-    /// The inner service completed the handshake, but nobody holds the [`Permit`](crate::Permit) of the connection.
+    /// The inner service completed the handshake, or tried to, but nobody holds the [`Permit`](crate::Permit) of the connection.
     PermitUnclaimed,
     /// The request is no WebSocket handshake, and the layer was told to require one.
     NotWebsocket,

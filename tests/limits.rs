@@ -17,6 +17,7 @@ use std::{
 use axum::{
     Router,
     extract::ws::{Message, WebSocket, WebSocketUpgrade},
+    middleware::map_response,
     response::Response as AxumResponse,
     routing::any,
 };
@@ -30,11 +31,14 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
+use tower_http::timeout::TimeoutLayer;
 use tower_ws_guard::{
     AcceptThenClose, AllowOrigin, Claims, ConnectionLimit, Drain, GuardLayer, OriginCheckLayer, PendingUpgrade, Permit,
     Rejection, ResponderLayer, StaticTokens, Token, TokenCheckLayer, TokenPolicy, Upgraded, Verified, VerifyToken,
     extract::GuardedUpgrade, respond_fn, test_util,
 };
+
+const LONG: Duration = Duration::from_secs(30);
 
 type App = BoxCloneSyncService<Request<()>, Response<()>, Infallible>;
 
@@ -406,6 +410,14 @@ async fn a_place_is_free_again_however_the_connection_ends() {
     }
 }
 
+#[tokio::test]
+async fn a_handler_may_say_426_for_reasons_of_its_own() {
+    let newer = async || (StatusCode::UPGRADE_REQUIRED, [("upgrade", "HTTP/3.0")]);
+    let app = Router::new().route("/ws", any(newer).layer(guard().limit(total(1))));
+    let response = app.oneshot(handshake().request::<axum::body::Body>()).await.unwrap();
+    assert_eq!((response.status(), code(&response)), (StatusCode::UPGRADE_REQUIRED, None));
+}
+
 /// hyper hands over a connection once it is done with it, whatever the answer was.
 #[tokio::test]
 async fn who_was_not_accepted_gets_no_connection() {
@@ -417,6 +429,17 @@ async fn who_was_not_accepted_gets_no_connection() {
     }
     async fn holds_and_declines(upgrade: GuardedUpgrade) -> StatusCode {
         drop(upgrade.on_upgrade(async |mut socket, ()| greet(&mut socket).await));
+        StatusCode::FORBIDDEN
+    }
+    async fn waits(upgrade: GuardedUpgrade) -> AxumResponse {
+        let response = upgrade.on_upgrade(async |mut socket, ()| greet(&mut socket).await);
+        sleep(LONG).await;
+        response
+    }
+    async fn accepts(pending: PendingUpgrade) {
+        pending.on_upgrade(async |mut socket| drop(socket.write_all(b"you are in").await));
+    }
+    async fn forbid(_: AxumResponse) -> StatusCode {
         StatusCode::FORBIDDEN
     }
     async fn accepts_and_declines(pending: PendingUpgrade) -> StatusCode {
@@ -431,14 +454,29 @@ async fn who_was_not_accepted_gets_no_connection() {
         let limited = open(guard().limit(limit.clone()));
         let responder = ResponderLayer::new();
         let responder = if close { responder } else { responder.dangerous_keep_connection() };
+        let trial = open(guard().limit(total(9)).dangerous_report_only());
+        let late = TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, Duration::from_millis(50));
+        let replaced =
+            ServiceBuilder::new().layer(limited.clone()).layer(map_response(forbid)).layer(responder.clone());
         let app = Router::new()
             .route("/forgets", any(forgets).layer(limited.clone()))
+            .route("/trial", any(forgets).layer(ServiceBuilder::new().layer(trial).layer(limited.clone())))
+            .route("/late", any(waits).layer(ServiceBuilder::new().layer(late).layer(limited.clone())))
+            .route("/replaced", any(accepts).layer(replaced))
             .route("/declines", any(holds_and_declines).layer(limited.clone()))
             .route("/cancels", any(accepts_and_declines).layer(responder.clone()))
             .route("/both", any(accepts_and_declines).layer(ServiceBuilder::new().layer(limited).layer(responder)))
             .route("/", any(ordinary));
         let address = common::serve_axum(app).await;
-        for (target, status) in [("/forgets", 500), ("/declines", 403), ("/cancels", 403), ("/both", 403)] {
+        for (target, status) in [
+            ("/forgets", 500),
+            ("/trial", 500),
+            ("/late", 408),
+            ("/replaced", 403),
+            ("/declines", 403),
+            ("/cancels", 403),
+            ("/both", 403),
+        ] {
             let mut answer = send(address, &handshake().target(target).bytes()).await;
             assert_eq!(answer.status, status, "{target}");
             // A frame; and if the connection is kept, a request behind which hyper is done.

@@ -17,7 +17,8 @@
 //!
 //! One that forgets it does not get around the limit, because the connection cannot be upgraded before. Where nobody holds the permit
 //! when the inner service answers 101 (over HTTP/2: 200), the answer becomes
-//! [`PermitUnclaimed`](crate::RejectionKind::PermitUnclaimed); the body stays that of the inner service.
+//! [`PermitUnclaimed`](crate::RejectionKind::PermitUnclaimed); the body stays that of the inner service. So does a 426 of axum's own
+//! `WebSocketUpgrade`, which has found no upgrade. A layer that refuses nothing (`dangerous_report_only`) withholds nothing either.
 //!
 //! # Example
 //!

@@ -35,6 +35,7 @@ struct Held {
 
 /// hyper hands a connection over even if the answer was no 101 after all, once it is done with it. So the upgrade is given to none but
 /// those who hold the permit.
+#[derive(Default)]
 struct Withheld {
     on_upgrade: Mutex<Option<OnUpgrade>>,
     claimed: AtomicBool,
@@ -50,7 +51,8 @@ impl Permit {
     /// Takes the permit, and puts `OnUpgrade` back, so that `hyper::upgrade::on` and what is built on it works again.
     ///
     /// For services that answer handshakes by themselves: axum's [`GuardedUpgrade`](crate::extract::GuardedUpgrade) and the
-    /// [`ResponderLayer`](crate::ResponderLayer) do it for you. `None` without a limit and without a drain, and if it is claimed already.
+    /// [`ResponderLayer`](crate::ResponderLayer) do it for you. `None` without a limit and without a drain, and if it was claimed from these
+    /// extensions before. Claim only to accept: hyper hands over what somebody waits for, even if the answer is another in the end.
     pub fn claim(extensions: &mut Extensions) -> Option<Self> {
         let Unclaimed(permit) = extensions.remove()?;
         if let Some(on_upgrade) = permit.take_upgrade() {
@@ -88,14 +90,14 @@ impl Permit {
         let outer = extensions.remove().map(|Unclaimed(permit)| permit);
         let upgrade = match &outer {
             Some(Self(held)) => Arc::clone(&held.upgrade),
-            None => Arc::new(Withheld {
-                on_upgrade: Mutex::new(if report_only { None } else { extensions.remove() }),
-                claimed: AtomicBool::new(false),
-                declined: AtomicBool::new(false),
-            }),
+            None => Arc::default(),
         };
+        // A layer outside that refuses nothing has left it there.
+        if !report_only && let Some(on_upgrade) = extensions.remove() {
+            *upgrade.on_upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(on_upgrade);
+        }
         let held = Arc::new(Held { places, drain, outer, upgrade: Arc::clone(&upgrade) });
-        let issued = Issued { held: Arc::downgrade(&held), upgrade };
+        let issued = Issued { held: Arc::downgrade(&held), upgrade, completed: false };
         extensions.insert(Unclaimed(Self(held)));
         Ok(issued)
     }
@@ -114,16 +116,17 @@ impl Permit {
     }
 
     /// Whether the handshake was not completed after all.
-    #[cfg(feature = "axum-ws")]
+    #[cfg(any(feature = "responder", feature = "axum-ws"))]
     pub(crate) fn is_declined(&self) -> bool {
         self.0.upgrade.declined.load(Ordering::Acquire)
     }
 }
 
-/// For the layer that issued a permit: what became of it.
+/// For the layer that issued a permit: what became of it. Dropped, the handshake is declined.
 pub(crate) struct Issued {
     held: Weak<Held>,
     upgrade: Arc<Withheld>,
+    completed: bool,
 }
 
 impl Issued {
@@ -136,8 +139,16 @@ impl Issued {
         self.upgrade.claimed.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn decline(&self) {
-        self.upgrade.declined.store(true, Ordering::Release);
+    pub(crate) fn complete(mut self) {
+        self.completed = true;
+    }
+}
+
+impl Drop for Issued {
+    fn drop(&mut self) {
+        if !self.completed {
+            self.upgrade.declined.store(true, Ordering::Release);
+        }
     }
 }
 

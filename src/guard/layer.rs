@@ -1,6 +1,6 @@
-use tower_layer::Layer;
-
 use std::sync::Arc;
+
+use tower_layer::Layer;
 
 use super::{
     Guard,
@@ -15,7 +15,7 @@ use crate::{
 
 /// Applies [`Guard`] with all checks: syntax, host, origin, your own, subprotocol, token.
 ///
-/// Checks, verifiers and responders must be `Clone`: wrap what is not in an `Arc`.
+/// Checks, verifiers and responders must be `Clone` for the layer to be told more: wrap what is not in an `Arc`.
 ///
 /// See the [module docs](crate::guard) for an example.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ impl GuardLayer {
 impl<C: Clone, V: Clone, R: Clone> GuardLayer<C, V, R> {
     /// Lets in handshakes to these hosts only. Without it every host is allowed.
     pub fn allow_host(mut self, hosts: AllowHost) -> Self {
-        Arc::make_mut(&mut self.policy).rules.hosts = Some(hosts);
+        self.rules().hosts = Some(hosts);
         self
     }
 
@@ -49,7 +49,7 @@ impl<C: Clone, V: Clone, R: Clone> GuardLayer<C, V, R> {
 
     /// Chooses the subprotocol. Without it the inner service does.
     pub fn subprotocols(mut self, subprotocols: Subprotocols) -> Self {
-        Arc::make_mut(&mut self.policy).rules.subprotocols = Some(subprotocols);
+        self.rules().subprotocols = Some(subprotocols);
         self
     }
 

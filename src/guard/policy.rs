@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
-    header::{AUTHORIZATION, CONNECTION, COOKIE, SEC_WEBSOCKET_PROTOCOL},
+    header::{AUTHORIZATION, CONNECTION, COOKIE, SEC_WEBSOCKET_PROTOCOL, UPGRADE},
     request::Parts,
 };
 
@@ -289,14 +289,18 @@ enum Echo {
 impl Finish {
     pub(crate) fn apply<B>(self, response: &mut Response<B>) {
         let is_completed = self.transport.is_completed_by(response.status());
-        if let Some(issued) = &self.issued {
+        if let Some(issued) = self.issued {
             let unclaimed = match is_completed {
                 true => !issued.is_held(),
-                // axum's `WebSocketUpgrade` has not found the upgrade.
-                false => !issued.is_claimed() && response.status() == StatusCode::UPGRADE_REQUIRED,
+                // axum's `WebSocketUpgrade` has not found the upgrade; other 426 name a protocol (RFC 9110 15.5.22).
+                false => {
+                    !issued.is_claimed()
+                        && response.status() == StatusCode::UPGRADE_REQUIRED
+                        && !response.headers().contains_key(UPGRADE)
+                }
             };
-            if !is_completed || unclaimed && !self.report_only {
-                issued.decline();
+            if is_completed && (!unclaimed || self.report_only) {
+                issued.complete();
             }
             match unclaimed {
                 true if self.report_only => observe::report_behind(response, RejectionKind::PermitUnclaimed),

@@ -23,7 +23,7 @@
 //! |---|---|---|
 //! | `ws_guard_handshakes_total` | counter | `outcome`: `accepted` or `refused`; `code` |
 //! | `ws_guard_check_duration_seconds` | histogram | `outcome` |
-//! | `ws_guard_connections` | gauge: upgraded connections that the responder handed over, until they are dropped or taken apart by `Upgraded::into_inner` | |
+//! | `ws_guard_connections` | gauge: upgraded connections that the responder handed over, until they are dropped or taken apart by `Upgraded::into_parts` | |
 //! | `ws_guard_connection_duration_seconds` | histogram | |
 //!
 //! `code` is that of the rejection. For what was accepted it is `accepted`, or, with `dangerous_report_only`, the code of what would have

@@ -1,4 +1,4 @@
-use std::{cmp::Ordering, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use http::{HeaderName, HeaderValue};
 
@@ -44,7 +44,7 @@ pub struct AllowOrigin {
     subdomains: Arc<[Pattern]>,
     predicates: Vec<Predicate>,
     same_origin: bool,
-    public_origins: Vec<Pattern>,
+    public_origins: Arc<[Pattern]>,
     missing: bool,
     null: bool,
     any: bool,
@@ -76,7 +76,7 @@ impl AllowOrigin {
         if pattern.subdomains || pattern.port == Port::Any {
             return Err(ConfigError::new(origin, "the server's own origin has no wildcard"));
         }
-        Ok(Self { public_origins: vec![pattern], ..Self::default() })
+        Ok(Self { public_origins: [pattern].into(), ..Self::default() })
     }
 
     /// Allows the listed origins, and nothing if there are none.
@@ -128,7 +128,7 @@ impl AllowOrigin {
             subdomains: sorted([&*self.subdomains, &*other.subdomains].concat()),
             predicates: [self.predicates, other.predicates].concat(),
             same_origin: self.same_origin || other.same_origin,
-            public_origins: [self.public_origins, other.public_origins].concat(),
+            public_origins: sorted([&*self.public_origins, &*other.public_origins].concat()),
             missing: self.missing || other.missing,
             null: self.null || other.null,
             any: self.any || other.any,
@@ -202,9 +202,7 @@ impl AllowOrigin {
             host.name().eq_ignore_ascii_case(origin.host())
                 && host.port().unwrap_or(default_port) == origin.port().map_or(default_port, u32::from)
         };
-        let port = Port::Is(origin.effective_port());
-        let key = (origin.host(), origin.scheme(), false, port);
-        (self.same_origin && same_host()) || self.public_origins.iter().any(|own| own.cmp_key(key).is_eq())
+        (self.same_origin && same_host()) || is_among(&self.public_origins, origin.host(), origin)
     }
 }
 
@@ -215,7 +213,7 @@ fn is_among(patterns: &[Pattern], host: &str, origin: &Origin<'_>) -> bool {
     let rest = &patterns[first..];
     let ports = &rest[..rest.partition_point(|pattern| compare(pattern).is_eq())];
     let is_there = |port: Port| ports.binary_search_by_key(&port, |pattern| pattern.port).is_ok();
-    !ports.is_empty() && (is_there(Port::Any) || is_there(Port::Is(origin.effective_port())))
+    is_there(Port::Any) || is_there(Port::Is(origin.effective_port()))
 }
 
 fn sorted(mut patterns: Vec<Pattern>) -> Arc<[Pattern]> {
@@ -246,7 +244,7 @@ impl fmt::Debug for AllowOrigin {
     }
 }
 
-/// A normalised pattern. The order of the fields is the order of [`Pattern::cmp_key`].
+/// A normalised pattern. The order of the fields is that of the look-up.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Pattern {
     host: Box<str>,
@@ -263,10 +261,6 @@ enum Port {
 }
 
 impl Pattern {
-    fn cmp_key(&self, key: (&str, &str, bool, Port)) -> Ordering {
-        (&*self.host, &*self.scheme, self.subdomains, self.port).cmp(&key)
-    }
-
     fn parse(value: &str) -> Result<Self, ConfigError> {
         let error = |problem| ConfigError::new(value, problem);
 

@@ -80,7 +80,7 @@ impl OriginCheckLayer {
 impl<R: Clone> OriginCheckLayer<R> {
     /// Lets in handshakes to these hosts only. Without it every host is allowed.
     pub fn allow_host(mut self, hosts: AllowHost) -> Self {
-        Arc::make_mut(&mut self.policy).rules.hosts = Some(hosts);
+        self.rules().hosts = Some(hosts);
         self
     }
 

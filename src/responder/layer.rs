@@ -54,7 +54,7 @@ impl<F> ResponderLayer<OnUpgraded<F>> {
 impl<M: Clone, R: Clone> ResponderLayer<M, R> {
     /// Chooses the subprotocol. Without it every offer is refused except the one that an outer layer chose.
     pub fn subprotocols(mut self, subprotocols: Subprotocols) -> Self {
-        Arc::make_mut(&mut self.policy).rules.subprotocols = Some(subprotocols);
+        self.rules().subprotocols = Some(subprotocols);
         self
     }
 

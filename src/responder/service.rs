@@ -16,7 +16,7 @@ use super::{
     upgrade::{Agreed, Upgrade, Waiting},
 };
 use crate::{
-    connection::{Permit, UPGRADE_TIMEOUT},
+    connection::{Issued, Permit, UPGRADE_TIMEOUT},
     guard::{Refused, Rules},
     handshake::{Handshake, is_attempt},
     observe::{self, Scope, Watch},
@@ -79,10 +79,14 @@ impl<M, R> Policy<M, R> {
         if let Some(rejection) = reported {
             observe::report(request, rejection);
         }
-        if let Err(refused) = entered {
-            // What closes the socket names it.
-            chosen.map(|chosen| request.extensions.insert(chosen));
-            return Err(refused);
+        match entered {
+            // The responder itself says what becomes of the connection.
+            Ok(issued) => drop(issued.map(Issued::complete)),
+            Err(refused) => {
+                // What closes the socket names it.
+                chosen.map(|chosen| request.extensions.insert(chosen));
+                return Err(refused);
+            }
         }
         let permit = Permit::claim(&mut request.extensions);
         match request.extensions.remove::<OnUpgrade>() {

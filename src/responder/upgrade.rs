@@ -93,14 +93,18 @@ impl PendingUpgrade {
 
     /// Whether it was accepted; it cannot be any more.
     pub(super) fn close(&self) -> bool {
-        lock(&self.decision).waiting.take().is_none()
+        let waiting = lock(&self.decision).waiting.take();
+        waiting.is_none()
     }
 
     /// Says whether the answer completes the handshake; once.
     pub(super) fn answer(&self, completed: bool) {
-        let mut decision = lock(&self.decision);
-        decision.completed.get_or_insert(completed);
-        if let Some(accepted) = decision.accepted.take() {
+        let accepted = {
+            let mut decision = lock(&self.decision);
+            decision.completed.get_or_insert(completed);
+            decision.accepted.take()
+        };
+        if let Some(accepted) = accepted {
             accepted.wake();
         }
     }
@@ -176,6 +180,10 @@ impl Future for Upgrade {
         }
         *this.decision = None;
         if let Poll::Ready(io) = Pin::new(&mut this.waiting.on_upgrade).poll(cx) {
+            // By a layer outside.
+            if this.waiting.permit.as_ref().is_some_and(Permit::is_declined) {
+                return Poll::Ready(Err(UpgradeError(Cause::Declined)));
+            }
             let io = TokioIo::new(io.map_err(|error| UpgradeError(Cause::Gone(error)))?);
             let (agreed, permit) = (std::mem::take(this.agreed), this.waiting.permit.take());
             return Poll::Ready(Ok(Upgraded { io, agreed, permit, live: Live::open() }));

@@ -240,7 +240,7 @@ impl<V: Clone, R: Clone> TokenCheckLayer<V, R> {
     /// Chooses the subprotocol before the token is verified. Without it a layer behind does, after a ticket has been
     /// spent.
     pub fn subprotocols(mut self, subprotocols: Subprotocols) -> Self {
-        Arc::make_mut(&mut self.policy).rules.subprotocols = Some(subprotocols);
+        self.rules().subprotocols = Some(subprotocols);
         self
     }
 
