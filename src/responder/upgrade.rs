@@ -100,7 +100,9 @@ impl PendingUpgrade {
     pub(super) fn answer(&self, completed: bool) {
         let mut decision = lock(&self.decision);
         decision.completed.get_or_insert(completed);
-        decision.accepted.take().map(Waker::wake);
+        if let Some(waker) = decision.accepted.take() {
+            waker.wake();
+        }
     }
 }
 
