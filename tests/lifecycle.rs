@@ -169,7 +169,8 @@ async fn open_stream(client: &mut SendRequest<Empty<Bytes>>) -> Result<Box<dyn I
     }
 }
 
-#[tokio::test]
+// The clients have to hear of the end while the test waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limit_and_drain_are_the_same_over_http2_and_tls() {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
