@@ -68,7 +68,8 @@
 //! # After the 101
 //!
 //! [`connection`] has limits for the number of connections, and a drain for the end of the server. [`hardening`] says what hyper and you
-//! must bound beside it.
+//! must bound beside it, [`threats`] which attacks all this is made for, and a [table](guard#when-something-fails) what the client sees
+//! when a part of your own fails.
 //!
 //! # Limits
 //!
@@ -122,6 +123,7 @@ pub mod responder;
 mod subprotocol;
 #[cfg(feature = "test-util")]
 pub mod test_util;
+pub mod threats;
 pub mod token;
 #[cfg(feature = "responder")]
 pub mod verify;

@@ -4,16 +4,26 @@ mod common;
 
 use std::{
     net::SocketAddr,
+    path::Path,
     process::Command,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use common::{handshake, send, server::Server};
+use bytes::Bytes;
+use common::{handshake, plain, send, server::Server};
 use futures_util::future::join_all;
+use http_body_util::Empty;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     time::{sleep, timeout},
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{ClientConfig, RootCertStore},
 };
 
 const MODES: [&str; 2] = ["guard", "responder"];
@@ -85,6 +95,139 @@ async fn on_sigterm_everybody_gets_a_close_frame() {
         }
         assert_eq!(refused, 1000);
         assert!(server.wait(LONG).success());
+    }
+}
+
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// How clients reach a server.
+#[derive(Clone)]
+struct Route {
+    address: SocketAddr,
+    tls: Option<Arc<ClientConfig>>,
+    http2: bool,
+}
+
+impl Route {
+    async fn stream(&self) -> Box<dyn Io> {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        match &self.tls {
+            Some(config) => {
+                let connector = TlsConnector::from(Arc::clone(config));
+                Box::new(connector.connect("localhost".try_into().unwrap(), stream).await.unwrap())
+            }
+            None => Box::new(stream),
+        }
+    }
+
+    async fn http2(&self) -> SendRequest<Empty<Bytes>> {
+        let (mut client, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(self.stream().await)).await.unwrap();
+        tokio::spawn(connection);
+        // The settings of the server must be here before the client may use `:protocol`.
+        client.send_request(plain().target("https://localhost/").request()).await.unwrap();
+        client
+    }
+
+    /// Over a connection of its own.
+    async fn open(&self) -> Result<Box<dyn Io>, u16> {
+        if self.http2 {
+            return open_stream(&mut self.http2().await).await;
+        }
+        let mut stream = self.stream().await;
+        stream.write_all(&handshake().bytes()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        match std::str::from_utf8(&head[9..12]).unwrap().parse().unwrap() {
+            101 => Ok(stream),
+            status => Err(status),
+        }
+    }
+
+    /// As many on one connection as there can be on one.
+    async fn open_together(&self, count: usize) -> Vec<Result<Box<dyn Io>, u16>> {
+        if !self.http2 {
+            return join_all((0..count).map(|_| self.open())).await;
+        }
+        let client = self.http2().await;
+        join_all((0..count).map(|_| {
+            let mut client = client.clone();
+            async move { open_stream(&mut client).await }
+        }))
+        .await
+    }
+}
+
+async fn open_stream(client: &mut SendRequest<Empty<Bytes>>) -> Result<Box<dyn Io>, u16> {
+    let response = client.send_request(handshake().extended_connect()).await.unwrap();
+    match response.status().as_u16() {
+        200 => Ok(Box::new(TokioIo::new(hyper::upgrade::on(response).await.unwrap()))),
+        status => Err(status),
+    }
+}
+
+// The clients have to hear of the end while the test waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limit_and_drain_are_the_same_over_http2_and_tls() {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let [certificate, key] = ["lifecycle.crt", "lifecycle.key"].map(|name| directory.join(name));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let tls_flags = ["--tls-cert", certificate.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
+    let client = |protocol: &str| {
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![protocol.into()];
+        Some(Arc::new(config))
+    };
+
+    for mode in MODES {
+        for (http2, tls) in [(true, None), (false, client("http/1.1")), (true, client("h2"))] {
+            let flags = ["--mode", mode, "--max-connections", "5", "--drain-timeout", "60000", "--rejection", "empty"];
+            let flags = if tls.is_some() { [&flags[..], &tls_flags].concat() } else { flags.to_vec() };
+            let mut server = Server::start(&flags);
+            let route = Route { address: server.address, tls, http2 };
+            let exchange = async {
+                let (sockets, refused): (Vec<_>, Vec<_>) =
+                    route.open_together(8).await.into_iter().partition(Result::is_ok);
+                assert!(refused.len() == 3 && refused.into_iter().all(|refused| refused.err() == Some(503)));
+                let mut sockets = sockets.into_iter().map(|socket| socket.ok().unwrap()).collect::<Vec<_>>();
+                assert_eq!(route.open().await.err(), Some(503));
+
+                let mut leaves = sockets.pop().unwrap();
+                leaves.write_all(b"\x88\x80\0\0\0\0").await.unwrap();
+                leaves.read_to_end(&mut Vec::new()).await.ok();
+                // The client sees the end of a connection before the server has put it away.
+                let next = loop {
+                    if let Ok(next) = route.open().await {
+                        break next;
+                    }
+                };
+                sockets.push(next);
+                assert_eq!(route.open().await.err(), Some(503));
+
+                terminate(&server, "-TERM");
+                for socket in &mut sockets {
+                    let mut head = [0; 4];
+                    socket.read_exact(&mut head).await.unwrap();
+                    assert_eq!((head[0], u16::from_be_bytes([head[2], head[3]])), (0x88, 1001));
+                }
+                // While it drains, whoever comes is told.
+                assert_eq!(route.open().await.err(), Some(503));
+                for socket in &mut sockets {
+                    socket.write_all(b"\x88\x82\0\0\0\0\x03\xe9").await.unwrap();
+                    socket.read_to_end(&mut Vec::new()).await.ok();
+                }
+            };
+            timeout(LONG, exchange).await.unwrap_or_else(|_| panic!("{mode} {http2}: in time"));
+            // None is left, or it would wait for longer.
+            assert!(server.wait(LONG).success());
+        }
     }
 }
 

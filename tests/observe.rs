@@ -16,12 +16,13 @@ use std::{
 
 use common::{Raw, handshake, plain, upgradable};
 use decisions::{App, app, bearer, chat, guard, hosts, origins};
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Version, request::Parts};
 use tokio::{io::AsyncReadExt, sync::mpsc, time::timeout};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_ws_guard::{
-    AcceptThenClose, Handshake, OriginCheckLayer, PendingUpgrade, Rejection, RejectionKind, ResponderLayer, Token,
-    TokenCheckLayer, TokenPolicy, TokenSource, Verified, VerifyToken, VersionCheckLayer, check_fn, test_util,
+    AcceptThenClose, ConnectionLimit, Drain, Handshake, OriginCheckLayer, PendingUpgrade, Permit, Rejection,
+    RejectionKind, ResponderLayer, Token, TokenCheckLayer, TokenPolicy, TokenSource, Verified, VerifyToken,
+    VersionCheckLayer, check_fn, test_util,
 };
 use tracing::{
     Id, Level, Metadata, Subscriber,
@@ -672,14 +673,48 @@ async fn sources_are_one_line_and_short() {
     }
 }
 
-/// Whoever scans a server must not be able to raise an alarm.
+/// Whoever scans a server must not be able to raise an alarm, nor does who shuts it down.
 #[tokio::test]
-async fn an_old_http_version_is_no_error_of_the_server() {
-    let recorder = Recorder::default();
-    let _guard = recorder.install(LevelFilter::TRACE);
-    app(guard()).oneshot(good().version("HTTP/1.0").request()).await.unwrap();
-    let event = recorder.take_one();
-    assert_eq!((event.level(), &*event.fields["code"]), (Level::WARN, "http-version"));
+async fn what_a_client_can_bring_about_is_no_error_of_the_server() {
+    let limit = || ConnectionLimit::total(1).unwrap();
+    let (full, many) = (limit(), ConnectionLimit::per_key(1, |_: &Parts| ()).unwrap());
+    let drain = Drain::new();
+    drain.start();
+    let holds = service_fn(async |mut request: Request<()>| {
+        let mut response = Response::new(());
+        response.extensions_mut().insert(Permit::claim(request.extensions_mut()));
+        Ok::<_, &'static str>(response)
+    });
+    let _open = guard().limit(full.clone().and(many.clone())).layer(holds).oneshot(good().request()).await.unwrap();
+    for (app, raw, code) in [
+        (app(guard()), good().version("HTTP/1.0"), "http-version"),
+        (app(guard().limit(full.clone())), good(), "over-capacity"),
+        (app(ResponderLayer::new().subprotocols(chat()).limit(full)), good(), "over-capacity"),
+        (app(guard().limit(many)), good(), "too-many-connections"),
+        (app(guard().drain(&drain)), good(), "shutting-down"),
+        (app(ResponderLayer::new().drain(&drain)), good(), "shutting-down"),
+    ] {
+        let recorder = Recorder::default();
+        let _guard = recorder.install(LevelFilter::TRACE);
+        app.oneshot(raw.request()).await.unwrap();
+        let event = recorder.take_one();
+        assert_eq!((event.level(), &*event.fields["code"]), (Level::WARN, code));
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_forgets_its_permit_is_an_error_and_is_told_how_to_hold_it() {
+    let kind = RejectionKind::PermitUnclaimed;
+    for app in [app(guard().limit(ConnectionLimit::total(1).unwrap())), app(guard().drain(&Drain::new()))] {
+        // The handler of a guard alone answers by itself.
+        for (result, event) in decide(&app, &good().target("/claim")).await {
+            assert_eq!(result.unwrap().status(), StatusCode::INTERNAL_SERVER_ERROR);
+            assert_eq!((event.level(), &*event.fields["code"]), (Level::ERROR, kind.code()));
+            let message = event.message();
+            assert!(message.contains(kind.cause()) && message.ends_with(kind.fix()), "{message}");
+            assert!(message.contains("Permit::claim") && message.contains("GuardedUpgrade"), "{message}");
+        }
+    }
 }
 
 #[tokio::test]

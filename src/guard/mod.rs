@@ -25,6 +25,32 @@
 //!
 //! A handshake that they decline, with any other status, closes the HTTP/1.1 connection as a refusal does.
 //!
+//! # When something fails
+//!
+//! It ends its own handshake, and no other connection. Whatever place the handshake had under a limit is free again.
+//!
+//! | what fails | what the client sees |
+//! |---|---|
+//! | a verifier returns [`Rejection::verifier_failed`](crate::Rejection::verifier_failed) | 503 `verifier-failed` |
+//! | a verifier hangs | 503 `verifier-timeout` after the [`check_timeout`](crate::GuardLayer::check_timeout); if the client leaves before, the verifier's future is dropped |
+//! | a check, a verifier or a [`RespondRejection`] panics | no answer: the connection ends, over HTTP/2 the stream |
+//! | a [`RespondRejection`] returns a success, a redirect or a 101, or drops headers | the refusal with its own status, and the headers that must be there |
+//! | the inner service is not ready | nothing, for as long as that lasts: no handshake is looked at, and the `check_timeout` does not run |
+//! | it fails or panics, also after it has accepted a [`PendingUpgrade`](crate::PendingUpgrade) | no answer, and no callback is called |
+//! | it hangs | nothing: how long an answer may take is up to it; if the client leaves, its future is dropped |
+//! | it answers 101 (over HTTP/2 2xx), but has not accepted the [`PendingUpgrade`](crate::PendingUpgrade) | 500 `not-upgradable` |
+//! | it answers 101, but does not hold the [`Permit`](crate::Permit) | 500 `permit-unclaimed`; without a limit and a drain the 101 is its own |
+//! | somebody outside a responder has taken `OnUpgrade` | 500 `not-upgradable` |
+//! | a callback with the connection panics | the end of the connection, behind the 101 |
+//! | the client leaves, at any time | nothing is left of it: futures are dropped, and callbacks that wait for the connection are not called |
+//! | the client does not read the answer | the connection is given up after the [`upgrade_timeout`](crate::ResponderLayer::upgrade_timeout) |
+//!
+//! Behind a guard without a limit and without a responder, hyper gives a connection to whoever waits for it even if the answer was no 101:
+//! a handler that has called `on_upgrade` must not answer otherwise.
+//!
+//! Over HTTP/2 this holds for servers that call the service in the task of the stream, as those of hyper-util and axum do. In
+//! [logs and metrics](crate::observe) a panic is `cancelled`.
+//!
 //! # In axum
 //!
 //! Put it on the route of the endpoint, which must take `any` method, because over HTTP/2 a handshake is a `CONNECT`:

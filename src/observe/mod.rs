@@ -5,7 +5,7 @@
 //! | decision | level | message |
 //! |---|---|---|
 //! | accepted | DEBUG | |
-//! | refused | WARN; ERROR if the fault is the server's (5xx but 505) | cause, offending value, and fix |
+//! | refused | WARN; ERROR if the fault is the server's: 5xx, but not `http-version`, `over-capacity` and `shutting-down` | cause, offending value, and fix |
 //! | let in by `dangerous_report_only` | WARN | cause, offending value, and fix |
 //! | declined by the inner service itself, or failed there | DEBUG | |
 //! | dropped before there was an answer: the client left, or a time-out outside struck | DEBUG | |

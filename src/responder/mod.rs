@@ -20,6 +20,8 @@
 //! It answers 101 only if the connection can be upgraded, and no other 101 gets past it. It takes `OnUpgrade` out of the
 //! request, so axum's `WebSocketUpgrade` does not work behind it: put that behind a [`GuardLayer`](crate::GuardLayer) alone.
 //!
+//! What the client sees when a part of the stack fails is in a [table](crate::guard#when-something-fails).
+//!
 //! # Example
 //!
 //! ```

@@ -178,6 +178,24 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Reads the head of an answer.
+    pub async fn read(mut stream: TcpStream) -> Self {
+        let mut rest = Vec::new();
+        let end = loop {
+            if let Some(end) = rest.windows(4).position(|window| window == b"\r\n\r\n") {
+                break end;
+            }
+            let read = tokio::time::timeout(Duration::from_secs(10), stream.read_buf(&mut rest)).await;
+            assert!(read.expect("an answer in time").unwrap() > 0, "closed after {}", rest.escape_ascii());
+        };
+        let head = String::from_utf8(rest.drain(..end + 4).collect()).unwrap();
+        let mut lines = head.trim_end().lines();
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let headers = lines.map(|line| line.split_once(": ").unwrap_or_else(|| (line.trim_end_matches(':'), "")));
+        let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+        Self { status, headers, rest, stream }
+    }
+
     pub fn all(&self, name: &str) -> Vec<&str> {
         self.headers.iter().filter(|(there, _)| there == name).map(|(_, value)| &**value).collect()
     }
@@ -208,26 +226,23 @@ impl Answer {
 pub async fn send(address: SocketAddr, request: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request).await.unwrap();
-    let mut rest = Vec::new();
-    let end = loop {
-        if let Some(end) = rest.windows(4).position(|window| window == b"\r\n\r\n") {
-            break end;
-        }
-        let read = tokio::time::timeout(Duration::from_secs(10), stream.read_buf(&mut rest)).await;
-        assert!(read.expect("an answer in time").unwrap() > 0, "closed after {}", rest.escape_ascii());
-    };
-    let head = String::from_utf8(rest.drain(..end + 4).collect()).unwrap();
-    let mut lines = head.trim_end().lines();
-    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    let headers = lines.map(|line| line.split_once(": ").unwrap_or_else(|| (line.trim_end_matches(':'), "")));
-    let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
-    Answer { status, headers, rest, stream }
+    Answer::read(stream).await
 }
 
 /// Serves HTTP/1.1 and HTTP/2 over TCP with hyper, upgrades included, until the test ends.
 pub async fn serve<S>(service: S) -> SocketAddr
 where
     S: Service<Request<hyper::body::Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    serve_fallible(service).await
+}
+
+/// The same for a service that may fail.
+pub async fn serve_fallible<S>(service: S) -> SocketAddr
+where
+    S: Service<Request<hyper::body::Incoming>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Error: std::error::Error + Send + Sync,
     S::Future: Send,
 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,0 +1,400 @@
+//! Whatever fails around a handshake ends that handshake and no other connection. What the client sees is in the docs of `guard`.
+
+mod common;
+
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use common::{ACCEPT, Answer, Body, Raw, handshake, plain, send, serve, serve_fallible};
+use http::{Request, Response, StatusCode, Uri, Version, request::Parts};
+use http_body_util::Empty;
+use hyper::{
+    body::Incoming,
+    client::conn::http2::{self, SendRequest},
+    upgrade::OnUpgrade,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+use tower::{Layer, Service, ServiceBuilder, service_fn};
+use tower_ws_guard::{
+    AllowOrigin, ConnectionLimit, GuardLayer, PendingUpgrade, Rejection, RejectionKind, ResponderLayer, Token,
+    TokenPolicy, Upgraded, Verified, VerifyToken, check_fn, respond_fn,
+};
+
+/// Longer than anything here takes.
+const LONG: Duration = Duration::from_secs(30);
+
+async fn soon<F: Future>(future: F) -> F::Output {
+    timeout(LONG, future).await.expect("in time")
+}
+
+async fn eventually(mut condition: impl FnMut() -> bool) {
+    soon(async {
+        while !condition() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+// A server that fails as the path says
+
+fn fault(uri: &Uri) -> &str {
+    uri.path().trim_start_matches('/')
+}
+
+#[derive(Clone)]
+struct Verifier;
+
+impl VerifyToken for Verifier {
+    type Claims = ();
+
+    async fn verify(&self, _: Token, request: &Parts) -> Result<Verified<()>, Rejection> {
+        match fault(&request.uri) {
+            "verifier-panics" => panic!("on purpose"),
+            "verifier-hangs" => std::future::pending().await,
+            "verifier-fails" => Err(Rejection::verifier_failed("on purpose")),
+            "responder-panics-late" => Err(RejectionKind::TokenForbidden.into()),
+            "verifier-is-slow" => {
+                sleep(Duration::from_millis(50)).await;
+                Ok(().into())
+            }
+            _ => Ok(().into()),
+        }
+    }
+}
+
+fn respond(_: &Rejection, request: &Parts, prepared: Response<()>) -> Response<Body> {
+    let response = Response::builder();
+    let replaced = match fault(&request.uri) {
+        "responder-panics" | "responder-panics-late" => panic!("on purpose"),
+        "responder-switches" => {
+            let response = response.status(101).header("connection", "upgrade").header("upgrade", "websocket");
+            response.header("sec-websocket-accept", ACCEPT)
+        }
+        "responder-succeeds" => response.status(200),
+        "responder-redirects" => response.status(302).header("location", "/elsewhere"),
+        _ => return prepared.map(|()| Body::default()),
+    };
+    replaced.body(Body::default()).unwrap()
+}
+
+async fn echo(mut socket: Upgraded) {
+    let (mut read, mut write) = tokio::io::split(&mut socket);
+    tokio::io::copy(&mut read, &mut write).await.ok();
+}
+
+/// What nobody is to be let into.
+async fn greet(mut socket: impl AsyncWrite + Unpin) {
+    socket.write_all(b"you are in").await.ok();
+    socket.shutdown().await.ok();
+}
+
+async fn inner(mut request: Request<Incoming>) -> io::Result<Response<Body>> {
+    let mut response = Response::new(Body::default());
+    let Some(pending) = request.extensions().get::<PendingUpgrade>().cloned() else { return Ok(response) };
+    let completed = if request.version() == Version::HTTP_2 { StatusCode::OK } else { StatusCode::SWITCHING_PROTOCOLS };
+    match fault(request.uri()) {
+        "inner-fails" => return Err(io::Error::other("on purpose")),
+        "inner-panics" => panic!("on purpose"),
+        "inner-hangs" => std::future::pending().await,
+        "inner-accepts-and-fails" => {
+            pending.on_upgrade(greet);
+            return Err(io::Error::other("on purpose"));
+        }
+        "inner-accepts-and-panics" => {
+            pending.on_upgrade(greet);
+            panic!("on purpose");
+        }
+        "inner-switches" => *response.status_mut() = completed,
+        "inner-takes-the-upgrade" => {
+            let on_upgrade = hyper::upgrade::on(&mut request);
+            tokio::spawn(async {
+                greet(TokioIo::new(on_upgrade.await?)).await;
+                Ok::<_, hyper::Error>(())
+            });
+            *response.status_mut() = completed;
+        }
+        "callback-panics" => pending.on_upgrade(async |_| panic!("on purpose")),
+        _ => pending.on_upgrade(echo),
+    }
+    Ok(response)
+}
+
+/// Of all that can fail; and how many connections are open.
+async fn server(check_timeout: Duration) -> (SocketAddr, ConnectionLimit) {
+    let limit = ConnectionLimit::total(100).unwrap();
+    let guard = GuardLayer::new(AllowOrigin::same_origin())
+        .check(check_fn(|handshake| match fault(handshake.uri()) {
+            "check-panics" => panic!("on purpose"),
+            "responder-panics-late" => Ok(()),
+            fault if fault.starts_with("responder") => Err(Rejection::custom("refused", StatusCode::FORBIDDEN)),
+            _ => Ok(()),
+        }))
+        .token(TokenPolicy::bearer(Verifier))
+        .check_timeout(check_timeout)
+        .unwrap()
+        .limit(limit.clone())
+        .respond_with(respond_fn(respond));
+    let layers = ServiceBuilder::new()
+        .map_request(|mut request: Request<Incoming>| {
+            if fault(request.uri()) == "outside-takes-the-upgrade" {
+                request.extensions_mut().remove::<OnUpgrade>();
+            }
+            request
+        })
+        .layer(guard)
+        .layer(ResponderLayer::new());
+    (serve_fallible(layers.service_fn(inner)).await, limit)
+}
+
+fn request(fault: &str) -> Raw {
+    handshake().target(&format!("/{fault}")).and("Authorization", "Bearer x")
+}
+
+// Clients
+
+async fn echoes(socket: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> bool {
+    let mut echoed = [0; 5];
+    let exchange = async {
+        socket.write_all(b"hello").await?;
+        socket.read_exact(&mut echoed).await
+    };
+    soon(exchange).await.is_ok() && &echoed == b"hello"
+}
+
+/// `None` if the connection ends without an answer.
+async fn send_http1(address: SocketAddr, raw: &Raw) -> Option<Answer> {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(&raw.bytes()).await.unwrap();
+    let mut first = [0];
+    match soon(stream.peek(&mut first)).await {
+        Ok(1..) => Some(Answer::read(stream).await),
+        Ok(0) | Err(_) => None,
+    }
+}
+
+/// A connection over which handshakes can be sent.
+async fn connect_http2(address: SocketAddr) -> SendRequest<Empty<Bytes>> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut client, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    // The settings of the server must be here before the client may use `:protocol`.
+    client.send_request(plain().target("http://a/").version("HTTP/2").request()).await.unwrap();
+    client
+}
+
+type Stream = TokioIo<hyper::upgrade::Upgraded>;
+
+/// An open stream, or what was answered in its place.
+async fn send_http2(client: &mut SendRequest<Empty<Bytes>>, raw: &Raw) -> hyper::Result<Result<Stream, u16>> {
+    let response = soon(client.send_request(raw.extended_connect())).await?;
+    Ok(match response.status() {
+        StatusCode::OK => Ok(TokioIo::new(soon(hyper::upgrade::on(response)).await?)),
+        status => Err(status.as_u16()),
+    })
+}
+
+// Faults
+
+#[tokio::test]
+async fn a_fault_ends_its_own_handshake_alone() {
+    let (address, limit) = server(Duration::from_millis(200)).await;
+    let mut witness = send(address, &request("").bytes()).await;
+    assert_eq!(witness.status, 101);
+
+    // What is answered; `None` where the connection ends without an answer, over HTTP/2 the stream.
+    for (fault, http1, http2) in [
+        ("check-panics", None, None),
+        ("verifier-panics", None, None),
+        ("verifier-hangs", Some(503), Some(503)),
+        ("verifier-fails", Some(503), Some(503)),
+        ("verifier-is-slow", Some(101), Some(200)),
+        ("responder-panics", None, None),
+        ("responder-panics-late", None, None),
+        ("responder-switches", Some(403), Some(403)),
+        ("responder-succeeds", Some(403), Some(403)),
+        ("responder-redirects", Some(403), Some(403)),
+        ("inner-fails", None, None),
+        ("inner-panics", None, None),
+        ("inner-accepts-and-fails", None, None),
+        ("inner-accepts-and-panics", None, None),
+        ("inner-switches", Some(500), Some(500)),
+        ("inner-takes-the-upgrade", Some(500), Some(500)),
+        ("outside-takes-the-upgrade", Some(500), Some(500)),
+        ("callback-panics", Some(101), Some(200)),
+    ] {
+        let answer = send_http1(address, &request(fault)).await;
+        assert_eq!(answer.as_ref().map(|answer| answer.status), http1, "{fault}");
+        if let Some(mut answer) = answer {
+            match fault {
+                "verifier-is-slow" => assert!(echoes(&mut answer.stream).await),
+                _ => assert_eq!(answer.read_rest().await, "", "{fault}"),
+            }
+        }
+        assert!(echoes(&mut witness.stream).await, "{fault}");
+
+        let mut client = connect_http2(address).await;
+        let mut neighbour = send_http2(&mut client, &request("")).await.unwrap().unwrap();
+        let status = match send_http2(&mut client, &request(fault)).await {
+            Ok(Ok(mut stream)) => {
+                match fault {
+                    "verifier-is-slow" => assert!(echoes(&mut stream).await),
+                    _ => assert_eq!(soon(stream.read_to_end(&mut Vec::new())).await.unwrap_or(0), 0, "{fault}"),
+                }
+                Some(200)
+            }
+            Ok(Err(status)) => Some(status),
+            Err(_) => None,
+        };
+        assert_eq!(status, http2, "{fault}");
+        assert!(echoes(&mut neighbour).await, "{fault}");
+        assert!(send_http2(&mut client, &request("")).await.unwrap().is_ok(), "{fault}");
+        drop((neighbour, client));
+        assert!(echoes(&mut witness.stream).await, "{fault}");
+        // Nothing of it is left but the witness.
+        eventually(|| limit.connections() == 1).await;
+    }
+    assert_eq!(send(address, &request("").bytes()).await.status, 101);
+}
+
+#[tokio::test]
+async fn a_client_that_resets_its_stream_leaves_the_connection_as_it_was() {
+    let (address, limit) = server(LONG).await;
+    let mut client = connect_http2(address).await;
+    let mut neighbour = send_http2(&mut client, &request("")).await.unwrap().unwrap();
+    // Before the verdict, before the answer: with and without a place under the limit.
+    for (fault, places) in [("verifier-hangs", 1), ("inner-hangs", 2)] {
+        for _ in 0..10 {
+            let mut answer = Box::pin(client.send_request(request(fault).extended_connect()));
+            assert!(timeout(Duration::from_millis(10), &mut answer).await.is_err());
+            assert!(echoes(&mut neighbour).await, "{fault}");
+            eventually(|| limit.connections() == places).await;
+            drop(answer);
+            eventually(|| limit.connections() == 1).await;
+            assert!(echoes(&mut neighbour).await, "{fault}");
+        }
+    }
+    // Behind the answer, with and without the stream, and in the middle of what it sends.
+    for sends in [None, Some(&b"hello"[..]), Some(&[0; 100_000])] {
+        let mut stream = send_http2(&mut client, &request("")).await.unwrap().unwrap();
+        if let Some(sent) = sends {
+            // Nobody reads the echo.
+            timeout(Duration::from_millis(50), stream.write_all(sent)).await.ok();
+        }
+        drop(stream);
+        drop(client.send_request(request("").extended_connect::<Empty<Bytes>>()).await);
+        eventually(|| limit.connections() == 1).await;
+        assert!(echoes(&mut neighbour).await);
+    }
+}
+
+/// Ready for as long as it is told to be.
+#[derive(Clone)]
+struct Stuck<S> {
+    inner: S,
+    ready: Arc<AtomicBool>,
+    waiting: Arc<Mutex<Vec<Waker>>>,
+    asked: mpsc::UnboundedSender<()>,
+}
+
+impl<S: Service<R>, R> Service<R> for Stuck<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        if self.ready.load(Ordering::SeqCst) {
+            return self.inner.poll_ready(cx);
+        }
+        self.waiting.lock().unwrap().push(cx.waker().clone());
+        self.asked.send(()).unwrap();
+        Poll::Pending
+    }
+
+    fn call(&mut self, request: R) -> S::Future {
+        self.inner.call(request)
+    }
+}
+
+#[tokio::test]
+async fn behind_a_guard_that_is_not_ready_handshakes_wait() {
+    let (asked, mut waits) = mpsc::unbounded_channel();
+    let (ready, waiting) = (Arc::new(AtomicBool::new(true)), Arc::default());
+    let stuck = Stuck { inner: service_fn(inner), ready: Arc::clone(&ready), waiting: Arc::clone(&waiting), asked };
+    let limit = ConnectionLimit::total(100).unwrap();
+    let guard = GuardLayer::new(AllowOrigin::same_origin())
+        .token(TokenPolicy::bearer(Verifier))
+        .check_timeout(Duration::from_millis(1))
+        .unwrap()
+        .limit(limit.clone());
+    let layers = ServiceBuilder::new().layer(guard).layer(ResponderLayer::new());
+    let address = serve_fallible(layers.service(stuck)).await;
+    let mut witness = send(address, &request("").bytes()).await;
+    assert_eq!(witness.status, 101);
+
+    ready.store(false, Ordering::SeqCst);
+    let mut clients = Vec::new();
+    for raw in [request(""), request("").with("Origin", "https://evil.example"), request("")] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&raw.bytes()).await.unwrap();
+        soon(waits.recv()).await.unwrap();
+        // No check is made, and no time runs.
+        assert!(timeout(Duration::from_millis(50), stream.peek(&mut [0])).await.is_err());
+        clients.push(stream);
+    }
+    assert_eq!(limit.connections(), 1);
+    assert!(echoes(&mut witness.stream).await);
+    drop(clients.pop());
+
+    ready.store(true, Ordering::SeqCst);
+    waiting.lock().unwrap().drain(..).for_each(Waker::wake);
+    let [first, second] = clients.try_into().unwrap();
+    let mut first = Answer::read(first).await;
+    assert_eq!((first.status, Answer::read(second).await.status), (101, 403));
+    assert!(echoes(&mut first.stream).await && echoes(&mut witness.stream).await);
+    eventually(|| limit.connections() == 2).await;
+}
+
+/// What a guard without a limit leaves to the handler.
+#[tokio::test]
+async fn without_a_limit_a_101_is_the_handlers_own() {
+    let handler = service_fn(async |mut request: Request<Incoming>| {
+        let mut response = Response::new(Body::default());
+        let on_upgrade = hyper::upgrade::on(&mut request);
+        match fault(request.uri()) {
+            // And upgrades nothing.
+            "switches" => *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS,
+            // And waits for the connection all the same.
+            "declines" => {
+                tokio::spawn(async {
+                    greet(TokioIo::new(on_upgrade.await?)).await;
+                    Ok::<_, hyper::Error>(())
+                });
+                *response.status_mut() = StatusCode::FORBIDDEN;
+            }
+            other => panic!("{other}"),
+        }
+        Ok::<_, Infallible>(response)
+    });
+    let address = serve(GuardLayer::new(AllowOrigin::same_origin()).layer(handler)).await;
+    for (fault, status, rest) in [("switches", 101, ""), ("declines", 403, "you are in")] {
+        let mut answer = send(address, &handshake().target(&format!("/{fault}")).bytes()).await;
+        assert_eq!((answer.status, &*answer.read_rest().await), (status, rest), "{fault}");
+    }
+}
