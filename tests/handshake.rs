@@ -11,11 +11,11 @@ use std::{
 };
 
 use common::{ACCEPT, Body, KEY, Raw, handshake, plain, send, serve};
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_ws_guard::{
-    AllowHost, AllowOrigin, GuardLayer, PendingUpgrade, ProblemJson, Rejection, ResponderLayer, StaticTokens,
-    Subprotocols, TokenPolicy,
+    AllowHost, AllowOrigin, GuardLayer, Handshake, Origin, PendingUpgrade, ProblemJson, Rejection, RequestOrigin,
+    ResponderLayer, StaticTokens, Subprotocols, TokenPolicy, Transport,
 };
 
 /// Status, code, and headers that must be in the answer with this element.
@@ -83,10 +83,16 @@ fn refused() -> Vec<(Raw, Refusal)> {
         "[::1%25eth0]",
         "[v1.]",
         "[v.a]",
+        "[v1a]",
+        "[vg.a]",
+        "[v1.a/b]",
         "[1.2.3.4]",
         ":80",
         "chat.example.com:80:80",
         "chat%zz",
+        "chat%4z",
+        "chat%z4",
+        "chat%4",
         "a,b c",
         "\u{fc}",
         "chat.example.com?",
@@ -140,7 +146,9 @@ fn refused_by_hand() -> Vec<(Raw, Refusal)> {
 }
 
 fn accepted() -> Vec<Raw> {
+    let as_many_as_may_be = (1..128).map(|i| i.to_string()).collect::<Vec<_>>().join(",");
     vec![
+        handshake().with("Sec-WebSocket-Protocol", format!("chat,{as_many_as_may_be}")),
         handshake(),
         handshake().with("Upgrade", "WebSocket"),
         handshake().with("Upgrade", "h2c, websocket"),
@@ -367,10 +375,40 @@ async fn the_connection_may_be_kept() {
 }
 
 #[tokio::test]
+async fn a_check_sees_the_handshake_as_it_came() {
+    let raw = handshake().with("Host", "Chat.example.com:8080").with("Origin", "https://chat.example.com:8080");
+    let raw = raw.target("/ws?token=s3cr3t").and("Sec-WebSocket-Protocol", "b, a").and("Sec-WebSocket-Protocol", "c");
+    for mut request in raw.over_both::<()>() {
+        request.extensions_mut().insert("before");
+        let (mut parts, ()) = request.into_parts();
+        let came = parts.clone();
+        let (transport, key) = match came.version {
+            Version::HTTP_2 => (Transport::ExtendedConnect, None),
+            _ => (Transport::Http1, Some(KEY.as_bytes())),
+        };
+        let mut handshake = Handshake::parse(&mut parts).unwrap();
+        assert_eq!((handshake.method(), handshake.uri()), (&came.method, &came.uri));
+        assert_eq!(handshake.headers(), &came.headers);
+        assert_eq!((handshake.transport(), handshake.key().as_ref().map(<[u8; 24]>::as_slice)), (transport, key));
+        let host = handshake.host();
+        assert_eq!((host.name(), host.port()), ("Chat.example.com", Some(8080)));
+        assert_eq!(host.to_string(), "Chat.example.com:8080");
+        let Ok(RequestOrigin::Tuple(origin)) = handshake.origin() else { panic!("{:?}", handshake.origin()) };
+        assert_eq!(origin, Origin::parse(b"https://chat.example.com:8080").unwrap());
+        assert!(handshake.subprotocols().eq(["b", "a", "c"]));
+        assert_eq!(handshake.extensions().get(), Some(&"before"));
+        handshake.extensions_mut().insert("behind");
+        let shown = format!("{handshake:?}");
+        assert!(shown.contains("/ws") && shown.contains("Chat.example.com") && !shown.contains("s3cr3t"), "{shown}");
+        assert_eq!(parts.extensions.get(), Some(&"behind"));
+    }
+}
+
+#[tokio::test]
 async fn the_first_fault_is_the_answer() {
     let guard = GuardLayer::new(AllowOrigin::list(["https://app.example.com"]).unwrap())
         .allow_host(AllowHost::list(["chat.example.com"]).unwrap())
-        .check(|handshake: &mut tower_ws_guard::Handshake<'_>| match handshake.headers().contains_key("x-bad") {
+        .check(|handshake: &mut Handshake<'_>| match handshake.headers().contains_key("x-bad") {
             true => Err(Rejection::custom("bad", http::StatusCode::IM_A_TEAPOT)),
             false => Ok(()),
         })

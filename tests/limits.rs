@@ -161,6 +161,7 @@ async fn only_so_many_get_in_and_as_many_as_leave() {
             assert_eq!(code(&response), None);
             open.push(response);
             assert_eq!(limit.connections(), i + 1);
+            assert_eq!(format!("{limit:?}"), format!("ConnectionLimit {{ max: [3], connections: {} }}", i + 1));
         }
         for round in 0..4 {
             let refused = call(app, request(round)).await;

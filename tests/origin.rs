@@ -33,10 +33,19 @@ const INVALID: &str = "origin-invalid";
 
 #[tokio::test]
 async fn a_list_allows_what_it_lists() {
-    let list = AllowOrigin::list(["https://app.example.com", "https://b.example:8443", "chrome-extension://abcdef"]);
+    let list = AllowOrigin::list([
+        "https://app.example.com",
+        "https://b.example:8443",
+        "http://plain.example",
+        "chrome-extension://abcdef",
+    ]);
     assert_codes(
         list.unwrap(),
         &[
+            (b"http://plain.example", "ok"),
+            (b"http://plain.example:80", "ok"),
+            (b"https://plain.example", NOT_ALLOWED),
+            (b"http://plain.example:443", NOT_ALLOWED),
             (b"https://app.example.com", "ok"),
             (b"https://app.example.com:443", "ok"),
             (b"https://b.example:8443", "ok"),
@@ -197,12 +206,17 @@ async fn missing_null_and_any_are_allowed_by_name() {
     let repeated = handshake().and("Origin", common::ORIGIN);
     let empty = handshake().with("Origin", "");
     let nothing = || AllowOrigin::list([""; 0]).unwrap();
-    let cases: [(AllowOrigin, [&str; 6]); 5] = [
+    let cases: [(AllowOrigin, [&str; 6]); 7] = [
         (nothing(), ["origin-missing", NOT_ALLOWED, NOT_ALLOWED, INVALID, "origin-repeated", INVALID]),
         (AllowOrigin::default(), ["origin-missing", NOT_ALLOWED, NOT_ALLOWED, INVALID, "origin-repeated", INVALID]),
         (nothing().allow_missing(), ["ok", NOT_ALLOWED, NOT_ALLOWED, INVALID, "origin-repeated", INVALID]),
         (nothing().allow_null(), ["origin-missing", "ok", NOT_ALLOWED, INVALID, "origin-repeated", INVALID]),
         (AllowOrigin::dangerous_any(), ["ok", "ok", "ok", INVALID, "origin-repeated", INVALID]),
+        (
+            nothing().or(nothing().allow_missing()),
+            ["ok", NOT_ALLOWED, NOT_ALLOWED, INVALID, "origin-repeated", INVALID],
+        ),
+        (nothing().or(AllowOrigin::dangerous_any()), ["ok", "ok", "ok", INVALID, "origin-repeated", INVALID]),
     ];
     for (origins, expected) in cases {
         for (raw, expected) in [&missing, &null, &foreign, &malformed, &repeated, &empty].into_iter().zip(expected) {
@@ -308,6 +322,15 @@ async fn hosts_are_compared_with_their_port() {
 }
 
 #[test]
+fn a_policy_shows_what_it_allows() {
+    let origins = AllowOrigin::list(["https://app.example.com"]).unwrap().or(AllowOrigin::predicate(|_, _| true));
+    let shown = format!("{:?}", origins.allow_null());
+    for part in ["app.example.com", "predicates: 1", "same_origin: false", "null: true"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+}
+
+#[test]
 fn what_could_never_match_is_an_error() {
     for (value, hint) in [
         ("https://app.example.com/", "trailing slash"),
@@ -332,7 +355,8 @@ fn what_could_never_match_is_an_error() {
         ("wss://app.example.com", "never"),
         ("https://[0:0:0:0:0:0:0:1]", "shortest"),
         ("https://[::ffff:127.0.0.1]", "browsers"),
-        ("https://127.1", "browsers"),
+        ("https://127.1", "host or port"),
+        ("file://*.", "name"),
         ("https://a:0", "port"),
         ("https://a:65536", "port"),
         ("https://a.", "browsers"),

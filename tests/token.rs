@@ -12,11 +12,12 @@ use std::{
 
 use axum::extract::OriginalUri;
 use common::{Raw, handshake};
+use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_ws_guard::{
     AllowOrigin, Claims, GuardLayer, PlainText, ProblemJson, Rejection, RejectionKind, StaticTokens, Subprotocols,
-    Token, TokenCheckLayer, TokenPolicy, TokenSource, Verified,
+    Token, TokenCheckLayer, TokenPolicy, TokenSource, Verified, VerifyToken,
 };
 
 const TOKEN: &str = "s3cr3t-alpha-01";
@@ -96,6 +97,12 @@ async fn every_source_holds_exactly_one_token() {
         (vec![cookie()], with("Cookie", "session=s3cr3t-alpha-01; session\t=x"), "token-ambiguous"),
         (vec![cookie()], with("Cookie", "session = s3cr3t-alpha-01"), "alice - /ws -"),
         (vec![query()], at("/ws?token=s3cr3t-alpha-01"), "alice - /ws -"),
+        (vec![query()], at("/ws?token=s3cr3t-alpha-01").and("Authorization", "Bearer x"), "alice - /ws Bearer x"),
+        (
+            vec![authorization(), query()],
+            at("/ws?token=s3cr3t-alpha-01").and("Authorization", "Basic x"),
+            "alice - /ws Basic x",
+        ),
         (vec![query()], at("/ws?a=1&token=s3cr3t-alpha-01&b=2"), "alice - /ws?a=1&b=2 -"),
         (vec![query()], at("/ws?%74oken=s3cr3t-alpha-01&a"), "alice - /ws?a -"),
         (vec![query()], at("/ws?token=a%2Bb%2fc%3D%3D"), "bob - /ws -"),
@@ -141,6 +148,81 @@ async fn every_source_holds_exactly_one_token() {
     for (sources, raw, expected) in cases {
         let outcome = outcome(guard(sources.clone(), &["chat"]), &raw).await;
         assert_eq!(outcome, expected, "{sources:?} {raw:?}");
+    }
+}
+
+/// Not even one that takes every token.
+#[tokio::test]
+async fn a_malformed_token_reaches_no_verifier() {
+    let with = |name, value: String| handshake().and(name, value);
+    let bearer = |token: &str| (TokenSource::authorization(), with("Authorization", format!("Bearer {token}")));
+    let cookie = |token: &str| (TokenSource::cookie("session").unwrap(), with("Cookie", format!("session={token}")));
+    let query = |token: &str| (TokenSource::query("token").unwrap(), handshake().target(&format!("/ws?token={token}")));
+    let offer = |prefix, token| with("Sec-WebSocket-Protocol", format!("chat, {prefix}{token}"));
+    let kubernetes = |token: &str| (TokenSource::kubernetes(), offer(K8S, token.to_owned()));
+    let phoenix = |token: &str| (TokenSource::phoenix(), offer("base64url.bearer.phx.", token.to_owned()));
+    let (longest, too_long) = ("a".repeat(8192), "a".repeat(8193));
+
+    for ((source, raw), expected) in [
+        (bearer(&longest), Some(&*longest)),
+        (bearer(&too_long), None),
+        (bearer("aZ09-._~+/=="), Some("aZ09-._~+/==")),
+        (bearer("=="), None),
+        (bearer("a=b"), None),
+        (bearer("=a"), None),
+        (bearer("a b"), None),
+        (bearer("a,b"), None),
+        (bearer("\u{e9}"), None),
+        (cookie("a b"), Some("a b")),
+        (cookie("\u{e9}"), Some("\u{e9}")),
+        (cookie("a\tb"), None),
+        (cookie(""), None),
+        (query("%41%5a%2F%20b"), Some("AZ/ b")),
+        (query("a+%2525"), Some("a+%25")),
+        (query("%4"), None),
+        (query("%4g"), None),
+        (query("%g4"), None),
+        (query("a%"), None),
+        (query("%41%zz"), None),
+        (query("%ff"), None),
+        (query("%00"), None),
+        (query("%7f"), None),
+        (query(""), None),
+        (kubernetes("YT4-Yg"), Some("a>>b")),
+        (kubernetes("YT4+Yg"), None),
+        (kubernetes("YR"), None),
+        (kubernetes("Cg"), None),
+        (kubernetes(""), None),
+        (phoenix("Pz8_"), Some("???")),
+        (phoenix("Pz8-Pj4+"), Some("??>>>>")),
+        (phoenix("YR"), None),
+    ] {
+        let its_own = source.clone();
+        let verifier = move |token: Token| {
+            assert_eq!(token.source(), Some(&its_own));
+            std::future::ready(Ok::<_, Rejection>(Verified::new(token.expose().to_owned())))
+        };
+        let inner = service_fn(async |request: Request<()>| {
+            let Claims(token) = request.extensions().get::<Claims<String>>().unwrap();
+            Ok::<_, Infallible>(Response::new(Some(token.clone())))
+        });
+        let layer = TokenCheckLayer::new(TokenPolicy::from_sources([source], verifier).unwrap());
+        let response = ServiceBuilder::new().layer(layer).service(inner).oneshot(raw.request()).await.unwrap();
+        assert_eq!(response.body().as_deref(), expected, "{raw:?}");
+        let refusal = response.extensions().get::<Rejection>().map(Rejection::kind);
+        assert_eq!(refusal, expected.is_none().then_some(RejectionKind::TokenInvalid), "{raw:?}");
+    }
+}
+
+/// However alike their digests are.
+#[test]
+fn no_guess_is_taken_for_a_token() {
+    let tokens = tokens();
+    let (parts, ()) = handshake().request::<()>().into_parts();
+    assert_eq!(format!("{tokens:?}"), "StaticTokens(3)");
+    for guess in 0..1000 {
+        let verdict = tokens.verify(Token::new(guess.to_string()), &parts).now_or_never().unwrap();
+        assert_eq!(verdict.unwrap_err().kind(), RejectionKind::TokenInvalid, "{guess}");
     }
 }
 

@@ -285,6 +285,8 @@ mod tests {
             assert!(Origin::parse(invalid.as_bytes()).is_err(), "{invalid}");
         }
         assert!(Origin::parse(b"https://b\xfccher").is_err());
-        assert!(Origin::parse(format!("https://{}", "a".repeat(505)).as_bytes()).is_err());
+        let of_length = |length| format!("https://{}", "a".repeat(length - "https://".len()));
+        assert!(Origin::parse(of_length(512).as_bytes()).is_ok());
+        assert!(Origin::parse(of_length(513).as_bytes()).is_err());
     }
 }
