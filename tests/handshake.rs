@@ -404,6 +404,20 @@ async fn a_check_sees_the_handshake_as_it_came() {
     }
 }
 
+#[test]
+fn a_host_of_any_form_is_read() {
+    for (host, name, port) in [
+        ("chat%41%5a", "chat%41%5a", None),
+        ("[v1.a:b]", "[v1.a:b]", None),
+        ("[vF.~]:080", "[vF.~]", Some(80)),
+        ("[2001:DB8::1]:99999", "[2001:DB8::1]", Some(99_999)),
+    ] {
+        let (mut parts, ()) = handshake().with("Host", host).request::<()>().into_parts();
+        let read = Handshake::parse(&mut parts).unwrap().host();
+        assert_eq!((read.name(), read.port()), (name, port));
+    }
+}
+
 #[tokio::test]
 async fn the_first_fault_is_the_answer() {
     let guard = GuardLayer::new(AllowOrigin::list(["https://app.example.com"]).unwrap())
