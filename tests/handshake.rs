@@ -405,6 +405,37 @@ async fn a_check_sees_the_handshake_as_it_came() {
 }
 
 #[tokio::test]
+async fn a_guard_that_chooses_names_the_subprotocol_whatever_the_inner_service_says() {
+    let inner = service_fn(async |_: Request<()>| {
+        Ok::<_, Infallible>(Response::builder().status(101).header("sec-websocket-protocol", "inner").body(()).unwrap())
+    });
+    let guard = GuardLayer::new(AllowOrigin::same_origin());
+    let choosing = guard.clone().subprotocols(Subprotocols::list(["chat"]).unwrap());
+    let offering = || handshake().and("Sec-WebSocket-Protocol", "inner, chat");
+    for (guard, raw, named) in
+        [(&choosing, offering(), Some("chat")), (&choosing, handshake(), None), (&guard, offering(), Some("inner"))]
+    {
+        let response = ServiceBuilder::new().layer(guard.clone()).service(inner).oneshot(raw.request()).await.unwrap();
+        let header = response.headers().get("sec-websocket-protocol");
+        assert_eq!(header.map(|value| value.to_str().unwrap()), named, "{raw:?}");
+    }
+}
+
+#[test]
+fn a_host_of_any_form_is_read() {
+    for (host, name, port) in [
+        ("chat%41%5a", "chat%41%5a", None),
+        ("[v1.a:b]", "[v1.a:b]", None),
+        ("[vF.~]:080", "[vF.~]", Some(80)),
+        ("[2001:DB8::1]:99999", "[2001:DB8::1]", Some(99_999)),
+    ] {
+        let (mut parts, ()) = handshake().with("Host", host).request::<()>().into_parts();
+        let read = Handshake::parse(&mut parts).unwrap().host();
+        assert_eq!((read.name(), read.port()), (name, port));
+    }
+}
+
+#[tokio::test]
 async fn the_first_fault_is_the_answer() {
     let guard = GuardLayer::new(AllowOrigin::list(["https://app.example.com"]).unwrap())
         .allow_host(AllowHost::list(["chat.example.com"]).unwrap())

@@ -62,6 +62,8 @@ enum Handler {
     /// Does not claim it, and keeps what is there.
     Copies,
     Declines,
+    /// Without having claimed it.
+    Refuses,
 }
 
 impl Handler {
@@ -74,19 +76,19 @@ impl Handler {
         let (mut request, ()) = request.into_parts();
         let copy = request.extensions.clone();
         let permit = match self {
-            Self::Ignores | Self::Copies => None,
+            Self::Ignores | Self::Copies | Self::Refuses => None,
             _ => Permit::claim(&mut request.extensions),
         };
         let mut response = Response::new(());
         *response.status_mut() = match (self, request.version) {
-            (Self::Declines, _) => StatusCode::NOT_FOUND,
+            (Self::Declines | Self::Refuses, _) => StatusCode::NOT_FOUND,
             (_, Version::HTTP_2) => StatusCode::OK,
             _ => StatusCode::SWITCHING_PROTOCOLS,
         };
         match self {
             Self::Holds | Self::Declines => drop(response.extensions_mut().insert(permit)),
             Self::Copies => *response.extensions_mut() = copy,
-            Self::Drops | Self::Leaves | Self::Ignores => drop(permit),
+            Self::Drops | Self::Leaves | Self::Ignores | Self::Refuses => drop(permit),
         }
         Ok(response)
     }
@@ -264,17 +266,23 @@ async fn a_permit_that_nobody_holds_is_an_error_of_the_server() {
         guard().limit(limit.clone()).dangerous_report_only(),
         guard(),
     ];
-    for handler in
-        [Handler::Holds, Handler::Drops, Handler::Leaves, Handler::Ignores, Handler::Copies, Handler::Declines]
-    {
-        let refused = !matches!(handler, Handler::Holds | Handler::Declines);
+    for handler in [
+        Handler::Holds,
+        Handler::Drops,
+        Handler::Leaves,
+        Handler::Ignores,
+        Handler::Copies,
+        Handler::Declines,
+        Handler::Refuses,
+    ] {
+        let refused = !matches!(handler, Handler::Holds | Handler::Declines | Handler::Refuses);
         for (i, layer) in layers.iter().enumerate() {
             for request in upgradable(&handshake()) {
                 let http2 = request.version() == Version::HTTP_2;
                 let response = call(&handler.behind(layer.clone()), request).await;
                 let completed = if http2 { 200 } else { 101 };
                 let expected = match handler {
-                    Handler::Declines => (404, None),
+                    Handler::Declines | Handler::Refuses => (404, None),
                     _ if refused && i < 2 => (500, Some("permit-unclaimed")),
                     _ => (completed, None),
                 };
