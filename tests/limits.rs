@@ -372,7 +372,7 @@ async fn a_place_is_free_again_however_the_connection_ends() {
             }),
             "drops" => drop(pending.accept()),
             "cancels" => {
-                pending.on_upgrade(async |_| unreachable!("it is cancelled"));
+                pending.on_upgrade(async |mut socket| drop(socket.read_u8().await));
                 *response.status_mut() = StatusCode::FORBIDDEN;
             }
             "declines" => *response.status_mut() = StatusCode::NOT_FOUND,
@@ -505,14 +505,19 @@ async fn who_was_not_accepted_gets_no_connection() {
 #[tokio::test]
 async fn a_failed_upgrade_and_a_dropped_response_free_the_place() {
     let limit = total(9);
-    let layers = ServiceBuilder::new()
-        .layer(guard().limit(limit.clone()))
-        .layer(ResponderLayer::on_upgraded(async |_: Upgraded, _: Parts| panic!("there is no connection")));
+    let connected = Arc::new(AtomicBool::new(false));
+    let callback = Arc::clone(&connected);
+    let responder = ResponderLayer::on_upgraded(move |_: Upgraded, _: Parts| {
+        callback.store(true, Ordering::SeqCst);
+        async {}
+    });
+    let layers = ServiceBuilder::new().layer(guard().limit(limit.clone())).layer(responder);
     let app = layers.service(service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(()))));
     // Its upgrade fails at once.
     let response = app.clone().oneshot(handshake().upgradable()).await.unwrap();
     assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
     eventually(|| limit.connections() == 0).await;
+    assert!(!connected.load(Ordering::SeqCst));
 
     // A future that is dropped before, after and instead of the answer.
     let app =

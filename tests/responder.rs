@@ -44,7 +44,8 @@ async fn the_inner_service_decides() {
                     response.body(Body::from("not sent..."))
                 }
                 (Some("cancel"), Some(pending)) => {
-                    pending.on_upgrade(async |_| panic!("cancelled"));
+                    // It would follow the answer.
+                    pending.on_upgrade(async |mut socket| socket.write_all(b"handed over").await.unwrap());
                     response.status(403).body(Body::from("not allowed"))
                 }
                 (_, pending) => {
