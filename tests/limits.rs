@@ -228,8 +228,9 @@ async fn a_key_has_its_own_places() {
 async fn a_limit_is_shared_by_its_clones() {
     let limit = total(1);
     let apps = [guard().limit(limit.clone()), guard().limit(limit)].map(|layer| Handler::Holds.behind(layer));
-    let _open = call(&apps[0], handshake().request()).await;
+    let open = call(&apps[0], handshake().request()).await;
     assert_eq!(code(&call(&apps[1], handshake().request()).await), Some("over-capacity"));
+    assert_eq!(format!("{:?}", open.extensions().get::<Option<Permit>>()), "Some(Some(Permit { .. }))");
 }
 
 #[tokio::test]

@@ -656,6 +656,7 @@ async fn debug_shows_no_secret() {
         &errors,
         &errors.each_ref().map(ToString::to_string),
     ];
+    assert!(shown.iter().all(|it| !format!("{it:?}").is_empty()));
     secrets.assert_hidden_in(&format!("{shown:?}"));
 }
 
