@@ -337,7 +337,7 @@ pub fn compare(input: &[u8], policy: &Policy, outcome: &Outcome) -> Result<End, 
         (None, None) => Ok(end),
         (Some(response), None)
             if matches!(end, End::Ordinary | End::Unfinished)
-                && response.status == 400
+                && matches!(response.status, 400 | 431)
                 && response.lines(CODE).next().is_none() =>
         {
             Ok(End::ByHyper)
