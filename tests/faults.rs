@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use common::{ACCEPT, Answer, Body, Raw, handshake, plain, send, serve, serve_fallible};
-use http::{Request, Response, StatusCode, Uri, Version, request::Parts};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode, Uri, Version, request::Parts};
 use http_body_util::Empty;
 use hyper::{
     body::Incoming,
@@ -32,8 +32,8 @@ use tokio::{
 };
 use tower::{Layer, Service, ServiceBuilder, service_fn};
 use tower_ws_guard::{
-    AllowOrigin, ConnectionLimit, GuardLayer, PendingUpgrade, Rejection, RejectionKind, ResponderLayer, Token,
-    TokenPolicy, Upgraded, Verified, VerifyToken, check_fn, respond_fn,
+    AllowOrigin, ConnectionLimit, GuardLayer, Handshake, Origin, PendingUpgrade, Rejection, RejectionKind,
+    ResponderLayer, Token, TokenPolicy, Upgraded, Verified, VerifyToken, check_fn, respond_fn,
 };
 
 /// Longer than anything here takes.
@@ -88,6 +88,7 @@ fn respond(_: &Rejection, request: &Parts, prepared: Response<()>) -> Response<B
             response.header("sec-websocket-accept", ACCEPT)
         }
         "responder-succeeds" => response.status(200),
+        "responder-drops-headers" => response.status(prepared.status()),
         "responder-redirects" => response.status(302).header("location", "/elsewhere"),
         _ => return prepared.map(|()| Body::default()),
     };
@@ -139,7 +140,12 @@ async fn inner(mut request: Request<Incoming>) -> io::Result<Response<Body>> {
 /// Of all that can fail; and how many connections are open.
 async fn server(check_timeout: Duration) -> (SocketAddr, ConnectionLimit) {
     let limit = ConnectionLimit::total(100).unwrap();
-    let guard = GuardLayer::new(AllowOrigin::same_origin())
+    let key = |request: &Parts| assert_ne!(fault(&request.uri), "key-panics");
+    let origin = |_: &Origin<'_>, handshake: &Handshake<'_>| {
+        assert_ne!(fault(handshake.uri()), "origin-panics");
+        true
+    };
+    let guard = GuardLayer::new(AllowOrigin::predicate(origin))
         .check(check_fn(|handshake| match fault(handshake.uri()) {
             "check-panics" => panic!("on purpose"),
             "responder-panics-late" => Ok(()),
@@ -149,9 +155,15 @@ async fn server(check_timeout: Duration) -> (SocketAddr, ConnectionLimit) {
         .token(TokenPolicy::bearer(Verifier))
         .check_timeout(check_timeout)
         .unwrap()
-        .limit(limit.clone())
+        .limit(limit.clone().and(ConnectionLimit::per_key(100, key).unwrap()))
         .respond_with(respond_fn(respond));
     let layers = ServiceBuilder::new()
+        .map_response(|mut response: Response<Body>| {
+            let code =
+                response.extensions().get::<Rejection>().map(|rejection| rejection.kind().code().parse().unwrap());
+            response.headers_mut().extend(code.map(|code| (HeaderName::from_static("x-code"), code)));
+            response
+        })
         .map_request(|mut request: Request<Incoming>| {
             if fault(request.uri()) == "outside-takes-the-upgrade" {
                 request.extensions_mut().remove::<OnUpgrade>();
@@ -202,11 +214,14 @@ async fn connect_http2(address: SocketAddr) -> SendRequest<Empty<Bytes>> {
 type Stream = TokioIo<hyper::upgrade::Upgraded>;
 
 /// An open stream, or what was answered in its place.
-async fn send_http2(client: &mut SendRequest<Empty<Bytes>>, raw: &Raw) -> hyper::Result<Result<Stream, u16>> {
+async fn send_http2(
+    client: &mut SendRequest<Empty<Bytes>>,
+    raw: &Raw,
+) -> hyper::Result<Result<Stream, (u16, HeaderMap)>> {
     let response = soon(client.send_request(raw.extended_connect())).await?;
     Ok(match response.status() {
         StatusCode::OK => Ok(TokioIo::new(soon(hyper::upgrade::on(response)).await?)),
-        status => Err(status.as_u16()),
+        status => Err((status.as_u16(), response.headers().clone())),
     })
 }
 
@@ -218,29 +233,38 @@ async fn a_fault_ends_its_own_handshake_alone() {
     let mut witness = send(address, &request("").bytes()).await;
     assert_eq!(witness.status, 101);
 
-    // What is answered; `None` where the connection ends without an answer, over HTTP/2 the stream.
-    for (fault, http1, http2) in [
-        ("check-panics", None, None),
-        ("verifier-panics", None, None),
-        ("verifier-hangs", Some(503), Some(503)),
-        ("verifier-fails", Some(503), Some(503)),
-        ("verifier-is-slow", Some(101), Some(200)),
-        ("responder-panics", None, None),
-        ("responder-panics-late", None, None),
-        ("responder-switches", Some(403), Some(403)),
-        ("responder-succeeds", Some(403), Some(403)),
-        ("responder-redirects", Some(403), Some(403)),
-        ("inner-fails", None, None),
-        ("inner-panics", None, None),
-        ("inner-accepts-and-fails", None, None),
-        ("inner-accepts-and-panics", None, None),
-        ("inner-switches", Some(500), Some(500)),
-        ("inner-takes-the-upgrade", Some(500), Some(500)),
-        ("outside-takes-the-upgrade", Some(500), Some(500)),
-        ("callback-panics", Some(101), Some(200)),
+    // The status and code of the refusal; `None` where the connection ends without an answer, over HTTP/2 the stream.
+    let accepted = Some((101, ""));
+    for (fault, expected) in [
+        ("check-panics", None),
+        ("origin-panics", None),
+        ("key-panics", None),
+        ("verifier-panics", None),
+        ("verifier-hangs", Some((503, "verifier-timeout"))),
+        ("verifier-fails", Some((503, "verifier-failed"))),
+        ("verifier-is-slow", accepted),
+        ("responder-panics", None),
+        ("responder-panics-late", None),
+        ("responder-switches", Some((403, "refused"))),
+        ("responder-succeeds", Some((403, "refused"))),
+        ("responder-redirects", Some((403, "refused"))),
+        ("responder-drops-headers", Some((403, "refused"))),
+        ("inner-fails", None),
+        ("inner-panics", None),
+        ("inner-accepts-and-fails", None),
+        ("inner-accepts-and-panics", None),
+        ("inner-switches", Some((500, "not-upgradable"))),
+        ("inner-takes-the-upgrade", Some((500, "not-upgradable"))),
+        ("outside-takes-the-upgrade", Some((500, "not-upgradable"))),
+        ("callback-panics", accepted),
     ] {
         let answer = send_http1(address, &request(fault)).await;
-        assert_eq!(answer.as_ref().map(|answer| answer.status), http1, "{fault}");
+        let verdict =
+            answer.as_ref().map(|answer| (answer.status, answer.all("x-code").first().copied().unwrap_or("")));
+        assert_eq!(verdict, expected, "{fault}");
+        if let Some(answer) = answer.as_ref().filter(|answer| answer.status != 101) {
+            assert!(answer.has("connection", "close") && answer.has("cache-control", "no-store"), "{fault}");
+        }
         if let Some(mut answer) = answer {
             match fault {
                 "verifier-is-slow" => assert!(echoes(&mut answer.stream).await),
@@ -251,18 +275,18 @@ async fn a_fault_ends_its_own_handshake_alone() {
 
         let mut client = connect_http2(address).await;
         let mut neighbour = send_http2(&mut client, &request("")).await.unwrap().unwrap();
-        let status = match send_http2(&mut client, &request(fault)).await {
-            Ok(Ok(mut stream)) => {
-                match fault {
-                    "verifier-is-slow" => assert!(echoes(&mut stream).await),
-                    _ => assert_eq!(soon(stream.read_to_end(&mut Vec::new())).await.unwrap_or(0), 0, "{fault}"),
-                }
-                Some(200)
+        match (send_http2(&mut client, &request(fault)).await, expected) {
+            (Ok(Ok(mut stream)), Some((101, _))) => match fault {
+                "verifier-is-slow" => assert!(echoes(&mut stream).await),
+                _ => assert_eq!(soon(stream.read_to_end(&mut Vec::new())).await.unwrap_or(0), 0, "{fault}"),
+            },
+            (Ok(Err((status, headers))), Some(refused)) => {
+                assert_eq!((status, headers["x-code"].to_str().unwrap()), refused, "{fault}");
+                assert_eq!(headers["cache-control"], "no-store", "{fault}");
             }
-            Ok(Err(status)) => Some(status),
-            Err(_) => None,
-        };
-        assert_eq!(status, http2, "{fault}");
+            (Err(_), None) => {}
+            (answer, _) => panic!("{fault}: {:?}", answer.map(drop)),
+        }
         assert!(echoes(&mut neighbour).await, "{fault}");
         assert!(send_http2(&mut client, &request("")).await.unwrap().is_ok(), "{fault}");
         drop((neighbour, client));

@@ -5,11 +5,11 @@ mod common;
 use std::convert::Infallible;
 
 use common::{Raw, handshake};
-use http::{Request, Response, StatusCode, request::Parts};
+use http::{Request, Response, StatusCode, Version, request::Parts};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_ws_guard::{
     AllowOrigin, EmptyBody, GuardLayer, PlainText, ProblemJson, Rejection, RejectionKind, RespondRejection,
-    StaticTokens, TokenPolicy,
+    StaticTokens, TokenPolicy, check_fn,
 };
 
 type Tokens = TokenPolicy<StaticTokens<()>>;
@@ -18,10 +18,23 @@ async fn refuse<R>(raw: &Raw, responder: R) -> Response<String>
 where
     R: RespondRejection<String> + Clone + Send + Sync + 'static,
 {
+    refuse_request(raw.request(), responder).await
+}
+
+async fn refuse_request<R>(request: Request<()>, responder: R) -> Response<String>
+where
+    R: RespondRejection<String> + Clone + Send + Sync + 'static,
+{
     let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new("inner".to_owned())));
     let token: Tokens = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]));
-    let guard = GuardLayer::new(AllowOrigin::same_origin()).token(token).respond_with(responder);
-    guard.layer(inner).oneshot(raw.request()).await.unwrap()
+    let guard = GuardLayer::new(AllowOrigin::same_origin())
+        .check(check_fn(|handshake| match handshake.uri().path() {
+            "/full" => Err(RejectionKind::OverCapacity.into()),
+            _ => Ok(()),
+        }))
+        .token(token)
+        .respond_with(responder);
+    guard.layer(inner).oneshot(request).await.unwrap()
 }
 
 fn foreign() -> Raw {
@@ -30,31 +43,37 @@ fn foreign() -> Raw {
 
 #[tokio::test]
 async fn the_protocol_is_kept_whatever_a_responder_does() {
-    let no_token = handshake();
     let old = handshake().with("Sec-WebSocket-Version", "8");
-    let post = handshake().method("POST");
-    // It drops all headers and claims success, a redirect, or a handshake.
-    for status in [101, 200, 204, 302, 304] {
-        let replace = move |_: &Rejection, _: &Parts, _: Response<()>| {
-            let response = Response::builder().status(status).header("sec-websocket-accept", common::ACCEPT);
-            response.header("cache-control", "public").header("x-own", "kept").body("own".to_owned()).unwrap()
-        };
-        for (raw, status, headers) in [
-            (&foreign(), 403, &[][..]),
-            (&no_token, 401, &[("www-authenticate", r#"Bearer realm="websocket""#)][..]),
-            (&post, 405, &[("allow", "GET")][..]),
-            (
-                &old,
-                426,
-                &[("upgrade", "websocket"), ("connection", "Upgrade, close"), ("sec-websocket-version", "13")][..],
-            ),
-        ] {
-            let response = refuse(raw, replace).await;
-            assert_eq!(response.status(), status);
+    let upgrade = [("upgrade", "websocket"), ("connection", "Upgrade, close"), ("sec-websocket-version", "13")];
+    let challenge = [("www-authenticate", r#"Bearer realm="websocket""#)];
+    let later = [("retry-after", "5")];
+    let cases: [(Request<()>, u16, &[_]); 9] = [
+        (foreign().request(), 403, &[]),
+        (foreign().extended_connect(), 403, &[]),
+        (handshake().request(), 401, &challenge),
+        (handshake().extended_connect(), 401, &challenge),
+        (handshake().target("/full").request(), 503, &later),
+        (handshake().target("/full").extended_connect(), 503, &later),
+        (handshake().method("POST").request(), 405, &[("allow", "GET")]),
+        (old.request(), 426, &upgrade),
+        (old.extended_connect(), 400, &upgrade[2..]),
+    ];
+    for (request, status, headers) in cases {
+        // It drops all headers and claims success, a redirect, or a handshake.
+        for claimed in [101, 200, 204, 302, 304] {
+            let replace = move |_: &Rejection, _: &Parts, _: Response<()>| {
+                let response = Response::builder().status(claimed).header("sec-websocket-accept", common::ACCEPT);
+                response.header("cache-control", "public").header("x-own", "kept").body("own".to_owned()).unwrap()
+            };
+            let response = refuse_request(request.clone(), replace).await;
+            assert_eq!(response.status(), status, "{request:?}");
             assert_eq!(response.body(), "own");
             assert_eq!(response.headers()["x-own"], "kept");
             assert_eq!(response.headers()["cache-control"], "no-store");
-            assert!(response.headers()["connection"].to_str().unwrap().contains("close"));
+            match request.version() {
+                Version::HTTP_2 => assert!(!response.headers().contains_key("connection")),
+                _ => assert!(response.headers()["connection"].to_str().unwrap().contains("close")),
+            }
             assert!(!response.headers().contains_key("sec-websocket-accept"));
             for (name, value) in headers {
                 assert_eq!(response.headers()[*name], value);

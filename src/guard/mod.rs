@@ -17,8 +17,9 @@
 //! guard has [`Subprotocols`](crate::Subprotocols), the chosen one alone. When they answer 101 (over HTTP/2: 200), the guard sets
 //! `Sec-WebSocket-Protocol` to what it chose.
 //!
-//! One difference remains: tungstenite, unlike RFC 6455, refuses keys with stray bits behind the 16th byte, as the one of the RFC's own
-//! example. No client makes such keys.
+//! Two differences remain, both of handlers that refuse more. tungstenite, unlike RFC 6455, refuses keys with stray bits behind the 16th
+//! byte, as the one of the RFC's own example; no client makes such keys. soketto refuses a `Sec-WebSocket-Extensions` that is no UTF-8;
+//! the guard leaves that header alone.
 //!
 //! A guard inside another no longer sees the token, nor a token in a subprotocol that the outer one did not choose: give all of it to one
 //! of them.
@@ -33,7 +34,7 @@
 //! |---|---|
 //! | a verifier returns [`Rejection::verifier_failed`](crate::Rejection::verifier_failed) | 503 `verifier-failed` |
 //! | a verifier hangs | 503 `verifier-timeout` after the [`check_timeout`](crate::GuardLayer::check_timeout); if the client leaves before, the verifier's future is dropped |
-//! | a check, a verifier or a [`RespondRejection`] panics | no answer: the connection ends, over HTTP/2 the stream |
+//! | a check, a predicate of origins, the key of a limit, a verifier or a [`RespondRejection`] panics | no answer: the connection ends, over HTTP/2 the stream |
 //! | a [`RespondRejection`] returns a success, a redirect or a 101, or drops headers | the refusal with its own status, and the headers that must be there |
 //! | the inner service is not ready | nothing, for as long as that lasts: no handshake is looked at, and the `check_timeout` does not run |
 //! | it fails or panics, also after it has accepted a [`PendingUpgrade`](crate::PendingUpgrade) | no answer, and no callback is called |
