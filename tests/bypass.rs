@@ -258,7 +258,7 @@ const HANDSHAKERS: [&str; 4] = ["axum", "tungstenite", "fastwebsockets", "hyper-
 
 /// Which of the [`HANDSHAKERS`] take a request for a handshake.
 ///
-/// This build of axum is without its feature `http2`, so that over HTTP/2 it takes every `CONNECT`, whatever its `:protocol`.
+/// Without its feature `http2` axum takes every `CONNECT` over HTTP/2, whatever its `:protocol`: see `tests/without_http2`.
 fn accepted_by(request: &Request<()>) -> [bool; 4] {
     let (mut parts, ()) = request.clone().into_parts();
     let axum = WebSocketUpgrade::from_request_parts(&mut parts, &()).now_or_never();

@@ -180,6 +180,7 @@ fn refusable() -> Vec<(Raw, &'static str, bool)> {
         (offer(handshake(), "auth.good, other"), "subprotocol-unsupported", true),
         (handshake(), "token-missing", false),
         (good().and("Authorization", "Bearer good"), "token-ambiguous", false),
+        (handshake().and("Authorization", "Basic eA==").and("Authorization", "Bearer good"), "token-ambiguous", false),
         (good().target("/ws?token=good"), "token-ambiguous", false),
         (offer(good(), "chat, auth.good"), "token-ambiguous", false),
         (bearer("guess"), "token-invalid", false),

@@ -189,7 +189,7 @@ impl TokenSource {
     /// Takes the credential out of a header. Subprotocols are rewritten elsewhere, cookies stay.
     pub(super) fn strip_headers(&self, headers: &mut HeaderMap) {
         let is_bearer = |line: &HeaderValue| bearer(line.as_bytes()).is_some();
-        if self.0 == Kind::Authorization && headers.get(AUTHORIZATION).is_some_and(is_bearer) {
+        if self.0 == Kind::Authorization && headers.get_all(AUTHORIZATION).iter().any(is_bearer) {
             headers.remove(AUTHORIZATION);
         }
     }
