@@ -52,6 +52,12 @@ fn tests(file: &str) -> BTreeMap<String, String> {
     tests
 }
 
+/// Lists of tests in a text.
+fn in_brackets(text: &str) -> impl Iterator<Item = &str> {
+    let starts = text.match_indices("(`tests/").map(|(start, _)| &text[start..]);
+    starts.map(|list| list.split_once(')').expect("a closing bracket").0)
+}
+
 /// A list of tests, each behind the file that it is in, is not empty, and all are there.
 fn assert_are_there(of: &str, list: &str) {
     let mut in_file = None;
@@ -85,9 +91,10 @@ fn what_is_not_promised_has_its_tests_too() {
     let items = list.split("\n- ").skip(1).collect::<Vec<_>>();
     assert!(items.len() > 8, "{items:?}");
     for item in items {
-        // At the end of each, in brackets.
-        let tests = item.find("(`tests/").unwrap_or_else(|| panic!("no test: {item}"));
-        assert_are_there(item, &item[tests..]);
+        assert!(in_brackets(item).next().is_some(), "no test: {item}");
+    }
+    for tests in in_brackets(SECURITY).chain(in_brackets(THREATS)) {
+        assert_are_there(tests, tests);
     }
 }
 
