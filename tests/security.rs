@@ -1,6 +1,23 @@
-//! Each promise of `SECURITY.md` and each incident of `docs/threats.md` has a test, which is there.
+//! Each promise of `SECURITY.md`, what is not promised there, and each incident of `docs/threats.md` has a test, which is there.
 
-use std::collections::BTreeSet;
+mod common;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{Router, extract::Request, routing::any};
+use common::{Answer, handshake, send, serve_axum};
+use http::{StatusCode, header::UPGRADE};
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::sleep};
+use tower_http::timeout::TimeoutLayer;
+use tower_ws_guard::{
+    AllowOrigin, GuardLayer, Rejection, ResponderLayer, Token, TokenPolicy, TokenSource, Verified,
+    token::ticket::{TicketIssuer, TicketKey, TicketStore, TicketVerifier},
+};
 
 const SECURITY: &str = include_str!("../SECURITY.md");
 const THREATS: &str = include_str!("../docs/threats.md");
@@ -17,21 +34,44 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// The tests of a file in `tests`.
-fn tests(file: &str) -> BTreeSet<String> {
+/// The tests of a file in `tests`, with their code.
+fn tests(file: &str) -> BTreeMap<String, String> {
     let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
     let source = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}"));
-    let mut tests = BTreeSet::new();
+    let mut tests = BTreeMap::new();
     let mut is_test = false;
-    for line in source.lines() {
+    let mut lines = source.lines();
+    while let Some(line) = lines.next() {
         let name = line.strip_prefix("async fn ").or_else(|| line.strip_prefix("fn "));
-        match name.and_then(|rest| rest.split_once('(')) {
-            Some((name, _)) if is_test => drop(tests.insert(name.to_owned())),
-            _ => {}
+        if let Some((name, _)) = name.and_then(|rest| rest.split_once('(')).filter(|_| is_test) {
+            let code = lines.by_ref().take_while(|line| *line != "}").filter(|line| !line.trim().starts_with("//"));
+            tests.insert(name.to_owned(), code.collect());
         }
         is_test = line.starts_with("#[test]") || line.starts_with("#[tokio::test");
     }
     tests
+}
+
+/// Lists of tests in a text.
+fn in_brackets(text: &str) -> impl Iterator<Item = &str> {
+    let starts = text.match_indices("(`tests/").map(|(start, _)| &text[start..]);
+    starts.map(|list| list.split_once(')').expect("a closing bracket").0)
+}
+
+/// A list of tests, each behind the file that it is in, is not empty, and all are there.
+fn assert_are_there(of: &str, list: &str) {
+    let mut in_file = None;
+    let mut held = 0;
+    for name in code(list) {
+        match name.starts_with("tests/") {
+            true => in_file = Some(tests(name)),
+            false => {
+                assert!(in_file.as_ref().expect("a file first").contains_key(name), "{of}: no test `{name}`");
+                held += 1;
+            }
+        }
+    }
+    assert!(held > 0, "{of}");
 }
 
 #[test]
@@ -40,36 +80,116 @@ fn every_promise_has_its_tests() {
     for row in rows(SECURITY) {
         let [promise, held_by] = row[..] else { panic!("{row:?}") };
         promises += 1;
-        let mut in_file = None;
-        let mut held = 0;
-        for name in code(held_by) {
-            match name.starts_with("tests/") {
-                true => in_file = Some(tests(name)),
-                false => {
-                    assert!(in_file.as_ref().expect("a file first").contains(name), "{promise}: no test `{name}`");
-                    held += 1;
-                }
-            }
-        }
-        assert!(held > 0, "{promise}");
+        assert_are_there(promise, held_by);
     }
     assert!(promises > 10, "{promises}");
 }
 
 #[test]
+fn what_is_not_promised_has_its_tests_too() {
+    let (_, list) = SECURITY.split_once("## What is not promised").unwrap();
+    let items = list.split("\n- ").skip(1).collect::<Vec<_>>();
+    assert!(items.len() > 8, "{items:?}");
+    for item in items {
+        assert!(in_brackets(item).next().is_some(), "no test: {item}");
+    }
+    for tests in in_brackets(SECURITY).chain(in_brackets(THREATS)) {
+        assert_are_there(tests, tests);
+    }
+}
+
+#[test]
 fn every_incident_has_its_test_and_every_test_its_incident() {
+    let tests = tests("tests/incidents.rs");
     let mut named = BTreeSet::new();
     for row in rows(THREATS) {
         let [incident, _, test] = row[..] else { panic!("{row:?}") };
-        let names = code(test).map(str::to_owned).collect::<Vec<_>>();
-        assert_eq!(names.len(), 1, "{incident}");
-        // The test is called after the advisory.
-        for advisory in
-            incident.split([' ', ',', ';']).filter(|word| word.starts_with("CVE-") || word.starts_with("GHSA-")).take(1)
-        {
-            assert!(names[0].contains(&advisory.to_lowercase().replace('-', "_")), "{incident}: {names:?}");
+        // Behind it there may be some of other files.
+        let (test, others) = test.split_once("; ").unwrap_or((test, ""));
+        if !others.is_empty() {
+            assert_are_there(incident, others);
         }
-        named.extend(names);
+        let name = code(test).next().unwrap_or_else(|| panic!("{incident}: {test}"));
+        let code = tests.get(name).unwrap_or_else(|| panic!("{incident}: no test `{name}`"));
+        // The test is called after each advisory, or one of its cases is.
+        for advisory in
+            incident.split([' ', ',', ';']).filter(|word| word.starts_with("CVE-") || word.starts_with("GHSA-"))
+        {
+            let is_named = name.contains(&advisory.to_lowercase().replace('-', "_")) || code.contains(advisory);
+            assert!(is_named, "{incident}: {advisory} is not in `{name}`");
+        }
+        named.insert(name);
     }
-    assert_eq!(named, tests("tests/incidents.rs"));
+    assert_eq!(named, tests.keys().map(|name| &**name).collect());
+}
+
+// What is not promised, where no other test shows it
+
+/// A layer outside of the guard that refuses handshakes does not close their connections; inside it is closed for it.
+#[tokio::test]
+async fn a_layer_outside_leaves_the_connection_open() {
+    let handler = async |request: Request| {
+        if request.headers().contains_key(UPGRADE) {
+            std::future::pending::<()>().await;
+        }
+        "internal"
+    };
+    let guard = || GuardLayer::new(AllowOrigin::same_origin());
+    let refuses = || TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, Duration::from_millis(20));
+    let app = || Router::new().fallback(handler);
+    let raw = handshake().body("GET /internal HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    for (app, is_inside) in
+        [(app().layer(refuses()).layer(guard()), true), (app().layer(guard()).layer(refuses()), false)]
+    {
+        let mut answer = send(serve_axum(app).await, &raw.bytes()).await;
+        assert_eq!((answer.status, answer.has("connection", "close")), (408, is_inside));
+        assert_eq!(answer.read_to_end_or_reset().await.contains("internal"), !is_inside);
+    }
+}
+
+#[tokio::test]
+async fn the_time_for_a_head_is_not_bounded() {
+    let policy = TokenPolicy::bearer(async |_: Token| Ok::<_, Rejection>(Verified::new(())));
+    let guard = GuardLayer::new(AllowOrigin::same_origin()).token(policy).check_timeout(Duration::from_millis(20));
+    let responder = ResponderLayer::on_upgraded(async |socket, _| drop(socket));
+    let app = Router::new().fallback(any(()).layer(responder)).layer(guard.unwrap());
+    let mut stream = TcpStream::connect(serve_axum(app).await).await.unwrap();
+    let bytes = handshake().and("Authorization", "Bearer x").bytes();
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    stream.write_all(first).await.unwrap();
+    sleep(Duration::from_millis(200)).await;
+    stream.write_all(second).await.unwrap();
+    assert_eq!(Answer::read(stream).await.status, 101);
+}
+
+/// Goes back to an older state whenever it is asked, as a database may after a failure.
+#[derive(Clone, Default)]
+struct Older(Arc<Mutex<Option<Vec<u8>>>>);
+
+impl TicketStore for Older {
+    type Error = Infallible;
+
+    async fn put(&self, _: TicketKey, record: Vec<u8>, _: Duration) -> Result<(), Infallible> {
+        *self.0.lock().unwrap() = Some(record);
+        Ok(())
+    }
+
+    async fn take(&self, _: TicketKey) -> Result<Option<Vec<u8>>, Infallible> {
+        Ok(self.0.lock().unwrap().clone())
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_is_good_again_if_its_store_goes_back() {
+    let store = Older::default();
+    let ticket = TicketIssuer::new(store.clone()).issue(&()).await.unwrap();
+    let source = TokenSource::query("ticket").unwrap();
+    let policy = TokenPolicy::from_sources([source], TicketVerifier::<(), _>::new(store)).unwrap();
+    let responder = ResponderLayer::on_upgraded(async |socket, _| drop(socket));
+    let guard = GuardLayer::new(AllowOrigin::same_origin()).token(policy);
+    let address = serve_axum(Router::new().fallback(any(()).layer(responder)).layer(guard)).await;
+    for _ in 0..2 {
+        let raw = handshake().target(&format!("/ws?ticket={}", ticket.expose()));
+        assert_eq!(send(address, &raw.bytes()).await.status, 101);
+    }
 }
