@@ -12,10 +12,10 @@ use std::{
 
 use common::{ACCEPT, Body, KEY, Raw, handshake, plain, send, serve};
 use http::{Request, Response, Version};
-use tower::{ServiceBuilder, ServiceExt, service_fn};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_ws_guard::{
-    AllowHost, AllowOrigin, GuardLayer, Handshake, Origin, PendingUpgrade, ProblemJson, Rejection, RequestOrigin,
-    ResponderLayer, StaticTokens, Subprotocols, TokenPolicy, Transport,
+    AllowHost, AllowOrigin, Check, GuardLayer, Handshake, Origin, PendingUpgrade, ProblemJson, Rejection,
+    RequestOrigin, ResponderLayer, StaticTokens, Subprotocols, TokenPolicy, Transport, check_fn,
 };
 
 /// Status, code, and headers that must be in the answer with this element.
@@ -472,5 +472,33 @@ async fn the_first_fault_is_the_answer() {
         raw = fault(raw);
         let response = service.clone().oneshot(raw.request()).await.unwrap();
         assert_eq!(response.extensions().get::<Rejection>().unwrap().kind().code(), code);
+    }
+}
+
+#[tokio::test]
+async fn checks_are_combined() {
+    fn lacks(name: &'static str) -> impl Check + Clone {
+        check_fn(move |handshake| match handshake.headers().contains_key(name) {
+            true => Err(Rejection::custom(name, http::StatusCode::IM_A_TEAPOT)),
+            false => Ok(()),
+        })
+    }
+    let none: Option<Arc<dyn Check>> = None;
+    let either = handshake().and("a", "").and("b", "");
+    for (check, raw, code) in [
+        (Arc::new(lacks("a")) as Arc<dyn Check>, &either, Some("a")),
+        (Arc::new(Arc::new(lacks("a"))), &either, Some("a")),
+        (Arc::new(Some(lacks("a"))), &either, Some("a")),
+        (Arc::new(none), &either, None),
+        (Arc::new(()), &either, None),
+        (Arc::new((lacks("a"), lacks("b"))), &either, Some("a")),
+        (Arc::new((lacks("b"), lacks("a"))), &either, Some("b")),
+        (Arc::new((lacks("c"), lacks("b"))), &either, Some("b")),
+        (Arc::new((lacks("a"), lacks("b"))), &handshake(), None),
+    ] {
+        let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+        let guard = GuardLayer::new(AllowOrigin::same_origin()).check(check);
+        let response = guard.layer(inner).oneshot(raw.request()).await.unwrap();
+        assert_eq!(response.extensions().get::<Rejection>().map(|rejection| rejection.kind().code()), code, "{raw:?}");
     }
 }
