@@ -95,7 +95,7 @@ impl Head {
         elements.map(trim).filter(|element| !element.is_empty())
     }
 
-    /// Design: classify loosely.
+    /// As `is_attempt` is documented: loosely.
     fn is_attempt(&self) -> bool {
         let contains = |value: &[u8]| value.to_ascii_lowercase().windows(9).any(|window| window == b"websocket");
         let protocol = match &self.transport {
@@ -238,7 +238,7 @@ impl Head {
         }
     }
 
-    /// Design 2.4.
+    /// As `AllowOrigin` is documented.
     fn origin(
         &self,
         policy: &Policy,

@@ -1,4 +1,5 @@
-//! Design 2.5: exactly one credential, from RFC 6750 2.1, RFC 6265 4.2, RFC 3986 2.1 and RFC 4648 4 and 5.
+//! Exactly one credential, as `TokenPolicy` and `TokenSource` are documented: from RFC 6750 2.1, RFC 6265 4.2, RFC 3986 2.1 and
+//! RFC 4648 4 and 5.
 
 use super::{Head, Policy, trim};
 
