@@ -144,7 +144,8 @@ async fn configured_values_are_normalised() {
             "https://[::ffff:7f00:1]",
             "ftp://a.example",
             "ftp://b.example:21",
-        ]).unwrap(),
+        ])
+        .unwrap(),
         &[
             (b"https://norm.example.com", "ok"),
             (b"http://[::1]:3000", "ok"),

@@ -1,6 +1,6 @@
 //! What the targets share: an input is lines of text, each the value of a field.
 
-use differential::oracle::{Head, Policy, Transport, Verdict};
+use differential::oracle::{Head, Policy, Verdict};
 use http::{HeaderName, HeaderValue, Request, request::Parts};
 use tower_ws_guard::{Handshake, Rejection};
 
@@ -22,13 +22,10 @@ pub fn handshake(names: &[&'static str], input: &[u8]) -> Option<(Parts, Head)> 
     let lines = input.split(|&byte| byte == b'\n').filter(|_| !input.is_empty()).enumerate();
     let given = lines.map(|(at, line)| (names[at % names.len()], line));
     let mut request = Request::get("/ws").body(()).ok()?;
-    let mut head = Head { method: "GET".into(), transport: Transport::Http11, ..Head::default() };
     for (name, value) in standard.chain(given) {
-        let value = HeaderValue::from_bytes(value).ok()?;
-        // hyper hands over values without the white space around them; by hand they may have some.
-        head.fields.push((name.to_owned(), trim(value.as_bytes()).to_vec()));
-        request.headers_mut().append(HeaderName::from_static(name), value);
+        request.headers_mut().append(HeaderName::from_static(name), HeaderValue::from_bytes(value).ok()?);
     }
+    let head = Head::from(&request);
     Some((request.into_parts().0, head))
 }
 

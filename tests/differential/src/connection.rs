@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::{
     body::Incoming,
@@ -22,10 +22,10 @@ use hyper::{
     service::service_fn,
 };
 use tower::{Layer, Service, ServiceExt, util::BoxCloneService};
-use tower_ws_guard::{GuardLayer, ResponderLayer, respond_fn};
+use tower_ws_guard::{Claims, GuardLayer, ResponderLayer, respond_fn};
 
 use crate::{
-    oracle::{Judgement, Policy, Verdict, judge_stream},
+    oracle::{self, Judgement, Policy, TOKENS, Verdict, judge_stream},
     policies,
 };
 
@@ -244,6 +244,69 @@ pub enum End {
     Lost,
 }
 
+/// Holds each handshake behind the guard against the policy by itself, wherever in the bytes it came from.
+fn judge_admitted(calls: &[Request<()>], policy: &Policy) -> Result<(), &'static str> {
+    calls.iter().filter(|call| is_upgrade(call)).try_for_each(|call| {
+        oracle::Head::from(call).judge_admitted(policy)?;
+        // The token is gone, and what it stands for is there in its place.
+        match call.extensions().get::<Claims<()>>().is_some() == !policy.sources.is_empty() {
+            true => Ok(()),
+            false => Err("no claims"),
+        }
+    })
+}
+
+/// Holds what came of a request over HTTP/2 against what the oracle says of its head: the code of the answer.
+///
+/// # Errors
+///
+/// Where they differ.
+pub fn compare_stream(
+    head: &oracle::Head,
+    policy: &Policy,
+    calls: &[Request<()>],
+    response: &Response<()>,
+) -> Result<String, String> {
+    let Judgement { verdict, lenient } = head.judge(policy);
+    let code = response.headers().get(CODE).map_or("", |code| code.to_str().expect("a code is text"));
+    let differ = |what: &str| {
+        Err(format!(
+            "{what}\npolicy: {}\n{head:?}\noracle: {verdict:?}\nbehind the guard: {calls:?}\n{response:?}",
+            policy.name
+        ))
+    };
+    let (expected, expected_upgrades) = match &verdict {
+        Verdict::Accepted(_) => ("accepted", &[true][..]),
+        Verdict::Ordinary => ("ordinary", &[false][..]),
+        Verdict::Refused(code) => (*code, &[][..]),
+        Verdict::Malformed => unreachable!("a list of fields is no bytes"),
+    };
+    let may_differ = lenient.is_some() && response.status().as_u16() >= 400;
+    if !may_differ && (code != expected || !calls.iter().map(is_upgrade).eq(expected_upgrades.iter().copied())) {
+        return differ("another verdict");
+    }
+    if let Err(why) = judge_admitted(calls, policy) {
+        return differ(why);
+    }
+    let headers = response.headers();
+    if ["connection", "upgrade", "sec-websocket-accept"].iter().any(|name| headers.contains_key(*name)) {
+        return differ("a header that HTTP/2 has no place for");
+    }
+    if (response.status() == StatusCode::OK) != (code == "accepted") {
+        return differ("another status");
+    }
+    let shown = format!("{headers:?}");
+    if TOKENS.iter().any(|token| shown.contains(token)) {
+        return differ("a credential in an answer");
+    }
+    if let (Verdict::Accepted(subprotocol), Some(_), false) = (&verdict, policy.subprotocols, may_differ)
+        && !headers.get_all("sec-websocket-protocol").iter().eq(subprotocol)
+    {
+        return differ("another subprotocol");
+    }
+    Ok(code.to_owned())
+}
+
 /// Holds what came of a connection against what the oracle says of its bytes.
 ///
 /// # Errors
@@ -259,10 +322,11 @@ pub fn compare(input: &[u8], policy: &Policy, outcome: &Outcome) -> Result<End, 
             input.escape_ascii().to_string().replace("\\r\\n", "\\r\\n\n"),
         ))
     };
-    let leaked =
-        crate::oracle::TOKENS.iter().any(|token| outcome.written.windows(token.len()).any(|it| it == token.as_bytes()));
-    if leaked {
+    if TOKENS.iter().any(|token| outcome.written.windows(token.len()).any(|it| it == token.as_bytes())) {
         return differ("a credential in an answer");
+    }
+    if let Err(why) = judge_admitted(&outcome.calls, policy) {
+        return differ(&format!("behind the guard: {why}"));
     }
     let mut calls = outcome.calls.iter().map(is_upgrade);
     let mut responses = outcome.responses.iter();

@@ -171,11 +171,21 @@ const CODES: [&str; 22] = [
 fn an_answer_of_another_policy_is_noticed() {
     let calls = Calls::default();
     let [list, open] = [&POLICIES[0], &POLICIES[4]];
-    let app = guarded(open, recorded(inner(HANDSHAKERS[1].1), Arc::clone(&calls)));
+    let served = |policy, input: &[u8]| {
+        let app = guarded(policy, recorded(inner(HANDSHAKERS[1].1), Arc::clone(&calls)));
+        serve(&app, &calls, input.to_vec(), usize::MAX)
+    };
     let foreign = b"GET /ws HTTP/1.1\r\nHost: chat.example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nOrigin: https://evil.example\r\n\r\n";
     assert_eq!(judge_stream(foreign, list)[0].verdict, Verdict::Refused("origin-not-allowed"));
-    let outcome = serve(&app, &calls, foreign.to_vec(), usize::MAX);
-    assert_eq!(compare(foreign, open, &outcome), Ok(End::Accepted));
-    assert!(compare(foreign, list, &outcome).unwrap_err().contains("another verdict"));
+    // Behind the second the oracle is lost, and what comes of the handshake must be noticed all the same.
+    let coded = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n";
+    for (before, end) in [(&b""[..], End::Accepted), (coded, End::Lost)] {
+        let input = [before, foreign].concat();
+        let outcome = served(open, &input);
+        assert_eq!(outcome.responses.last().unwrap().status, 101);
+        assert_eq!(compare(&input, open, &outcome), Ok(end));
+        assert!(compare(&input, list, &outcome).unwrap_err().contains("behind the guard: origin-not-allowed"));
+    }
+    assert!(compare(foreign, open, &served(list, foreign)).unwrap_err().contains("another verdict"));
 }

@@ -95,6 +95,12 @@ pub fn credential(head: &Head, policy: &Policy, offers: &[String]) -> Result<Vec
     }
 }
 
+/// Whether there is a credential where a handler is to see none. Cookies are documented to stay.
+pub fn is_left(head: &Head, policy: &Policy, offers: &[String]) -> bool {
+    let mut stripped = policy.sources.iter().filter(|source| !matches!(source, Source::Cookie(_)));
+    stripped.any(|source| !source.find(head, offers).is_empty())
+}
+
 pub fn judge(head: &Head, policy: &Policy, offers: &[String]) -> Result<(), &'static str> {
     let token = credential(head, policy, offers)?;
     TOKENS.iter().any(|known| known.as_bytes() == token).then_some(()).ok_or("token-invalid")
