@@ -22,7 +22,10 @@ use hyper::{
     service::service_fn,
 };
 use tower::{Layer, Service, ServiceExt, util::BoxCloneService};
-use tower_ws_guard::{Claims, GuardLayer, ResponderLayer, respond_fn};
+use tower_ws_guard::{
+    Claims, GuardLayer, OriginCheckLayer, Permit, RespondRejection, ResponderLayer, TokenCheckLayer, VersionCheckLayer,
+    respond_fn,
+};
 
 use crate::{
     oracle::{self, Judgement, Policy, TOKENS, Verdict, judge_stream},
@@ -49,6 +52,9 @@ where
             response.headers_mut().insert(CODE, rejection.kind().code().parse().expect("a code is a value"));
             response
         });
+    if policy.separate {
+        return separate(policy, responder, inner);
+    }
     let mut guard = GuardLayer::new(policies::allow_origin(policy)).respond_with(responder);
     if let Some(hosts) = policies::allow_host(policy) {
         guard = guard.allow_host(hosts);
@@ -56,10 +62,35 @@ where
     if let Some(subprotocols) = policies::subprotocols(policy) {
         guard = guard.subprotocols(subprotocols);
     }
+    if policy.accept_unmatched {
+        guard = guard.accept_unmatched_subprotocols();
+    }
+    if let Some(limit) = policies::limit(policy) {
+        guard = guard.limit(limit);
+    }
+    if let Some(drain) = policies::drain(policy) {
+        guard = guard.drain(&drain);
+    }
     match policies::token(policy) {
         Some(token) => BoxCloneService::new(guard.token(token).layer(inner)),
         None => BoxCloneService::new(guard.layer(inner)),
     }
+}
+
+/// The checks in the order that is documented, with hosts, subprotocols and a token; an [`inner`](responder) is their responder.
+fn separate<R, S>(policy: &Policy, responder: R, inner: S) -> App
+where
+    R: RespondRejection<Body> + Clone + Send + Sync + 'static,
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    const WHOLE: &str = "a policy of all layers";
+    let version = VersionCheckLayer::new().respond_with(responder.clone());
+    let origin = OriginCheckLayer::new(policies::allow_origin(policy)).respond_with(responder.clone());
+    let origin = origin.allow_host(policies::allow_host(policy).expect(WHOLE));
+    let token = TokenCheckLayer::new(policies::token(policy).expect(WHOLE)).respond_with(responder);
+    let token = token.subprotocols(policies::subprotocols(policy).expect(WHOLE));
+    BoxCloneService::new(version.layer(origin.layer(token.layer(inner))))
 }
 
 /// Runs `inner` for handshakes, and answers everything else itself. What it saw is in `calls`.
@@ -70,13 +101,17 @@ pub fn recorded(
 {
     tower::service_fn(move |request: Request<Incoming>| {
         let inner = inner.clone();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let permit = Permit::claim(&mut parts.extensions);
         let head = Request::from_parts(parts, ());
         let is_upgrade = is_upgrade(&head);
         calls.lock().expect("no panic before").push(head.clone());
         async move {
             if is_upgrade {
-                return inner.oneshot(head).await;
+                let mut response = inner.oneshot(head).await?;
+                // Held until the answer is out.
+                response.extensions_mut().insert(permit);
+                return Ok(response);
             }
             let body = body.collect().await;
             Ok(answer(if body.is_ok() { 404 } else { 400 }, "ordinary"))

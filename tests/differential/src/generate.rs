@@ -424,7 +424,7 @@ pub const BEHIND: &[u8] = b"GET /internal HTTP/1.1\r\nHost: chat.example.com\r\n
 
 /// The bytes of a connection, and the class that they belong to.
 ///
-/// In front of the request that is tried there may be ordinary ones; behind it there always is one more.
+/// In front of the request that is tried there may be ordinary ones; behind it there is one more. Some clients stop half-way.
 pub fn connection(rng: &mut Rng, policy: &Policy) -> (&'static str, Vec<u8>) {
     const BEFORE: &[&[u8]] = &[
         b"",
@@ -451,7 +451,11 @@ pub fn connection(rng: &mut Rng, policy: &Policy) -> (&'static str, Vec<u8>) {
             draft.lines.push(Line::new("Host", "chat.example.com"));
         }
     }
-    let bytes = [pick(rng, BEFORE), &draft.bytes(rng), BEHIND].concat();
+    let mut bytes = [pick(rng, BEFORE), &draft.bytes(rng), BEHIND].concat();
+    if rng.u8(..32) == 0 {
+        bytes.truncate(rng.usize(..bytes.len()));
+        return ("cut off", bytes);
+    }
     (if others == 0 { class } else { "several at once" }, bytes)
 }
 

@@ -107,7 +107,7 @@ fn nothing_but_an_allowed_handshake_is_accepted() {
 }
 
 /// All that a request over HTTP/2 can come to by [`POLICIES`].
-const CODES: [&str; 19] = [
+const CODES: [&str; 21] = [
     "accepted",
     "ordinary",
     "method-not-allowed",
@@ -127,4 +127,6 @@ const CODES: [&str; 19] = [
     "token-missing",
     "token-ambiguous",
     "token-invalid",
+    "over-capacity",
+    "shutting-down",
 ];

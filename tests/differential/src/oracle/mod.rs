@@ -50,8 +50,15 @@ pub struct Policy {
     pub allow_null: bool,
     pub any_origin: bool,
     pub subprotocols: Option<&'static [&'static str]>,
+    pub prefer_client_order: bool,
+    pub accept_unmatched: bool,
     /// No token is asked for if there are none.
     pub sources: &'static [Source],
+    /// How many more connections there may be, if there is a limit.
+    pub places: Option<usize>,
+    pub draining: bool,
+    /// Told to the separate layers, which answer as a guard does.
+    pub separate: bool,
 }
 
 /// The head of a request, whatever the transport.
@@ -146,6 +153,9 @@ impl Head {
     /// documented for it, and no credential.
     pub fn judge_admitted(&self, policy: &Policy) -> Result<(), &'static str> {
         let (offers, subprotocol) = self.without_token(policy, &mut None)?;
+        if policy.places == Some(0) {
+            return Err("no place is left");
+        }
         let is_canonical = [("upgrade", "websocket"), ("connection", "Upgrade")].into_iter().all(|(name, value)| {
             match self.transport {
                 Transport::Http2(_) => !self.has(name),
@@ -170,7 +180,10 @@ impl Head {
         if !policy.sources.is_empty() {
             token::judge(self, policy, &offers)?;
         }
-        Ok(subprotocol)
+        match policy.places {
+            Some(0) => Err("over-capacity"),
+            _ => Ok(subprotocol),
+        }
     }
 
     /// All checks in front of the token: what is offered, and what is chosen of it.
@@ -179,6 +192,9 @@ impl Head {
         policy: &Policy,
         lenient: &mut Option<&'static str>,
     ) -> Result<(Vec<String>, Option<String>), &'static str> {
+        if policy.draining {
+            return Err("shutting-down");
+        }
         self.opening()?;
         let host = self.host(lenient)?;
         if !matches!(self.transport, Transport::Http2(_)) {
