@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     future::Future,
-    io,
+    io, mem,
     pin::{Pin, pin},
     sync::{
         Arc, Mutex,
@@ -35,15 +35,16 @@ use crate::{
 pub type Body = Empty<Bytes>;
 /// What an app does behind the guard; it is given the head alone.
 pub type Inner = BoxCloneService<Request<()>, Response<Body>, Infallible>;
-pub type App = BoxCloneService<Request<Incoming>, Response<Body>, Infallible>;
+pub type App<B = Incoming> = BoxCloneService<Request<B>, Response<Body>, Infallible>;
 
 /// What each response says of itself: the code of a refusal, `ordinary`, or `accepted`.
 pub const CODE: &str = "x-code";
 
 /// Puts the guard in front of `inner`, or around this crate's responder if there is none.
-pub fn guarded<S>(policy: &Policy, inner: S) -> App
+pub fn guarded<B, S>(policy: &Policy, inner: S) -> App<B>
 where
-    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    B: Send + 'static,
+    S: Service<Request<B>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
     let responder =
@@ -78,10 +79,11 @@ where
 }
 
 /// The checks in the order that is documented, with hosts, subprotocols and a token; an [`inner`](responder) is their responder.
-fn separate<R, S>(policy: &Policy, responder: R, inner: S) -> App
+fn separate<R, B, S>(policy: &Policy, responder: R, inner: S) -> App<B>
 where
     R: RespondRejection<Body> + Clone + Send + Sync + 'static,
-    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    B: Send + 'static,
+    S: Service<Request<B>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
     const WHOLE: &str = "a policy of all layers";
@@ -94,12 +96,14 @@ where
 }
 
 /// Runs `inner` for handshakes, and answers everything else itself. What it saw is in `calls`.
-pub fn recorded(
+pub fn recorded<B>(
     inner: Inner,
     calls: Calls,
-) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static
+) -> impl Service<Request<B>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static
+where
+    B: hyper::body::Body<Data: Send> + Send + 'static,
 {
-    tower::service_fn(move |request: Request<Incoming>| {
+    tower::service_fn(move |request: Request<B>| {
         let inner = inner.clone();
         let (mut parts, body) = request.into_parts();
         let permit = Permit::claim(&mut parts.extensions);
@@ -186,7 +190,17 @@ pub fn serve(app: &App, calls: &Calls, input: Vec<u8>, piece: usize) -> Outcome 
     let ended = run(connection).is_some();
     let written = written.lock().expect("no panic before").clone();
     let responses = read_heads(&written);
-    Outcome { calls: std::mem::take(&mut *calls.lock().expect("no panic before")), responses, ended, written }
+    Outcome { calls: mem::take(&mut *calls.lock().expect("no panic before")), responses, ended, written }
+}
+
+/// Gives `app` a request as it comes out of HTTP/2.
+pub fn serve_stream(app: &App<Body>, calls: &Calls, request: Request<()>) -> (Vec<Request<()>>, Response<()>) {
+    let mut request = request.map(|()| Body::new());
+    // A server puts this there.
+    let on_upgrade = hyper::upgrade::on(&mut request);
+    request.extensions_mut().insert(on_upgrade);
+    let Ok(response) = run(app.clone().oneshot(request)).expect("nothing to wait for");
+    (mem::take(&mut *calls.lock().expect("no panic before")), response.map(drop))
 }
 
 struct Woken(AtomicBool);
