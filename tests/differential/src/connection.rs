@@ -298,7 +298,7 @@ fn judge_admitted(calls: &[Request<()>], policy: &Policy) -> Result<(), &'static
     calls.iter().filter(|call| is_upgrade(call)).try_for_each(|call| {
         oracle::Head::from(call).judge_admitted(policy)?;
         // The token is gone, and what it stands for is there in its place.
-        match call.extensions().get::<Claims<()>>().is_some() == !policy.sources.is_empty() {
+        match policy.sources.is_empty() || call.extensions().get::<Claims<()>>().is_some() {
             true => Ok(()),
             false => Err("no claims"),
         }
