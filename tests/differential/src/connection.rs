@@ -40,7 +40,7 @@ pub type App<B = Incoming> = BoxCloneService<Request<B>, Response<Body>, Infalli
 /// What each response says of itself: the code of a refusal, `ordinary`, or `accepted`.
 pub const CODE: &str = "x-code";
 
-/// Puts the guard in front of `inner`, or around this crate's responder if there is none.
+/// Puts the guard in front of `inner`.
 pub fn guarded<B, S>(policy: &Policy, inner: S) -> App<B>
 where
     B: Send + 'static,
@@ -293,8 +293,12 @@ pub enum End {
     Lost,
 }
 
-/// Holds each handshake behind the guard against the policy by itself, wherever in the bytes it came from.
-fn judge_admitted(calls: &[Request<()>], policy: &Policy) -> Result<(), &'static str> {
+/// Holds each handshake behind the guard against the policy by itself, whatever it came from.
+///
+/// # Errors
+///
+/// Why one of them should not be there.
+pub fn judge_admitted(calls: &[Request<()>], policy: &Policy) -> Result<(), &'static str> {
     calls.iter().filter(|call| is_upgrade(call)).try_for_each(|call| {
         oracle::Head::from(call).judge_admitted(policy)?;
         // The token is gone, and what it stands for is there in its place.
@@ -335,7 +339,7 @@ pub fn compare_stream(
         return differ("another verdict");
     }
     if let Err(why) = judge_admitted(calls, policy) {
-        return differ(why);
+        return differ(&format!("behind the guard: {why}"));
     }
     let headers = response.headers();
     if ["connection", "upgrade", "sec-websocket-accept"].iter().any(|name| headers.contains_key(*name)) {
@@ -376,6 +380,10 @@ pub fn compare(input: &[u8], policy: &Policy, outcome: &Outcome) -> Result<End, 
     }
     if let Err(why) = judge_admitted(&outcome.calls, policy) {
         return differ(&format!("behind the guard: {why}"));
+    }
+    let switched = outcome.responses.iter().filter(|response| response.status == 101).count();
+    if switched > outcome.calls.iter().filter(|call| is_upgrade(call)).count() {
+        return differ("a 101 for what is no handshake");
     }
     let mut calls = outcome.calls.iter().map(is_upgrade);
     let mut responses = outcome.responses.iter();

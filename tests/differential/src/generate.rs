@@ -436,6 +436,7 @@ pub fn connection(rng: &mut Rng, policy: &Policy) -> (&'static str, Vec<u8>) {
         b"\r\n",
         b"POST /form HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
         b"POST /form HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        b"POST /form HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
         b"GET /a HTTP/1.0\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",

@@ -139,7 +139,7 @@ fn nothing_but_an_allowed_handshake_is_upgraded() {
     for code in CODES {
         assert!(seen.contains(&End::Refused(code.to_owned())), "{code}");
     }
-    for end in [End::Accepted, End::Declined, End::Ordinary, End::ByHyper, End::Unfinished] {
+    for end in [End::Accepted, End::Declined, End::Ordinary, End::ByHyper, End::Unfinished, End::Lost] {
         assert!(seen.contains(&end), "{end:?}");
     }
 }
