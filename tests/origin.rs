@@ -138,12 +138,23 @@ async fn patterns_allow_subdomains_and_ports() {
 #[tokio::test]
 async fn configured_values_are_normalised() {
     assert_codes(
-        AllowOrigin::list(["HTTPS://Norm.Example.com:443", "http://[::1]:3000", "https://[::ffff:7f00:1]"]).unwrap(),
+        AllowOrigin::list([
+            "HTTPS://Norm.Example.com:443",
+            "http://[::1]:3000",
+            "https://[::ffff:7f00:1]",
+            "ftp://a.example",
+            "ftp://b.example:21",
+        ])
+        .unwrap(),
         &[
             (b"https://norm.example.com", "ok"),
             (b"http://[::1]:3000", "ok"),
             (b"http://[0:0:0:0:0:0:0:1]:3000", INVALID),
             (b"https://[::ffff:7f00:1]", "ok"),
+            // WHATWG URL 4.2 gives this scheme a default port, too.
+            (b"ftp://a.example:21", "ok"),
+            (b"ftp://b.example", "ok"),
+            (b"ftp://b.example:22", NOT_ALLOWED),
         ],
     )
     .await;

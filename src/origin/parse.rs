@@ -104,6 +104,7 @@ impl<'a> Origin<'a> {
         self.port.or(match self.scheme {
             "http" | "ws" => Some(80),
             "https" | "wss" => Some(443),
+            "ftp" => Some(21),
             _ => None,
         })
     }

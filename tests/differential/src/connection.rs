@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     future::Future,
-    io,
+    io, mem,
     pin::{Pin, pin},
     sync::{
         Arc, Mutex,
@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::{
     body::Incoming,
@@ -22,25 +22,29 @@ use hyper::{
     service::service_fn,
 };
 use tower::{Layer, Service, ServiceExt, util::BoxCloneService};
-use tower_ws_guard::{GuardLayer, ResponderLayer, respond_fn};
+use tower_ws_guard::{
+    Claims, GuardLayer, OriginCheckLayer, Permit, RespondRejection, ResponderLayer, TokenCheckLayer, VersionCheckLayer,
+    respond_fn,
+};
 
 use crate::{
-    oracle::{Judgement, Policy, Verdict, judge_stream},
+    oracle::{self, Judgement, Policy, TOKENS, Verdict, judge_stream},
     policies,
 };
 
 pub type Body = Empty<Bytes>;
 /// What an app does behind the guard; it is given the head alone.
 pub type Inner = BoxCloneService<Request<()>, Response<Body>, Infallible>;
-pub type App = BoxCloneService<Request<Incoming>, Response<Body>, Infallible>;
+pub type App<B = Incoming> = BoxCloneService<Request<B>, Response<Body>, Infallible>;
 
 /// What each response says of itself: the code of a refusal, `ordinary`, or `accepted`.
 pub const CODE: &str = "x-code";
 
-/// Puts the guard in front of `inner`, or around this crate's responder if there is none.
-pub fn guarded<S>(policy: &Policy, inner: S) -> App
+/// Puts the guard in front of `inner`.
+pub fn guarded<B, S>(policy: &Policy, inner: S) -> App<B>
 where
-    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    B: Send + 'static,
+    S: Service<Request<B>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
     let responder =
@@ -49,6 +53,9 @@ where
             response.headers_mut().insert(CODE, rejection.kind().code().parse().expect("a code is a value"));
             response
         });
+    if policy.separate {
+        return separate(policy, responder, inner);
+    }
     let mut guard = GuardLayer::new(policies::allow_origin(policy)).respond_with(responder);
     if let Some(hosts) = policies::allow_host(policy) {
         guard = guard.allow_host(hosts);
@@ -56,27 +63,59 @@ where
     if let Some(subprotocols) = policies::subprotocols(policy) {
         guard = guard.subprotocols(subprotocols);
     }
+    if policy.accept_unmatched {
+        guard = guard.accept_unmatched_subprotocols();
+    }
+    if let Some(limit) = policies::limit(policy) {
+        guard = guard.limit(limit);
+    }
+    if let Some(drain) = policies::drain(policy) {
+        guard = guard.drain(&drain);
+    }
     match policies::token(policy) {
         Some(token) => BoxCloneService::new(guard.token(token).layer(inner)),
         None => BoxCloneService::new(guard.layer(inner)),
     }
 }
 
+/// The checks in the order that is documented, with hosts, subprotocols and a token; an [`inner`](responder) is their responder.
+fn separate<R, B, S>(policy: &Policy, responder: R, inner: S) -> App<B>
+where
+    R: RespondRejection<Body> + Clone + Send + Sync + 'static,
+    B: Send + 'static,
+    S: Service<Request<B>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    const WHOLE: &str = "a policy of all layers";
+    let version = VersionCheckLayer::new().respond_with(responder.clone());
+    let origin = OriginCheckLayer::new(policies::allow_origin(policy)).respond_with(responder.clone());
+    let origin = origin.allow_host(policies::allow_host(policy).expect(WHOLE));
+    let token = TokenCheckLayer::new(policies::token(policy).expect(WHOLE)).respond_with(responder);
+    let token = token.subprotocols(policies::subprotocols(policy).expect(WHOLE));
+    BoxCloneService::new(version.layer(origin.layer(token.layer(inner))))
+}
+
 /// Runs `inner` for handshakes, and answers everything else itself. What it saw is in `calls`.
-pub fn recorded(
+pub fn recorded<B>(
     inner: Inner,
     calls: Calls,
-) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static
+) -> impl Service<Request<B>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static
+where
+    B: hyper::body::Body<Data: Send> + Send + 'static,
 {
-    tower::service_fn(move |request: Request<Incoming>| {
+    tower::service_fn(move |request: Request<B>| {
         let inner = inner.clone();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let permit = Permit::claim(&mut parts.extensions);
         let head = Request::from_parts(parts, ());
         let is_upgrade = is_upgrade(&head);
         calls.lock().expect("no panic before").push(head.clone());
         async move {
             if is_upgrade {
-                return inner.oneshot(head).await;
+                let mut response = inner.oneshot(head).await?;
+                // Held until the answer is out.
+                response.extensions_mut().insert(permit);
+                return Ok(response);
             }
             let body = body.collect().await;
             Ok(answer(if body.is_ok() { 404 } else { 400 }, "ordinary"))
@@ -151,7 +190,17 @@ pub fn serve(app: &App, calls: &Calls, input: Vec<u8>, piece: usize) -> Outcome 
     let ended = run(connection).is_some();
     let written = written.lock().expect("no panic before").clone();
     let responses = read_heads(&written);
-    Outcome { calls: std::mem::take(&mut *calls.lock().expect("no panic before")), responses, ended, written }
+    Outcome { calls: mem::take(&mut *calls.lock().expect("no panic before")), responses, ended, written }
+}
+
+/// Gives `app` a request as it comes out of HTTP/2.
+pub fn serve_stream(app: &App<Body>, calls: &Calls, request: Request<()>) -> (Vec<Request<()>>, Response<()>) {
+    let mut request = request.map(|()| Body::new());
+    // A server puts this there.
+    let on_upgrade = hyper::upgrade::on(&mut request);
+    request.extensions_mut().insert(on_upgrade);
+    let Ok(response) = run(app.clone().oneshot(request)).expect("nothing to wait for");
+    (mem::take(&mut *calls.lock().expect("no panic before")), response.map(drop))
 }
 
 struct Woken(AtomicBool);
@@ -244,6 +293,73 @@ pub enum End {
     Lost,
 }
 
+/// Holds each handshake behind the guard against the policy by itself, whatever it came from.
+///
+/// # Errors
+///
+/// Why one of them should not be there.
+pub fn judge_admitted(calls: &[Request<()>], policy: &Policy) -> Result<(), &'static str> {
+    calls.iter().filter(|call| is_upgrade(call)).try_for_each(|call| {
+        oracle::Head::from(call).judge_admitted(policy)?;
+        // The token is gone, and what it stands for is there in its place.
+        match policy.sources.is_empty() || call.extensions().get::<Claims<()>>().is_some() {
+            true => Ok(()),
+            false => Err("no claims"),
+        }
+    })
+}
+
+/// Holds what came of a request over HTTP/2 against what the oracle says of its head: the code of the answer.
+///
+/// # Errors
+///
+/// Where they differ.
+pub fn compare_stream(
+    head: &oracle::Head,
+    policy: &Policy,
+    calls: &[Request<()>],
+    response: &Response<()>,
+) -> Result<String, String> {
+    let Judgement { verdict, lenient } = head.judge(policy);
+    let code = response.headers().get(CODE).map_or("", |code| code.to_str().expect("a code is text"));
+    let differ = |what: &str| {
+        Err(format!(
+            "{what}\npolicy: {}\n{head:?}\noracle: {verdict:?}\nbehind the guard: {calls:?}\n{response:?}",
+            policy.name
+        ))
+    };
+    let (expected, expected_upgrades) = match &verdict {
+        Verdict::Accepted(_) => ("accepted", &[true][..]),
+        Verdict::Ordinary => ("ordinary", &[false][..]),
+        Verdict::Refused(code) => (*code, &[][..]),
+        Verdict::Malformed => unreachable!("a list of fields is no bytes"),
+    };
+    let may_differ = lenient.is_some() && response.status().as_u16() >= 400;
+    if !may_differ && (code != expected || !calls.iter().map(is_upgrade).eq(expected_upgrades.iter().copied())) {
+        return differ("another verdict");
+    }
+    if let Err(why) = judge_admitted(calls, policy) {
+        return differ(&format!("behind the guard: {why}"));
+    }
+    let headers = response.headers();
+    if ["connection", "upgrade", "sec-websocket-accept"].iter().any(|name| headers.contains_key(*name)) {
+        return differ("a header that HTTP/2 has no place for");
+    }
+    if (response.status() == StatusCode::OK) != (code == "accepted") {
+        return differ("another status");
+    }
+    let shown = format!("{headers:?}");
+    if TOKENS.iter().any(|token| shown.contains(token)) {
+        return differ("a credential in an answer");
+    }
+    if let (Verdict::Accepted(subprotocol), Some(_), false) = (&verdict, policy.subprotocols, may_differ)
+        && !headers.get_all("sec-websocket-protocol").iter().eq(subprotocol)
+    {
+        return differ("another subprotocol");
+    }
+    Ok(code.to_owned())
+}
+
 /// Holds what came of a connection against what the oracle says of its bytes.
 ///
 /// # Errors
@@ -259,10 +375,15 @@ pub fn compare(input: &[u8], policy: &Policy, outcome: &Outcome) -> Result<End, 
             input.escape_ascii().to_string().replace("\\r\\n", "\\r\\n\n"),
         ))
     };
-    let leaked =
-        crate::oracle::TOKENS.iter().any(|token| outcome.written.windows(token.len()).any(|it| it == token.as_bytes()));
-    if leaked {
+    if TOKENS.iter().any(|token| outcome.written.windows(token.len()).any(|it| it == token.as_bytes())) {
         return differ("a credential in an answer");
+    }
+    if let Err(why) = judge_admitted(&outcome.calls, policy) {
+        return differ(&format!("behind the guard: {why}"));
+    }
+    let switched = outcome.responses.iter().filter(|response| response.status == 101).count();
+    if switched > outcome.calls.iter().filter(|call| is_upgrade(call)).count() {
+        return differ("a 101 for what is no handshake");
     }
     let mut calls = outcome.calls.iter().map(is_upgrade);
     let mut responses = outcome.responses.iter();

@@ -3,11 +3,11 @@
 //! What comes out depends on the seed alone.
 
 use fastrand::Rng;
-use http::{HeaderName, HeaderValue, Request, Uri};
+use http::{HeaderName, HeaderValue, Request, Uri, Version};
 use hyper::ext::Protocol;
 
 use crate::{
-    oracle::{Head, Policy, Source, Transport},
+    oracle::{Head, Policy, Source},
     pools::*,
 };
 
@@ -424,7 +424,7 @@ pub const BEHIND: &[u8] = b"GET /internal HTTP/1.1\r\nHost: chat.example.com\r\n
 
 /// The bytes of a connection, and the class that they belong to.
 ///
-/// In front of the request that is tried there may be ordinary ones; behind it there always is one more.
+/// In front of the request that is tried there may be ordinary ones; behind it there is one more. Some clients stop half-way.
 pub fn connection(rng: &mut Rng, policy: &Policy) -> (&'static str, Vec<u8>) {
     const BEFORE: &[&[u8]] = &[
         b"",
@@ -436,6 +436,7 @@ pub fn connection(rng: &mut Rng, policy: &Policy) -> (&'static str, Vec<u8>) {
         b"\r\n",
         b"POST /form HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
         b"POST /form HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        b"POST /form HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
         b"GET /a HTTP/1.0\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
@@ -451,7 +452,11 @@ pub fn connection(rng: &mut Rng, policy: &Policy) -> (&'static str, Vec<u8>) {
             draft.lines.push(Line::new("Host", "chat.example.com"));
         }
     }
-    let bytes = [pick(rng, BEFORE), &draft.bytes(rng), BEHIND].concat();
+    let mut bytes = [pick(rng, BEFORE), &draft.bytes(rng), BEHIND].concat();
+    if rng.u8(..32) == 0 {
+        bytes.truncate(rng.usize(..bytes.len()));
+        return ("cut off", bytes);
+    }
     (if others == 0 { class } else { "several at once" }, bytes)
 }
 
@@ -503,34 +508,28 @@ pub fn stream(rng: &mut Rng, policy: &Policy) -> Stream {
         // What cannot be sent at all is tried no further.
         let Ok(uri) = uri else { continue };
         let mut request = Request::new(());
-        let mut head = Head {
-            method: method.to_owned(),
-            authority: uri.authority().map(|authority| authority.as_str().to_owned()),
-            query: uri.query().unwrap_or_default().to_owned(),
-            transport: Transport::Http2(protocol.map(str::to_owned)),
-            ..Head::default()
-        };
+        *request.method_mut() = method.parse().expect("a method");
+        *request.uri_mut() = uri;
+        *request.version_mut() = Version::HTTP_2;
+        if let Some(protocol) = protocol {
+            request.extensions_mut().insert(Protocol::from_static(protocol));
+        }
         let lines = draft.lines.iter().map(|line| {
             let name = HeaderName::from_bytes(&line.name).ok()?;
             Some((name, HeaderValue::from_bytes(line.value.trim_ascii()).ok()?))
         });
         let Some(lines) = lines.collect::<Option<Vec<_>>>() else { continue };
-        // RFC 9113 8.1.1: no body follows, so any other length is malformed.
-        if lines.iter().any(|(name, value)| name == "content-length" && value != "0") {
-            head.lenient = Some("framing");
-        }
         for (name, value) in lines {
-            head.fields.push((name.as_str().to_owned(), value.as_bytes().to_vec()));
             request.headers_mut().append(name, value);
+        }
+        let mut head = Head::from(&request);
+        // RFC 9113 8.1.1: no body follows, so any other length is malformed.
+        if head.lines("content-length").any(|length| length != b"0") {
+            head.lenient = Some("framing");
         }
         // RFC 9113 10.5.1: a large head may be refused; each field counts for 32 bytes more (RFC 9113 6.5.2).
         if head.fields.iter().map(|(name, value)| name.len() + value.len() + 32).sum::<usize>() > 15_000 {
             head.lenient = Some("many fields");
-        }
-        *request.method_mut() = method.parse().expect("a method");
-        *request.uri_mut() = uri;
-        if let Some(protocol) = protocol {
-            request.extensions_mut().insert(Protocol::from_static(protocol));
         }
         return Stream { class, head, request };
     }

@@ -225,6 +225,10 @@ pub(crate) const ORIGINS: &[&str] = &[
     "https://*.example.org",
     "https://a_b.example.org",
     "blob:https://app.example.com",
+    "ws://chat.example.com",
+    "wss://chat.example.com",
+    "chrome-extension://chat.example.com",
+    "ftp://chat.example.com",
     "https://user:pw@app.example.com",
 ];
 pub(crate) const SITES: &[&str] =

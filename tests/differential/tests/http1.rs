@@ -83,7 +83,7 @@ fn nothing_but_an_allowed_handshake_is_upgraded() {
     let (seed, first) = (setting("DIFFERENTIAL_SEED", 1), setting("DIFFERENTIAL_FIRST", 0));
     let count = setting("DIFFERENTIAL_COUNT", 20_000);
     let mut tally = BTreeMap::<&str, BTreeMap<End, u64>>::new();
-    let (mut answered_by, mut requests) = (BTreeMap::<&str, u64>::new(), 0);
+    let (mut answered_by, mut accepted_by, mut requests) = (BTreeMap::<&str, u64>::new(), BTreeSet::new(), 0);
     for case in first..first + count {
         let name = format!("DIFFERENTIAL_SEED={seed} DIFFERENTIAL_FIRST={case} DIFFERENTIAL_COUNT=1");
         let mut rng = Rng::with_seed(seed << 40 ^ case);
@@ -111,6 +111,7 @@ fn nothing_but_an_allowed_handshake_is_upgraded() {
                 let accept = outcome.responses.last().unwrap().lines("sec-websocket-accept").next().map(str::to_owned);
                 assert_eq!(accept, Some(derive_accept_key(key.as_bytes())), "{name}");
                 *answered_by.entry(handshaker).or_default() += 1;
+                accepted_by.insert(policy.name);
             }
             End::Declined => assert!(is_stricter(handshaker, outcome.calls.last().unwrap()), "{name}\n{handshaker}"),
             _ => {}
@@ -129,19 +130,22 @@ fn nothing_but_an_allowed_handshake_is_upgraded() {
     if count < 20_000 {
         return;
     }
-    assert_eq!(tally.len(), CLASSES.len() + 1);
+    // And those wrong in several ways, and those that are cut off.
+    assert_eq!(tally.len(), CLASSES.len() + 2);
     assert_eq!(answered_by.len(), HANDSHAKERS.len() + 1);
+    let open = POLICIES.iter().filter(|policy| !policy.draining && policy.places != Some(0));
+    assert_eq!(accepted_by, open.map(|policy| policy.name).collect());
     let seen = tally.values().flat_map(BTreeMap::keys).collect::<BTreeSet<_>>();
     for code in CODES {
         assert!(seen.contains(&End::Refused(code.to_owned())), "{code}");
     }
-    for end in [End::Accepted, End::Declined, End::Ordinary, End::ByHyper, End::Unfinished] {
+    for end in [End::Accepted, End::Declined, End::Ordinary, End::ByHyper, End::Unfinished, End::Lost] {
         assert!(seen.contains(&end), "{end:?}");
     }
 }
 
 /// All that a request over HTTP/1.1 can be refused for by [`POLICIES`].
-const CODES: [&str; 22] = [
+const CODES: [&str; 24] = [
     "method-not-allowed",
     "http-version",
     "upgrade-missing",
@@ -164,6 +168,8 @@ const CODES: [&str; 22] = [
     "token-missing",
     "token-ambiguous",
     "token-invalid",
+    "over-capacity",
+    "shutting-down",
 ];
 
 /// The comparison can fail: with another policy's answers, it does.
@@ -171,11 +177,21 @@ const CODES: [&str; 22] = [
 fn an_answer_of_another_policy_is_noticed() {
     let calls = Calls::default();
     let [list, open] = [&POLICIES[0], &POLICIES[4]];
-    let app = guarded(open, recorded(inner(HANDSHAKERS[1].1), Arc::clone(&calls)));
+    let served = |policy, input: &[u8]| {
+        let app = guarded(policy, recorded(inner(HANDSHAKERS[1].1), Arc::clone(&calls)));
+        serve(&app, &calls, input.to_vec(), usize::MAX)
+    };
     let foreign = b"GET /ws HTTP/1.1\r\nHost: chat.example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nOrigin: https://evil.example\r\n\r\n";
     assert_eq!(judge_stream(foreign, list)[0].verdict, Verdict::Refused("origin-not-allowed"));
-    let outcome = serve(&app, &calls, foreign.to_vec(), usize::MAX);
-    assert_eq!(compare(foreign, open, &outcome), Ok(End::Accepted));
-    assert!(compare(foreign, list, &outcome).unwrap_err().contains("another verdict"));
+    // Behind the second the oracle is lost, and what comes of the handshake must be noticed all the same.
+    let coded = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n";
+    for (before, end) in [(&b""[..], End::Accepted), (coded, End::Lost)] {
+        let input = [before, foreign].concat();
+        let outcome = served(open, &input);
+        assert_eq!(outcome.responses.last().unwrap().status, 101);
+        assert_eq!(compare(&input, open, &outcome), Ok(end));
+        assert!(compare(&input, list, &outcome).unwrap_err().contains("behind the guard: origin-not-allowed"));
+    }
+    assert!(compare(foreign, open, &served(list, foreign)).unwrap_err().contains("another verdict"));
 }

@@ -7,6 +7,9 @@ mod token;
 
 use std::{collections::HashSet, fmt, net::Ipv6Addr};
 
+use http::{Request, Version};
+use hyper::ext::Protocol;
+
 pub use self::{
     http1::judge_stream,
     origin::Origin,
@@ -47,8 +50,15 @@ pub struct Policy {
     pub allow_null: bool,
     pub any_origin: bool,
     pub subprotocols: Option<&'static [&'static str]>,
+    pub prefer_client_order: bool,
+    pub accept_unmatched: bool,
     /// No token is asked for if there are none.
     pub sources: &'static [Source],
+    /// How many more connections there may be, if there is a limit.
+    pub places: Option<usize>,
+    pub draining: bool,
+    /// Told to the separate layers, which answer as a guard does.
+    pub separate: bool,
 }
 
 /// The head of a request, whatever the transport.
@@ -73,6 +83,25 @@ pub enum Transport {
     Http2(Option<String>),
 }
 
+impl<B> From<&Request<B>> for Head {
+    fn from(request: &Request<B>) -> Self {
+        let (uri, protocol) = (request.uri(), request.extensions().get::<Protocol>());
+        let fields = request.headers().iter();
+        Self {
+            method: request.method().to_string(),
+            authority: uri.authority().map(ToString::to_string),
+            query: uri.query().unwrap_or_default().to_owned(),
+            transport: match request.version() {
+                Version::HTTP_2 => Transport::Http2(protocol.map(|protocol| protocol.as_str().to_owned())),
+                Version::HTTP_11 => Transport::Http11,
+                _ => Transport::Http10,
+            },
+            fields: fields.map(|(name, value)| (name.to_string(), trim(value.as_bytes()).to_vec())).collect(),
+            lenient: None,
+        }
+    }
+}
+
 impl fmt::Debug for Head {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {:?} ?{} {:?}", self.method, self.authority, self.query, self.transport)?;
@@ -95,7 +124,7 @@ impl Head {
         elements.map(trim).filter(|element| !element.is_empty())
     }
 
-    /// Design: classify loosely.
+    /// As `is_attempt` is documented: loosely.
     fn is_attempt(&self) -> bool {
         let contains = |value: &[u8]| value.to_ascii_lowercase().windows(9).any(|window| window == b"websocket");
         let protocol = match &self.transport {
@@ -120,8 +149,52 @@ impl Head {
         Judgement { verdict, lenient }
     }
 
+    /// Why a handler must not be given this as a handshake, if there is a reason. It is to see an allowed one in the form that is
+    /// documented for it, and no credential.
+    pub fn judge_admitted(&self, policy: &Policy) -> Result<(), &'static str> {
+        let (offers, subprotocol) = self.without_token(policy, &mut None)?;
+        if policy.places == Some(0) {
+            return Err("no place is left");
+        }
+        let is_canonical = [("upgrade", "websocket"), ("connection", "Upgrade")].into_iter().all(|(name, value)| {
+            match self.transport {
+                Transport::Http2(_) => !self.has(name),
+                _ => self.lines(name).eq([value.as_bytes()]),
+            }
+        });
+        if !is_canonical {
+            return Err("not in canonical form");
+        }
+        if policy.subprotocols.is_some() && !offers.iter().eq(&subprotocol) {
+            return Err("a subprotocol that was not chosen");
+        }
+        match token::is_left(self, policy, &offers) {
+            true => Err("a credential"),
+            false => Ok(()),
+        }
+    }
+
     /// In the order of the checks; the first failure is the answer.
     fn refusal(&self, policy: &Policy, lenient: &mut Option<&'static str>) -> Result<Option<String>, &'static str> {
+        let (offers, subprotocol) = self.without_token(policy, lenient)?;
+        if !policy.sources.is_empty() {
+            token::judge(self, policy, &offers)?;
+        }
+        match policy.places {
+            Some(0) => Err("over-capacity"),
+            _ => Ok(subprotocol),
+        }
+    }
+
+    /// All checks in front of the token: what is offered, and what is chosen of it.
+    fn without_token(
+        &self,
+        policy: &Policy,
+        lenient: &mut Option<&'static str>,
+    ) -> Result<(Vec<String>, Option<String>), &'static str> {
+        if policy.draining {
+            return Err("shutting-down");
+        }
         self.opening()?;
         let host = self.host(lenient)?;
         if !matches!(self.transport, Transport::Http2(_)) {
@@ -135,19 +208,12 @@ impl Head {
         }
         self.origin(policy, &host, lenient)?;
         let subprotocol = token::choose(policy, &offers)?;
-        if !policy.sources.is_empty() {
-            token::judge(self, policy, &offers)?;
-        }
-        Ok(subprotocol)
+        Ok((offers, subprotocol))
     }
 
     /// The one credential that is to be verified, or the code for which it comes to no verification.
     pub fn credential(&self, policy: &Policy) -> Result<Vec<u8>, &'static str> {
-        let offers = match self.judge(&Policy { sources: &[], ..*policy }).verdict {
-            Verdict::Refused(code) => return Err(code),
-            _ => self.offers()?,
-        };
-        token::choose(policy, &offers)?;
+        let (offers, _) = self.without_token(policy, &mut None)?;
         token::credential(self, policy, &offers)
     }
 
@@ -238,7 +304,7 @@ impl Head {
         }
     }
 
-    /// Design 2.4.
+    /// As `AllowOrigin` is documented.
     fn origin(
         &self,
         policy: &Policy,

@@ -1,4 +1,5 @@
-//! Design 2.5: exactly one credential, from RFC 6750 2.1, RFC 6265 4.2, RFC 3986 2.1 and RFC 4648 4 and 5.
+//! Exactly one credential, as `TokenPolicy` and `TokenSource` are documented: from RFC 6750 2.1, RFC 6265 4.2, RFC 3986 2.1 and
+//! RFC 4648 4 and 5.
 
 use super::{Head, Policy, trim};
 
@@ -94,12 +95,18 @@ pub fn credential(head: &Head, policy: &Policy, offers: &[String]) -> Result<Vec
     }
 }
 
+/// Whether there is a credential where a handler is to see none. Cookies are documented to stay.
+pub fn is_left(head: &Head, policy: &Policy, offers: &[String]) -> bool {
+    let mut stripped = policy.sources.iter().filter(|source| !matches!(source, Source::Cookie(_)));
+    stripped.any(|source| !source.find(head, offers).is_empty())
+}
+
 pub fn judge(head: &Head, policy: &Policy, offers: &[String]) -> Result<(), &'static str> {
     let token = credential(head, policy, offers)?;
     TOKENS.iter().any(|known| known.as_bytes() == token).then_some(()).ok_or("token-invalid")
 }
 
-/// RFC 6455 4.2.2 item 5.5, in the server's order; a marker is ours without being listed, and the last.
+/// RFC 6455 4.2.2 item 5.5, in the server's order or the client's; a marker is ours without being listed, and the last.
 pub fn choose(policy: &Policy, offers: &[String]) -> Result<Option<String>, &'static str> {
     let is_carrier = |at: usize| {
         policy.sources.iter().any(|source| match (source, source.prefix()) {
@@ -109,18 +116,23 @@ pub fn choose(policy: &Policy, offers: &[String]) -> Result<Option<String>, &'st
         })
     };
     let left = (0..offers.len()).filter(|&at| !is_carrier(at)).map(|at| &*offers[at]).collect::<Vec<_>>();
-    let markers = policy.sources.iter().filter_map(|source| match source {
+    let mut markers = policy.sources.iter().filter_map(|source| match source {
         Source::Pair(marker) => Some(*marker),
         _ => None,
     });
+    let unsupported = || if policy.accept_unmatched { Ok(None) } else { Err("subprotocol-unsupported") };
     match policy.subprotocols {
-        None if left.is_empty() && !offers.is_empty() => Err("subprotocol-unsupported"),
+        None if left.is_empty() && !offers.is_empty() => unsupported(),
         None => Ok(None),
         Some(_) if offers.is_empty() => Ok(None),
-        Some(listed) => match listed.iter().copied().chain(markers).find(|name| left.contains(name)) {
-            Some(chosen) => Ok(Some(chosen.to_owned())),
-            None => Err("subprotocol-unsupported"),
-        },
+        Some(listed) => {
+            let chosen = match policy.prefer_client_order {
+                true => left.iter().copied().find(|name| listed.contains(name)),
+                false => listed.iter().copied().find(|name| left.contains(name)),
+            };
+            let chosen = chosen.or_else(|| markers.find(|name| left.contains(name)));
+            chosen.map_or_else(unsupported, |chosen| Ok(Some(chosen.to_owned())))
+        }
     }
 }
 
