@@ -47,7 +47,7 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
-use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::{
     sensitive_headers::SetSensitiveRequestHeadersLayer,
     trace::{DefaultMakeSpan, DefaultOnRequest, DefaultOnResponse, HttpMakeClassifier, TraceLayer},
@@ -637,13 +637,16 @@ async fn debug_shows_no_secret() {
         JwtKey::from_jwks(&jwks[1..], &[JwtAlgorithm::HS256]).unwrap_err(),
         JwtKey::public_pem(JwtAlgorithm::RS256, HMAC).unwrap_err(),
     ];
-    let shown: [&dyn fmt::Debug; 17] = [
+    let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+    let request = handshake().and("Authorization", format!("Bearer {secret}")).request();
+    let shown: [&dyn fmt::Debug; 18] = [
         &Token::new(&*secret),
         &statics,
         &either,
         &policy,
         &layer,
         &layer.layer(()),
+        &layer.layer(inner).call(request),
         &TokenCheckLayer::new(policy.clone()),
         &key(),
         &keys,
