@@ -477,16 +477,17 @@ async fn the_first_fault_is_the_answer() {
 
 #[tokio::test]
 async fn checks_are_combined() {
-    fn lacks(name: &'static str) -> impl Check + Clone {
+    fn lacks(name: &'static str) -> impl Check + Clone + Send + Sync {
         check_fn(move |handshake| match handshake.headers().contains_key(name) {
             true => Err(Rejection::custom(name, http::StatusCode::IM_A_TEAPOT)),
             false => Ok(()),
         })
     }
-    let none: Option<Arc<dyn Check>> = None;
+    type Shared = Arc<dyn Check + Send + Sync>;
+    let none: Option<Shared> = None;
     let either = handshake().and("a", "").and("b", "");
     for (check, raw, code) in [
-        (Arc::new(lacks("a")) as Arc<dyn Check>, &either, Some("a")),
+        (Arc::new(lacks("a")) as Shared, &either, Some("a")),
         (Arc::new(Arc::new(lacks("a"))), &either, Some("a")),
         (Arc::new(Some(lacks("a"))), &either, Some("a")),
         (Arc::new(none), &either, None),
