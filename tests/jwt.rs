@@ -1211,6 +1211,10 @@ async fn an_old_key_may_stay_beside_the_new_one() {
             check(verifier, &token(&new), of_new).await;
         }
     }
+    // The log says what the right key found, not that the next one does not fit.
+    keys.replace([key(&old), key(&new)]);
+    let expired = encode(&Header::default(), &json!({ "exp": 1 }), &EncodingKey::from_secret(&old)).unwrap();
+    check(&verifier, &expired, EXPIRED).await;
 }
 
 #[tokio::test]
