@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::{ACCEPT, Answer, Body, Raw, handshake, plain, send, serve, serve_fallible};
+use common::{ACCEPT, Answer, Body, Raw, eventually, handshake, plain, send, serve, serve_fallible};
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, Uri, Version, request::Parts};
 use http_body_util::Empty;
 use hyper::{
@@ -41,15 +41,6 @@ const LONG: Duration = Duration::from_secs(30);
 
 async fn soon<F: Future>(future: F) -> F::Output {
     timeout(LONG, future).await.expect("in time")
-}
-
-async fn eventually(mut condition: impl FnMut() -> bool) {
-    soon(async {
-        while !condition() {
-            sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
 }
 
 // A server that fails as the path says

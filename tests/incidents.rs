@@ -19,7 +19,7 @@ use axum::{
     response::Response as AxumResponse,
     routing::any,
 };
-use common::{ACCEPT, Answer, Body, HOST, ORIGIN, Raw, handshake, plain, send, serve, serve_axum};
+use common::{ACCEPT, Answer, Body, HOST, ORIGIN, Raw, eventually, handshake, plain, send, serve, serve_axum};
 use futures_util::future::join_all;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -27,7 +27,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::Notify,
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tower::{Layer, Service, service_fn, util::BoxCloneSyncService};
 use tower_ws_guard::{
@@ -611,14 +611,14 @@ async fn fastify_http_proxy_crashed_on_pipelines_resets_and_fragments() {
     answer.stream.write_all(b"hello").await.unwrap();
     read_until(&mut answer, b"hello").await;
     drop(answer);
-    until_free(&limit).await;
+    eventually(|| limit.connections() == 0).await;
 
     let second = handshake().bytes();
     let mut answer = victim.answer(&handshake().body(str::from_utf8(&second).unwrap())).await;
     assert_eq!(answer.status, 101);
     read_until(&mut answer, &second).await;
     drop(answer);
-    until_free(&limit).await;
+    eventually(|| limit.connections() == 0).await;
     assert_refused_alone(from("https://evil.example").body(str::from_utf8(&second).unwrap()), 403).await;
 
     let bytes = handshake().bytes();
@@ -635,7 +635,7 @@ async fn fastify_http_proxy_crashed_on_pipelines_resets_and_fragments() {
         timeout(TIMEOUT, async { while send(victim.address, &bytes).await.status != 101 {} })
             .await
             .expect("a free place");
-        until_free(&limit).await;
+        eventually(|| limit.connections() == 0).await;
     }
 
     for (target, status) in [
@@ -646,18 +646,8 @@ async fn fastify_http_proxy_crashed_on_pipelines_resets_and_fragments() {
         ("#fragment", 400),
     ] {
         assert_eq!(victim.status(&handshake().target(target)).await, status, "{target}");
-        until_free(&limit).await;
+        eventually(|| limit.connections() == 0).await;
     }
-}
-
-async fn until_free(limit: &ConnectionLimit) {
-    timeout(TIMEOUT, async {
-        while limit.connections() > 0 {
-            sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await
-    .expect("the places are free again");
 }
 
 #[tokio::test]
@@ -683,7 +673,7 @@ async fn handshakes_came_faster_than_connections_went() {
         assert!((answer.status, answer.read_rest().await.ends_with("(over-capacity)\n")) == (503, true));
     }
     drop(answers);
-    until_free(&limit).await;
+    eventually(|| limit.connections() == 0).await;
 
     // Who is being verified holds no place, and not for long.
     let raw = handshake().and("Authorization", "Bearer x");

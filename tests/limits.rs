@@ -21,7 +21,7 @@ use axum::{
     response::Response as AxumResponse,
     routing::any,
 };
-use common::{Raw, handshake, plain, send, serve, upgradable};
+use common::{Raw, eventually, handshake, plain, send, serve, upgradable};
 use http::{Extensions, HeaderValue, Request, Response, StatusCode, Version, header::RETRY_AFTER, request::Parts};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -345,15 +345,6 @@ async fn axum_needs_its_own_extractor() {
     assert_eq!(send(address, &handshake().target("/holds").bytes()).await.status, 101);
     assert_eq!(send(address, &handshake().target("/moves").bytes()).await.status, 500);
     assert_eq!(send(address, &plain().target("/moves").bytes()).await.status, 426);
-}
-
-async fn eventually(mut condition: impl FnMut() -> bool) {
-    let waiting = async {
-        while !condition() {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(Duration::from_secs(30), waiting).await.expect("it comes about");
 }
 
 #[tokio::test]

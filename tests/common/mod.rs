@@ -222,6 +222,16 @@ impl Answer {
     }
 }
 
+/// Waits until that holds, for longer than it takes anywhere.
+pub async fn eventually(mut condition: impl FnMut() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("it comes about");
+}
+
 /// Sends a request over a new connection, and reads the head of the answer.
 pub async fn send(address: SocketAddr, request: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(address).await.unwrap();
