@@ -1,4 +1,4 @@
-//! What a request costs in allocations, from `call` to the response.
+//! Allocations per request, from `call` to the response.
 
 mod common;
 
@@ -20,7 +20,7 @@ use tower_ws_guard::{
 
 type Answer = Ready<Result<Response<()>, Infallible>>;
 
-/// Makes the request as hyper does: all values are parts of one buffer, so that a clone of one costs nothing.
+/// Builds the request as hyper does: all header values share one buffer, so cloning a value allocates nothing.
 fn received(raw: &Raw) -> Request<()> {
     let mut request = raw.upgradable::<()>();
     let buffer = Bytes::from(raw.bytes()).slice(..);
@@ -95,7 +95,7 @@ fn ordinary() -> Vec<Request<()>> {
 }
 
 #[test]
-fn an_ordinary_request_costs_nothing() {
+fn ordinary_request_allocates_nothing() {
     let mut guard = ServiceBuilder::new()
         .layer(
             GuardLayer::new(origins())
@@ -120,31 +120,31 @@ fn an_ordinary_request_costs_nothing() {
 }
 
 #[test]
-fn a_refusal_costs_its_headers_and_the_rejection() {
+fn rejection_allocates_its_headers_and_extension() {
     let mut guard = ServiceBuilder::new().layer(GuardLayer::new(origins())).service(service_fn(ok));
     let foreign = handshake().with("Origin", "https://evil.example");
-    // The keys of the metrics are made once.
+    // Metric keys are created once, on the first rejection.
     allocations(&mut guard, received(&foreign));
-    // Two for the map of the headers, three for the `Rejection` in the extensions.
+    // The header map takes two, the `Rejection` in the extensions three.
     assert_eq!(allocations(&mut guard, received(&foreign)), (5, 403));
 }
 
 #[test]
-fn an_accepted_handshake_costs_little() {
+fn accepted_handshake_allocates_little() {
     let mut guarded = ServiceBuilder::new().layer(GuardLayer::new(origins())).service(service_fn(switch));
     allocations(&mut guarded, received(&handshake()));
-    // With `tracing` or `metrics`: what they keep of the request, and a place in the extensions, which have room for few.
+    // `tracing` and `metrics` keep data of the request in the extensions, which have little room.
     assert_eq!(allocations(&mut guarded, received(&handshake())), (2, 101));
 
     let stack = || ServiceBuilder::new().layer(GuardLayer::new(origins())).layer(ResponderLayer::new());
-    // Two for the map of the headers, one for the accept key, two for `PendingUpgrade` in the extensions; and with `tracing` or
-    // `metrics` what they keep in each of the two layers, and the extensions, which grow.
+    // The header map takes two, the accept key one, `PendingUpgrade` in the extensions two; with `tracing` or
+    // `metrics` each of the two layers keeps data in the extensions, which grow.
     let mut responder = stack().service(service_fn(accept));
     assert_eq!(allocations(&mut responder, received(&handshake())), (8, 101));
 }
 
 #[test]
-fn received_values_are_cloned_for_free() {
+fn received_header_value_is_cloned_without_allocation() {
     let request = received(&handshake());
     let value = &request.headers()[HeaderName::from_static("origin")];
     assert_eq!(allocation_counter::measure(|| drop(value.clone())).count_total, 0);

@@ -1,5 +1,5 @@
-//! Where a secret may not turn up. Every carrier, outcome, verifier and responder runs over real connections, while all that can log
-//! logs all it can.
+//! Secrets must not be shown. Every carrier, outcome, verifier and responder runs over real connections, while
+//! everything that can log logs as much as it can. The test installs a global subscriber, so it has its own process.
 
 mod common;
 
@@ -67,7 +67,7 @@ use tracing_subscriber::fmt::format::FmtSpan;
 const HMAC: &str = "hm4c-s3cr3t-of-at-least-thirty-two-bytes";
 const EXPIRY: u64 = 4_102_444_800;
 
-// What is logged
+// Log
 
 static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
@@ -84,7 +84,8 @@ impl Write for Log {
     }
 }
 
-/// Of every crate, at every level; records of `log` too. hyper's own are only in builds with `--cfg hyper_unstable_tracing`.
+/// Captures all crates at all levels, including records of `log`. hyper logs only in builds with `--cfg
+/// hyper_unstable_tracing`.
 fn capture() {
     static CAPTURE: LazyLock<()> = LazyLock::new(|| {
         let spans = FmtSpan::NEW | FmtSpan::CLOSE;
@@ -103,14 +104,14 @@ fn chain(error: &dyn Error) -> String {
     format!("{error} {error:?} {rest}")
 }
 
-/// Logs the values of headers, the sensitive ones too.
+/// Logs the values of headers, including sensitive ones.
 fn look_at_headers(headers: &HeaderMap, but: &[HeaderName]) {
     for (name, value) in headers.iter().filter(|(name, _)| !but.contains(name)) {
         trace!("{name}: {}", String::from_utf8_lossy(value.as_bytes()));
     }
 }
 
-/// Logs all of a request that services behind a guard can reach. A cookie stays there, but is not to be shown.
+/// Logs everything that an inner service can reach of a request. A cookie stays there, but must not be shown.
 fn look_at_request(request: &Parts) {
     fn extension<T: Clone + Send + Sync + fmt::Debug + 'static>(request: &Parts) {
         trace!("{:?}", request.extensions.get::<T>());
@@ -127,9 +128,9 @@ fn look_at_request(request: &Parts) {
     extension::<OnUpgrade>(request);
 }
 
-// What is secret
+// Secrets
 
-/// What a log would show of a secret begins with one of these. By it the case is found that the secret belongs to.
+/// Maps the beginning of each form of a secret to its case.
 #[derive(Default)]
 struct Secrets(HashMap<String, String>);
 
@@ -143,7 +144,8 @@ impl Secrets {
         }
     }
 
-    /// The cases whose secrets are in the text, percent-encoded or as a list of bytes too, and where.
+    /// Returns the cases whose secrets are in the text, including percent-encoded and as a list of bytes, with the
+    /// line.
     fn shown_in<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
         text.lines().flat_map(move |line| {
             let decoded = percent_decode_str(if line.contains('%') { line } else { "" }).decode_utf8_lossy();
@@ -173,15 +175,15 @@ enum Kind {
 
 const KINDS: [Kind; 4] = [Kind::Closure, Kind::Static, Kind::Jwt, Kind::Ticket];
 
-/// What becomes of a handshake. Its name is what the token stands for.
+/// The outcome of a handshake; the token stands for its name.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Outcome {
     Accepted,
-    /// By the handler.
+    /// Declined by the handler.
     Declined,
-    /// The handler answers as if it had accepted.
+    /// The handler responds as if it had accepted.
     Claimed,
-    /// Something took the upgrade away.
+    /// Another layer removed the upgrade.
     Stuck,
     OldVersion,
     OfferedTwice,
@@ -192,7 +194,7 @@ enum Outcome {
     Unknown,
     Forbidden,
     Failed,
-    /// There is no guard.
+    /// No guard is in front.
     Unguarded,
 }
 
@@ -225,7 +227,7 @@ struct User {
     exp: u64,
 }
 
-/// Makes secrets, no two alike.
+/// Creates unique secrets.
 struct Mint {
     number: u32,
     issuer: TicketIssuer<MemoryTicketStore>,
@@ -250,7 +252,7 @@ impl Mint {
             }
             Kind::Jwt => {
                 let secret = if known { HMAC } else { "another-s3cr3t-of-thirty-two-bytes" };
-                // Each part of it is like no other.
+                // Each part of the token is unique.
                 let header = Header { typ: Some(format!("{number}+jwt")), ..Header::default() };
                 let user = User { n: number, sub: claims, exp: EXPIRY };
                 encode(&header, &user, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
@@ -265,7 +267,7 @@ impl Mint {
 
 // Carriers
 
-/// Where a secret is in a handshake.
+/// The position of a secret in a handshake.
 enum Place {
     Header(&'static str, String),
     Query(String),
@@ -299,7 +301,7 @@ fn sources() -> [TokenSource; 7] {
     ]
 }
 
-/// Every byte, but not of the padding of what is too long.
+/// Encodes every byte, except the padding of an oversized token.
 fn percent_encode(text: &str) -> String {
     let (text, padding) = text.split_at(text.len().min(1000));
     text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>() + padding
@@ -313,7 +315,7 @@ fn raw(path: &str, (_, place): Carrier, secret: &str, outcome: Outcome) -> Raw {
         Place::Offer(offer) => (handshake().target(path), Some(offer)),
     };
     let offers = match (outcome, &carrier) {
-        // Without its marker it is a subprotocol like another.
+        // Without its marker the token is a subprotocol like any other.
         (Outcome::Unsupported, Some(carrier)) => carrier.rsplit(' ').next().unwrap().to_owned(),
         (Outcome::Unsupported, None) => "theirs".into(),
         (Outcome::OfferedTwice, Some(carrier)) => format!("{carrier}, chat, {carrier}"),
@@ -332,7 +334,7 @@ fn raw(path: &str, (_, place): Carrier, secret: &str, outcome: Outcome) -> Raw {
 
 // Servers
 
-/// Looks at what a verifier gets and gives, and refuses some of what is known.
+/// Logs the input and output of a verifier, and rejects some known tokens.
 struct Observed<V>(V);
 
 impl<V: VerifyToken<Claims = String>> VerifyToken for Observed<V> {
@@ -391,7 +393,7 @@ where
         .token(policy.clone())
         .respond_with(responder.clone());
     let guard = ServiceBuilder::new().layer(guard).layer(stuck);
-    // What is outside sees the secret, and must be careful by itself.
+    // A layer outside sees the secret, and must hide it itself.
     let span = |request: &Request| trace_span!("outside", path = request.uri().path(), headers = ?request.headers());
     let careful = ServiceBuilder::new()
         .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL]))
@@ -416,7 +418,7 @@ fn app<V: VerifyToken>(verifier: V) -> Router {
     let policy = TokenPolicy::from_sources(sources(), Arc::new(verifier)).unwrap();
     let own = respond_fn(|rejection: &Rejection, request: &Parts, prepared| {
         trace!("{}", chain(rejection));
-        // Refused later, it no longer holds the token.
+        // Rejected after the token was removed.
         if matches!(rejection.kind(), RejectionKind::TokenForbidden | RejectionKind::VerifierFailed) {
             look_at_request(request);
         }
@@ -431,7 +433,7 @@ fn app<V: VerifyToken>(verifier: V) -> Router {
     Router::new().route("/unguarded", any(handle).layer(trace_layer())).merge(guarded)
 }
 
-/// Names the outcome in a header: the code of the refusal, or else the status.
+/// Names the outcome in a header: the code of the rejection, or else the status.
 fn look_at_response(mut response: Response) -> Response {
     trace!("{response:?}");
     look_at_headers(response.headers(), &[]);
@@ -476,7 +478,7 @@ async fn handle(request: Request) -> Response {
 
 // Clients
 
-/// All that the server sends, as it is on the wire, until it closes; and the outcome.
+/// Returns all bytes that the server sends until it closes, and the outcome.
 async fn http1(address: SocketAddr, raw: &Raw) -> (String, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(&raw.bytes()).await.unwrap();
@@ -487,7 +489,7 @@ async fn http1(address: SocketAddr, raw: &Raw) -> (String, String) {
     (answer, outcome)
 }
 
-/// The same of a stream.
+/// The same for an HTTP/2 stream.
 async fn http2(client: &mut SendRequest<Empty<Bytes>>, raw: &Raw) -> (String, String) {
     client.ready().await.unwrap();
     let response = client.send_request(raw.extended_connect()).await.unwrap();
@@ -498,7 +500,7 @@ async fn http2(client: &mut SendRequest<Empty<Bytes>>, raw: &Raw) -> (String, St
     }
     if response.status() == StatusCode::OK {
         let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
-        // However the server ends it.
+        // The server may end it in any way.
         stream.read_to_end(&mut answer).await.ok();
     } else {
         answer.extend(response.into_body().collect().await.unwrap().to_bytes());
@@ -510,7 +512,7 @@ async fn connect(address: SocketAddr) -> SendRequest<Empty<Bytes>> {
     let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
     let (mut client, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
     tokio::spawn(connection);
-    // The settings of the server must be here before the client may use `:protocol`.
+    // The client may use `:protocol` only after it received the settings of the server.
     let warm_up = Request::get("https://chat.example.com/").body(Empty::new()).unwrap();
     client.send_request(warm_up).await.unwrap();
     client
@@ -547,7 +549,7 @@ struct Case {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_shown_nowhere() {
+async fn token_is_in_no_log_and_no_response() {
     capture();
     let tickets = MemoryTicketStore::default();
     let mut mint = Mint::new(tickets.clone());
@@ -558,7 +560,7 @@ async fn a_token_is_shown_nowhere() {
         for (j, version) in [Version::HTTP_11, Version::HTTP_2].into_iter().enumerate() {
             for (k, outcome) in Outcome::GUARDED.into_iter().enumerate() {
                 for (l, mode) in MODES.into_iter().enumerate() {
-                    // So each outcome meets, with every carrier, each kind of token and each responder.
+                    // Each outcome meets each kind of token and each responder, with every carrier.
                     let (kind, responder) = (KINDS[(i + l) % 4], RESPONDERS[(j * 2 + k + l) % 4]);
                     let name = format!("{} {version:?} {outcome:?} {mode} {kind:?} {responder}", carrier.0);
                     let secret = mint.secret(kind, outcome).await;
@@ -593,13 +595,13 @@ async fn a_token_is_shown_nowhere() {
 
     let log = log();
     guarded.assert_hidden_in(&log);
-    // Or else nothing was captured.
+    // Proves that the log was captured.
     let shown = unguarded.shown_in(&log).map(|(case, _)| case).collect::<BTreeSet<_>>();
     assert_eq!(shown, unguarded.0.values().map(|case| &**case).collect());
     for there in [
         " h2::hpack::decoder: ",
         " tower_http::trace::on_response: ",
-        // By `log`.
+        // Logged by `log`.
         " tokio_tungstenite::handshake: ",
         "\"cookie\": Sensitive",
         "no connection to the database",
@@ -611,7 +613,7 @@ async fn a_token_is_shown_nowhere() {
 }
 
 #[tokio::test]
-async fn debug_shows_no_secret() {
+async fn debug_output_hides_secrets() {
     let mut mint = Mint::new(MemoryTicketStore::default());
     let mut secrets = Secrets::default();
     secrets.add(HMAC, "HMAC");
@@ -663,9 +665,9 @@ async fn debug_shows_no_secret() {
     secrets.assert_hidden_in(&format!("{shown:?}"));
 }
 
-/// A reason may repeat what a token says, such as its `kid`, but nothing that would let anybody in.
+/// A reason may repeat parts of a token such as its `kid`, but nothing that grants access.
 #[tokio::test]
-async fn reasons_do_not_repeat_tokens() {
+async fn rejection_reason_does_not_repeat_the_token() {
     let mut mint = Mint::new(MemoryTicketStore::default());
     let (request, ()) = handshake().request::<()>().into_parts();
     let jwt = mint.secret(Kind::Jwt, Outcome::Accepted).await;
@@ -682,7 +684,7 @@ async fn reasons_do_not_repeat_tokens() {
         &format!("{header}.{encoded}.{signature}"),
         &format!("{header}.{claims}.{encoded}"),
         &format!("{header}.{claims}.{text}!"),
-        // Well-formed, but for somebody else.
+        // Well-formed, but for another audience.
         &jwt,
     ];
     let keys = JwtKeys::new([JwtKey::hmac(JwtAlgorithm::HS256, HMAC.as_bytes()).unwrap()]);
@@ -703,7 +705,7 @@ async fn reasons_do_not_repeat_tokens() {
 }
 
 #[tokio::test]
-async fn what_is_kept_is_not_shown() {
+async fn kept_credential_is_not_shown() {
     const SECRET: &str = "s3cr3t-that-is-kept-for-the-handler";
 
     let mut secrets = Secrets::default();
@@ -722,7 +724,7 @@ async fn what_is_kept_is_not_shown() {
 }
 
 #[test]
-fn every_form_of_a_secret_is_found() {
+fn secret_is_found_in_every_form() {
     const SECRET: &str = "s3cr3t-in-all-of-its-forms";
 
     let mut secrets = Secrets::default();

@@ -1,7 +1,7 @@
-//! What the tests share. Each test binary uses a part of it.
+//! Helpers that all test binaries share; each uses a part of them.
 #![allow(dead_code, unreachable_pub)]
 
-pub mod server;
+pub mod scrape;
 
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
@@ -29,7 +29,7 @@ pub const ORIGIN: &str = "https://chat.example.com";
 
 pub type Body = Full<Bytes>;
 
-/// A request as text, to be sent over a socket or to be made an `http::Request`.
+/// A request as text: sent over a socket, or converted into an `http::Request`.
 #[derive(Clone, Debug)]
 pub struct Raw {
     method: String,
@@ -39,7 +39,7 @@ pub struct Raw {
     body: String,
 }
 
-/// A valid handshake from its own origin.
+/// A valid handshake from the origin of the server.
 pub fn handshake() -> Raw {
     let headers = [
         ("Host", HOST),
@@ -58,7 +58,7 @@ pub fn handshake() -> Raw {
     }
 }
 
-/// A request without any header but `Host`.
+/// A request with no header except `Host`.
 pub fn plain() -> Raw {
     let mut raw = handshake();
     raw.headers.truncate(1);
@@ -91,13 +91,13 @@ impl Raw {
         self
     }
 
-    /// Adds a line.
+    /// Appends a header line.
     pub fn and(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.headers.push((name.into(), value.as_ref().into()));
         self
     }
 
-    /// Replaces all lines of that name.
+    /// Replaces all lines of that header.
     pub fn with(self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.without(name).and(name, value)
     }
@@ -145,12 +145,12 @@ impl Raw {
         request
     }
 
-    /// Over HTTP/1.1 and over HTTP/2.
+    /// The request over HTTP/1.1 and over HTTP/2.
     pub fn over_both<B: Default>(&self) -> [Request<B>; 2] {
         [self.request(), self.extended_connect()]
     }
 
-    /// Like a request that hyper can upgrade; the upgrade itself fails at once.
+    /// A request that looks upgradable to hyper; its upgrade fails immediately.
     pub fn upgradable<B: Default>(&self) -> Request<B> {
         let mut request = self.request();
         let on_upgrade = hyper::upgrade::on(&mut request);
@@ -159,7 +159,7 @@ impl Raw {
     }
 }
 
-/// Over HTTP/1.1 and HTTP/2, as a server that can upgrade hands them over.
+/// Upgradable requests over HTTP/1.1 and HTTP/2.
 pub fn upgradable(raw: &Raw) -> [Request<()>; 2] {
     raw.over_both().map(|mut request| {
         let on_upgrade = hyper::upgrade::on(&mut request);
@@ -168,7 +168,7 @@ pub fn upgradable(raw: &Raw) -> [Request<()>; 2] {
     })
 }
 
-/// The head of a response as it was on the wire, and what followed it.
+/// The head of a response as sent on the wire, and the bytes after it.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -178,7 +178,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Reads the head of an answer.
+    /// Reads the head of a response.
     pub async fn read(mut stream: TcpStream) -> Self {
         let mut rest = Vec::new();
         let end = loop {
@@ -200,19 +200,19 @@ impl Answer {
         self.headers.iter().filter(|(there, _)| there == name).map(|(_, value)| &**value).collect()
     }
 
-    /// Whether some line of a list has this element, in any case.
+    /// Returns whether a list header contains the element, ignoring case.
     pub fn has(&self, name: &str, element: &str) -> bool {
         self.all(name).iter().flat_map(|line| line.split(',')).any(|it| it.trim().eq_ignore_ascii_case(element))
     }
 
-    /// Reads until the server closes; it may reset a connection of which it has not read all.
+    /// Reads until the server closes or resets the connection.
     pub async fn read_to_end_or_reset(&mut self) -> String {
         let end = self.stream.read_to_end(&mut self.rest);
         tokio::time::timeout(Duration::from_secs(10), end).await.expect("the server closes the connection").ok();
         String::from_utf8_lossy(&self.rest).into_owned()
     }
 
-    /// Reads until the server closes.
+    /// Reads until the server closes the connection.
     pub async fn read_rest(&mut self) -> String {
         tokio::time::timeout(Duration::from_secs(10), self.stream.read_to_end(&mut self.rest))
             .await
@@ -222,7 +222,7 @@ impl Answer {
     }
 }
 
-/// Waits until that holds, for longer than it takes anywhere.
+/// Waits until the condition holds; the timeout is generous.
 pub async fn eventually(mut condition: impl FnMut() -> bool) {
     let waiting = async {
         while !condition() {
@@ -232,14 +232,14 @@ pub async fn eventually(mut condition: impl FnMut() -> bool) {
     tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("it comes about");
 }
 
-/// Sends a request over a new connection, and reads the head of the answer.
+/// Sends a request over a new connection, and reads the head of the response.
 pub async fn send(address: SocketAddr, request: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request).await.unwrap();
     Answer::read(stream).await
 }
 
-/// Serves HTTP/1.1 and HTTP/2 over TCP with hyper, upgrades included, until the test ends.
+/// Serves HTTP/1.1 and HTTP/2 over TCP with hyper, including upgrades, until the test ends.
 pub async fn serve<S>(service: S) -> SocketAddr
 where
     S: Service<Request<hyper::body::Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
@@ -248,7 +248,7 @@ where
     serve_fallible(service).await
 }
 
-/// The same for a service that may fail.
+/// Like `serve`, for a service that may fail.
 pub async fn serve_fallible<S>(service: S) -> SocketAddr
 where
     S: Service<Request<hyper::body::Incoming>, Response = Response<Body>> + Clone + Send + 'static,

@@ -1,0 +1,804 @@
+//! `AcceptThenClose`: which rejections become close frames, the bytes on the wire, and the end of the socket.
+
+use std::{
+    convert::Infallible,
+    future::ready,
+    io::Cursor,
+    net::{Shutdown, SocketAddr},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use axum::{Router, extract::ws::WebSocketUpgrade, routing::any};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, request::Parts};
+use http_body_util::{BodyExt, Empty};
+use hyper::{body::Incoming, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_ws_guard::{
+    AcceptThenClose, AllowHost, AllowOrigin, Check, EmptyBody, GuardLayer, OriginCheckLayer, PendingUpgrade, PlainText,
+    ProblemJson, Rejection, RejectionKind, RespondRejection, ResponderLayer, Subprotocols, Token, TokenCheckLayer,
+    TokenPolicy, TokenSource, Transport, Verified, VerifyToken, check_fn, test_util,
+};
+
+use crate::common::{ACCEPT, Body, HOST, Raw, handshake, plain, serve, serve_axum};
+
+use Transport::{ExtendedConnect, Http1};
+
+const BOTH: [Transport; 2] = [Http1, ExtendedConnect];
+/// Longer than any test waits.
+const NEVER: Duration = Duration::from_secs(60);
+
+fn slots(sockets: u16, deadline: Duration) -> AcceptThenClose {
+    AcceptThenClose::new().max_sockets(sockets.try_into().unwrap()).deadline(deadline).unwrap()
+}
+
+/// A masked close frame with code 1000.
+const CLIENT_CLOSE: &[u8] = b"\x88\x82\0\0\0\0\x03\xe8";
+const TOKEN_MISSING: &[u8] = b"\x88\x0f\x11\x31token-missing";
+
+fn frame(code: u16, reason: &str) -> Vec<u8> {
+    let length = u8::try_from(2 + reason.len()).unwrap();
+    [&[0x88, length], &code.to_be_bytes()[..], reason.as_bytes()].concat()
+}
+
+async fn in_time<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("in time")
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// The client side, after the head of the response was read.
+struct Socket {
+    status: u16,
+    /// Sorted, and without `date`.
+    headers: Vec<String>,
+    stream: Box<dyn Stream>,
+    tcp: socket2::Socket,
+}
+
+/// All bytes on the wire from the head of the response to the end of the stream.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    status: u16,
+    headers: Vec<String>,
+    rest: Vec<u8>,
+}
+
+async fn open(address: SocketAddr, transport: Transport, raw: &Raw) -> Socket {
+    in_time(async {
+        let mut socket = match transport {
+            Http1 => open_http1(address, raw).await,
+            ExtendedConnect => open_http2(address, raw).await,
+        };
+        socket.headers.retain(|line| !line.starts_with("date: "));
+        socket.headers.sort();
+        socket
+    })
+    .await
+}
+
+async fn open_http1(address: SocketAddr, raw: &Raw) -> Socket {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.write_all(&raw.bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    let head = String::from_utf8(head).unwrap();
+    let mut lines = head.trim_end().lines().map(str::to_owned);
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let tcp = SockRef::from(&stream).try_clone().unwrap();
+    Socket { status, headers: lines.collect(), stream: Box::new(stream), tcp }
+}
+
+async fn open_http2(address: SocketAddr, raw: &Raw) -> Socket {
+    let stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let tcp = SockRef::from(&stream).try_clone().unwrap();
+    let (mut client, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    // The client may use `:protocol` only after it received the settings of the server. This request is rejected as
+    // `not-websocket`.
+    let warm_up = Request::get(format!("https://{HOST}/ws")).body(Empty::<Bytes>::new()).unwrap();
+    assert!(client.send_request(warm_up).await.unwrap().status().as_u16() >= 400);
+
+    let response = client.send_request(raw.extended_connect()).await.unwrap();
+    let status = response.status().as_u16();
+    let line = |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
+    let headers = response.headers().iter().map(line).collect();
+    let stream: Box<dyn Stream> = match status {
+        200 => Box::new(TokioIo::new(hyper::upgrade::on(response).await.unwrap())),
+        _ => Box::new(Cursor::new(response.into_body().collect().await.unwrap().to_bytes().to_vec())),
+    };
+    Socket { status, headers, stream, tcp }
+}
+
+impl Socket {
+    fn is_completed(&self) -> bool {
+        matches!(self.status, 101 | 200)
+    }
+
+    /// Reads the next frame; frames of the server are short here.
+    async fn frame(&mut self) -> Vec<u8> {
+        in_time(async {
+            let mut frame = vec![0; 2];
+            self.stream.read_exact(&mut frame).await.unwrap();
+            frame.resize(2 + usize::from(frame[1]), 0);
+            self.stream.read_exact(&mut frame[2..]).await.unwrap();
+            frame
+        })
+        .await
+    }
+
+    async fn rest(mut self) -> Seen {
+        let mut rest = Vec::new();
+        in_time(self.stream.read_to_end(&mut rest)).await.unwrap();
+        Seen { status: self.status, headers: self.headers, rest }
+    }
+
+    /// Closes like a client that follows RFC 6455.
+    async fn close(mut self) -> Seen {
+        let frame = match self.is_completed() {
+            true => {
+                let frame = self.frame().await;
+                self.stream.write_all(CLIENT_CLOSE).await.unwrap();
+                frame
+            }
+            false => Vec::new(),
+        };
+        let seen = self.rest().await;
+        Seen { rest: [frame, seen.rest].concat(), ..seen }
+    }
+
+    /// Sends until the server stops reading.
+    async fn flood(mut self) {
+        in_time(async { while self.stream.write_all(&[0x5a; 4096]).await.is_ok() {} }).await;
+    }
+}
+
+async fn exchange(address: SocketAddr, transport: Transport, raw: &Raw) -> Seen {
+    open(address, transport, raw).await.close().await
+}
+
+/// A slot is freed shortly after its client has left.
+async fn until_open(address: SocketAddr, transport: Transport) -> Socket {
+    in_time(async {
+        loop {
+            match open(address, transport, &handshake()).await {
+                socket if socket.is_completed() => return socket,
+                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    })
+    .await
+}
+
+async fn until_closed(address: SocketAddr, transport: Transport) {
+    let seen = until_open(address, transport).await.close().await;
+    assert_eq!(seen, closed(transport, &[], TOKEN_MISSING));
+}
+
+/// A completed handshake with only the required headers and `more`, followed by `rest`.
+fn closed(transport: Transport, more: &[&str], rest: &[u8]) -> Seen {
+    let accept = format!("sec-websocket-accept: {ACCEPT}");
+    let (status, needed) = match transport {
+        Http1 => (101, &["connection: Upgrade", "upgrade: websocket", &accept][..]),
+        ExtendedConnect => (200, &[][..]),
+    };
+    let mut headers: Vec<_> = needed.iter().chain(more).map(|&line| line.to_owned()).collect();
+    headers.sort();
+    Seen { status, headers, rest: rest.into() }
+}
+
+fn bearer(token: &str) -> Raw {
+    handshake().and("Authorization", format!("Bearer {token}"))
+}
+
+/// The token determines the verdict.
+async fn verify(token: Token) -> Result<Verified<()>, Rejection> {
+    Err(match token.expose() {
+        "valid" => return Ok(Verified::new(())),
+        "forbidden" => RejectionKind::TokenForbidden.into(),
+        "broken" => Rejection::verifier_failed("it is down"),
+        custom if custom.starts_with("custom-") => {
+            Rejection::custom("banned", custom["custom-".len()..].parse().unwrap())
+        }
+        _ => RejectionKind::TokenInvalid.into(),
+    })
+}
+
+fn tokens() -> TokenPolicy<impl VerifyToken<Claims = ()> + Clone> {
+    TokenPolicy::bearer(verify)
+}
+
+fn chat() -> Subprotocols {
+    Subprotocols::list(["chat"]).unwrap()
+}
+
+fn guard() -> GuardLayer<((), impl Check + Clone + Send + Sync + 'static), TokenPolicy<impl VerifyToken + Clone>> {
+    let not_banned = check_fn(|handshake| match handshake.headers().get("x-banned") {
+        Some(status) => Err(Rejection::custom("banned", status.to_str().unwrap().parse().unwrap())),
+        None => Ok(()),
+    });
+    GuardLayer::new(AllowOrigin::same_origin())
+        .allow_host(AllowHost::list([HOST]).unwrap())
+        .check(not_banned)
+        .subprotocols(chat())
+        .token(tokens())
+        .require_websocket()
+}
+
+fn token_check() -> TokenCheckLayer<impl VerifyToken + Clone> {
+    TokenCheckLayer::new(tokens()).subprotocols(chat()).require_websocket()
+}
+
+/// Counts its calls.
+fn inner(
+    calls: &Arc<AtomicUsize>,
+) -> impl Service<
+    Request<Incoming>,
+    Response = Response<Body>,
+    Error = Infallible,
+    Future: Future<Output = Result<Response<Body>, Infallible>> + Send,
+> + Clone
++ Send
++ 'static {
+    let calls = Arc::clone(calls);
+    service_fn(move |request: Request<Incoming>| {
+        calls.fetch_add(1, Ordering::SeqCst);
+        if let Some(pending) = request.extensions().get::<PendingUpgrade>() {
+            pending.on_upgrade(async |_| {});
+        }
+        ready(Ok(Response::new(Body::default())))
+    })
+}
+
+/// A hyper server with a token check alone.
+async fn server(then_close: AcceptThenClose) -> SocketAddr {
+    serve(token_check().accept_then_close(then_close).layer(inner(&Arc::default()))).await
+}
+
+/// All services that may be behind a rejection.
+struct Stacks {
+    guards: [SocketAddr; 3],
+    token_check: SocketAddr,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Stacks {
+    async fn start(then_close: Option<AcceptThenClose>) -> Self {
+        let (mut guard, mut token_check) = (guard(), token_check());
+        if let Some(then_close) = then_close {
+            guard = guard.accept_then_close(then_close.clone());
+            token_check = token_check.accept_then_close(then_close);
+        }
+        let calls = Arc::<AtomicUsize>::default();
+        let inner = inner(&calls);
+        let call = {
+            let calls = Arc::clone(&calls);
+            move || {
+                calls.fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        let handler = {
+            let call = call.clone();
+            async move |upgrade: WebSocketUpgrade| {
+                call();
+                upgrade.on_upgrade(async |_| {})
+            }
+        };
+        let callback = move |_, _| {
+            call();
+            ready(())
+        };
+        let guards = ServiceBuilder::new().layer(guard.clone());
+        Self {
+            guards: [
+                serve_axum(Router::new().route("/ws", any(handler).layer(guard))).await,
+                serve(guards.clone().layer(ResponderLayer::new()).service(inner.clone())).await,
+                serve(guards.layer(ResponderLayer::on_upgraded(callback)).service(inner.clone())).await,
+            ],
+            token_check: serve(token_check.layer(inner)).await,
+            calls,
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = SocketAddr> {
+        self.guards.into_iter().chain([self.token_check])
+    }
+
+    fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+}
+
+#[tokio::test]
+async fn token_rejection_is_sent_as_a_close_frame() {
+    let stacks = Stacks::start(Some(AcceptThenClose::new())).await;
+    for address in stacks.all() {
+        for transport in BOTH {
+            for (raw, frame) in [
+                (handshake(), TOKEN_MISSING),
+                (bearer("guess"), b"\x88\x0f\x11\x31token-invalid"),
+                (bearer("forbidden"), b"\x88\x11\x11\x33token-forbidden"),
+                (bearer("broken"), b"\x88\x11\x03\xf5verifier-failed"),
+            ] {
+                assert_eq!(exchange(address, transport, &raw).await, closed(transport, &[], frame), "{raw:?}");
+            }
+        }
+    }
+    assert_eq!(stacks.calls(), 0);
+    for (expected, address) in (1..).zip(stacks.all()) {
+        open(address, Http1, &bearer("valid")).await.rest().await;
+        assert_eq!(stacks.calls(), expected);
+    }
+}
+
+#[tokio::test]
+async fn other_rejections_are_the_same_as_without_accept_then_close() {
+    let with = Stacks::start(Some(AcceptThenClose::new())).await;
+    let without = Stacks::start(None).await;
+    let compare = async |with: SocketAddr, without: SocketAddr, transport, raw: Raw, status: u16| {
+        let seen = exchange(with, transport, &raw).await;
+        assert_eq!(seen.status, status, "{raw:?} {transport:?}");
+        assert_eq!(seen, exchange(without, transport, &raw).await);
+    };
+
+    // The tokens are invalid: an earlier check must not reveal that.
+    let refused_by_guard = [
+        (bearer("guess").with("Host", "other.example"), 421),
+        (bearer("guess").with("Origin", "https://evil.example"), 403),
+        (bearer("guess").with("Origin", "null"), 403),
+        (bearer("guess").with("Origin", "not an origin"), 403),
+        (bearer("guess").and("Origin", "https://evil.example"), 400),
+        (bearer("guess").without("Origin"), 403),
+        (handshake().with("Origin", "https://evil.example"), 403),
+        (bearer("guess").and("X-Banned", "401"), 401),
+        (bearer("guess").and("X-Banned", "403"), 403),
+        (bearer("guess").and("X-Banned", "429"), 429),
+        (bearer("guess").and("X-Banned", "503"), 503),
+    ];
+    let refused_by_both = [
+        (bearer("guess").without("Sec-WebSocket-Version"), 400),
+        (bearer("guess").with("Sec-WebSocket-Version", "thirteen"), 400),
+        (bearer("guess").and("Sec-WebSocket-Protocol", "a b"), 400),
+        (bearer("guess").and("Sec-WebSocket-Protocol", "theirs"), 400),
+        (bearer("guess").and("Authorization", "Bearer valid"), 400),
+        (bearer("custom-401"), 401),
+        (bearer("custom-403"), 403),
+        (bearer("custom-429"), 429),
+        (bearer("custom-503"), 503),
+    ];
+    for transport in BOTH {
+        for (with, without) in with.guards.into_iter().zip(without.guards) {
+            for (raw, status) in &refused_by_guard {
+                compare(with, without, transport, raw.clone(), *status).await;
+            }
+        }
+        for (with, without) in with.all().zip(without.all()) {
+            for (raw, status) in &refused_by_both {
+                compare(with, without, transport, raw.clone(), *status).await;
+            }
+            let status = if transport == Http1 { 426 } else { 400 };
+            compare(with, without, transport, bearer("guess").with("Sec-WebSocket-Version", "8"), status).await;
+        }
+    }
+    // HTTP/2 has none of these rejections except `not-websocket`, which starts every connection here.
+    for (with, without) in with.all().zip(without.all()) {
+        for (raw, status) in [
+            (bearer("guess").method("POST"), 405),
+            (bearer("guess").version("HTTP/1.0"), 505),
+            (bearer("guess").without("Upgrade"), 426),
+            (bearer("guess").with("Connection", "close"), 400),
+            (bearer("guess").with("Host", "a b"), 400),
+            (bearer("guess").without("Sec-WebSocket-Key"), 400),
+            (bearer("guess").with("Sec-WebSocket-Key", "short"), 400),
+            (bearer("guess").and("Content-Length", "1").body("x"), 400),
+            (plain().and("Connection", "close"), 426),
+        ] {
+            compare(with, without, Http1, raw, status).await;
+        }
+    }
+    assert_eq!((with.calls(), without.calls()), (0, 0));
+}
+
+#[tokio::test]
+async fn subprotocol_is_selected_before_the_close_frame() {
+    const PLAIN: &str = "a status";
+
+    let sources = || {
+        let prefix = TokenSource::subprotocol("token.").unwrap();
+        [prefix, TokenSource::kubernetes(), TokenSource::phoenix(), TokenSource::pair("bearer").unwrap()]
+    };
+    let policy = || TokenPolicy::from_sources(sources(), verify).unwrap();
+    let guard = || GuardLayer::new(AllowOrigin::same_origin()).require_websocket().token(policy());
+    let token_check = || TokenCheckLayer::new(policy()).require_websocket();
+    let list = || Subprotocols::list(["v2", "v1"]).unwrap();
+    let close = AcceptThenClose::new;
+
+    let inner = inner(&Arc::default());
+    let listed = [
+        serve(guard().subprotocols(list()).accept_then_close(close()).layer(inner.clone())).await,
+        serve(token_check().subprotocols(list()).accept_then_close(close()).layer(inner.clone())).await,
+    ];
+    let not_listed = [
+        serve(guard().accept_then_close(close()).layer(inner.clone())).await,
+        serve(token_check().accept_then_close(close()).layer(inner.clone())).await,
+    ];
+    for (offered, by_list, without) in [
+        ("", "", ""),
+        ("v1", "v1", PLAIN),
+        ("v1, v2", "v2", PLAIN),
+        ("other, v1", "v1", PLAIN),
+        // The first offer may be a token sent in a wrong way.
+        ("guess, v1", "v1", PLAIN),
+        ("token.guess, v1", "v1", PLAIN),
+        ("v1, token.guess, v2", "v2", PLAIN),
+        ("base64url.bearer.authorization.k8s.io.Z3Vlc3M, v2", "v2", PLAIN),
+        ("base64url.bearer.phx.Z3Vlc3M, v1", "v1", PLAIN),
+        ("bearer, guess", "bearer", "bearer"),
+        ("bearer, guess, v1", "v1", "bearer"),
+    ] {
+        let in_one_line = match offered {
+            "" => handshake(),
+            _ => handshake().and("Sec-WebSocket-Protocol", offered),
+        };
+        let lines = offered.split(", ").filter(|offer| !offer.is_empty());
+        let in_lines = lines.fold(handshake(), |raw, offer| raw.and("Sec-WebSocket-Protocol", offer));
+
+        let expected = listed.map(|address| (address, by_list)).into_iter();
+        for (address, chosen) in expected.chain(not_listed.map(|address| (address, without))) {
+            if chosen == PLAIN {
+                for (transport, raw) in BOTH.into_iter().zip([&in_one_line, &in_lines]) {
+                    let seen = exchange(address, transport, raw).await;
+                    assert_eq!(seen.status, 401);
+                    assert!(!format!("{seen:?}").contains("sec-websocket-protocol"), "{seen:?}");
+                }
+                continue;
+            }
+            let chosen = Some(chosen).filter(|it| !it.is_empty()).map(|it| format!("sec-websocket-protocol: {it}"));
+            let is_sent = ["token.guess", "bearer, guess", "Z3Vlc3M"].iter().any(|sent| offered.contains(sent));
+            let reason = if is_sent { "token-invalid" } else { "token-missing" };
+            for transport in BOTH {
+                let expected = closed(transport, chosen.as_deref().as_slice(), &frame(4401, reason));
+                for raw in [&in_one_line, &in_lines] {
+                    assert_eq!(exchange(address, transport, raw).await, expected, "{offered}");
+                }
+            }
+        }
+    }
+
+    let chooser = GuardLayer::new(AllowOrigin::same_origin()).subprotocols(list());
+    let refuser = TokenCheckLayer::new(tokens()).require_websocket().accept_then_close(close());
+    let address = serve(ServiceBuilder::new().layer(chooser).layer(refuser).service(inner)).await;
+    for transport in BOTH {
+        let seen = exchange(address, transport, &handshake().and("Sec-WebSocket-Protocol", "v0, v1, v2")).await;
+        assert_eq!(seen, closed(transport, &["sec-websocket-protocol: v2"], TOKEN_MISSING));
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Style {
+    Empty,
+    Plain,
+    Problem,
+    /// Breaks everything possible, and sets this status.
+    Meddling(u16),
+}
+
+impl<B: Default + From<String>> RespondRejection<B> for Style {
+    fn respond(&self, rejection: &Rejection, request: &Parts, prepared: Response<()>) -> Response<B> {
+        match self {
+            Self::Empty => EmptyBody.respond(rejection, request, prepared),
+            Self::Plain => PlainText.respond(rejection, request, prepared),
+            Self::Problem => ProblemJson.respond(rejection, request, prepared),
+            Self::Meddling(status) => {
+                let was = prepared.status();
+                let mut response = prepared.map(|()| B::from("a body".to_owned()));
+                *response.status_mut() = StatusCode::from_u16(*status).unwrap();
+                for (name, value) in [
+                    ("x-prepared", was.as_str()),
+                    ("x-code", rejection.kind().code()),
+                    ("content-type", "text/plain"),
+                    ("content-length", "6"),
+                    ("content-encoding", "gzip"),
+                    ("transfer-encoding", "chunked"),
+                    ("connection", "close"),
+                    ("upgrade", "h2c"),
+                    ("sec-websocket-accept", "theirs"),
+                    ("sec-websocket-protocol", "theirs"),
+                    ("sec-websocket-version", "13"),
+                ] {
+                    response.headers_mut().append(name, value.parse().unwrap());
+                }
+                response
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn rejection_responder_adds_headers_but_no_body() {
+    let meddling = [101, 200, 204, 304, 401, 500].map(Style::Meddling);
+    for style in [Style::Empty, Style::Plain, Style::Problem].into_iter().chain(meddling) {
+        let guard = guard().accept_then_close(AcceptThenClose::new()).respond_with(style);
+        let hyper = serve(guard.clone().layer(inner(&Arc::default()))).await;
+        let axum = serve_axum(Router::new().route("/ws", any(async || ()).layer(guard))).await;
+        for transport in BOTH {
+            // axum describes a body that hyper then does not send.
+            let describes_bodies = matches!((style, transport), (Style::Meddling(_), Http1));
+            let addresses = if describes_bodies { &[hyper][..] } else { &[hyper, axum] };
+            for &address in addresses {
+                let added: &[&str] = match (style, transport) {
+                    (Style::Meddling(_), Http1) => &["x-prepared: 101", "x-code: token-missing"],
+                    (Style::Meddling(_), ExtendedConnect) => &["x-prepared: 200", "x-code: token-missing"],
+                    _ => &[],
+                };
+                let seen = exchange(address, transport, &handshake()).await;
+                assert_eq!(seen, closed(transport, added, TOKEN_MISSING), "{style:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn response_extensions_hold_the_rejection() {
+    let layer = guard().accept_then_close(AcceptThenClose::new());
+    let refused = layer.layer(service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(()))));
+    for (raw, kind) in [
+        (handshake(), RejectionKind::TokenMissing),
+        (bearer("guess"), RejectionKind::TokenInvalid),
+        (bearer("forbidden"), RejectionKind::TokenForbidden),
+        (bearer("broken"), RejectionKind::VerifierFailed),
+    ] {
+        let (request, mut client) = test_util::upgradable(raw.request()).await;
+        let response = refused.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 101);
+        assert_eq!(response.extensions().get::<Rejection>().unwrap().kind(), kind);
+        client.write_all(CLIENT_CLOSE).await.unwrap();
+        let mut received = Vec::new();
+        in_time(client.read_to_end(&mut received)).await.unwrap();
+        assert!(received.ends_with(kind.code().as_bytes()));
+    }
+}
+
+#[tokio::test]
+async fn close_code_must_be_one_that_a_server_may_send() {
+    const TOKENS: [(u16, &str); 3] = [(401, "guess"), (403, "forbidden"), (503, "broken")];
+
+    let set = |status: u16, code| AcceptThenClose::new().close_code(StatusCode::from_u16(status).unwrap(), code);
+    for status in [401, 403, 429, 503] {
+        for code in [1000, 1003, 1007, 1009, 1011, 1014, 3000, 3999, 4000, 4999] {
+            assert!(set(status, code).is_ok(), "{status} {code}");
+        }
+        for code in [0, 999, 1004, 1005, 1006, 1010, 1015, 1016, 2999, 5000, u16::MAX] {
+            let message = set(status, code).unwrap_err().to_string();
+            assert!(message.starts_with(&format!("`{code}`: a server cannot send")), "{message}");
+        }
+    }
+    for status in [101, 200, 302, 400, 404, 421, 426, 500, 504] {
+        let message = set(status, 4000).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("`{status}`: only 401, 403, 429 and 503")), "{message}");
+    }
+
+    for (configured, code) in [(401, 1008), (403, 4999), (503, 3000)] {
+        let address = server(set(configured, code).unwrap()).await;
+        for (status, token) in TOKENS {
+            let seen = exchange(address, Http1, &bearer(token)).await.rest;
+            assert_eq!(seen[2..4] == code.to_be_bytes(), status == configured, "{status} {}", seen.escape_ascii());
+        }
+    }
+}
+
+#[tokio::test]
+async fn close_reason_is_truncated_between_characters() {
+    let cause = AcceptThenClose::new().reason(|rejection| rejection.kind().cause().to_owned());
+    let seen = exchange(server(cause).await, Http1, &bearer("forbidden")).await;
+    assert_eq!(seen.rest, frame(4403, "the token does not allow this"));
+
+    for (before, character, count, length) in [
+        ("", "a", 0, 0),
+        ("", "a", 122, 122),
+        ("", "a", 123, 123),
+        ("", "a", 124, 123),
+        ("", "a", 70_000, 123),
+        ("", "é", 61, 122),
+        ("", "é", 62, 122),
+        ("a", "é", 61, 123),
+        ("a", "é", 62, 123),
+        ("", "☃", 41, 123),
+        ("", "☃", 42, 123),
+        ("a", "☃", 41, 121),
+        ("aa", "☃", 41, 122),
+        ("", "😀", 31, 120),
+        ("a", "😀", 31, 121),
+        ("aa", "😀", 31, 122),
+        ("aaa", "😀", 30, 123),
+        ("aaa", "😀", 31, 123),
+    ] {
+        let reason = before.to_owned() + &character.repeat(count);
+        let expected = frame(4401, &reason[..length]);
+        let address = server(AcceptThenClose::new().reason(move |_| reason.clone())).await;
+        for transport in BOTH {
+            assert_eq!(exchange(address, transport, &handshake()).await.rest, expected, "{before}{character} {count}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn max_sockets_is_never_exceeded() {
+    let stacks = Stacks::start(Some(slots(2, NEVER))).await;
+    let without = Stacks::start(None).await;
+    // All layers share the slots.
+    for ((first, second), transport) in stacks.all().zip(stacks.all().skip(1)).zip(BOTH.into_iter().cycle()) {
+        let mut held = [until_open(first, Http1).await, until_open(second, ExtendedConnect).await];
+        for socket in &mut held {
+            assert_eq!(socket.frame().await, TOKEN_MISSING);
+        }
+        for (full, without) in stacks.all().zip(without.all()) {
+            let plain = exchange(full, transport, &handshake()).await;
+            assert_eq!(plain.status, 401);
+            assert_eq!(plain, exchange(without, transport, &handshake()).await);
+        }
+        let [http1, http2] = held;
+        let gone = if transport == Http1 { http1 } else { http2 };
+        drop(gone);
+        for address in stacks.all() {
+            until_closed(address, transport).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn deadline_drops_a_client_that_does_not_close() {
+    for transport in BOTH {
+        let patient = server(slots(1, NEVER)).await;
+        let hasty = server(slots(1, Duration::from_millis(100))).await;
+        let waits = open(patient, transport, &handshake()).await;
+
+        let mut silent = open(hasty, transport, &handshake()).await;
+        assert_eq!(silent.frame().await, TOKEN_MISSING);
+        until_closed(hasty, transport).await;
+        // The server no longer reads.
+        silent.flood().await;
+
+        // Each layer has its own deadline.
+        assert_eq!(exchange(patient, transport, &handshake()).await.status, 401);
+        assert_eq!(waits.close().await.rest, TOKEN_MISSING);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flooding_client_is_dropped_at_the_deadline() {
+    for transport in BOTH {
+        let address = server(slots(1, Duration::from_millis(200))).await;
+        let mut socket = open(address, transport, &handshake()).await;
+        assert_eq!(socket.frame().await, TOKEN_MISSING);
+        socket.flood().await;
+        until_closed(address, transport).await;
+    }
+}
+
+#[tokio::test]
+async fn vanished_client_frees_its_slot() {
+    let address = server(slots(1, NEVER)).await;
+    let sent = async || {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&handshake().bytes()).await.unwrap();
+        stream
+    };
+    let free = |transport| until_closed(address, transport);
+
+    drop(sent().await);
+    free(Http1).await;
+    let reset = sent().await;
+    SockRef::from(&reset).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(reset);
+    free(Http1).await;
+    for transport in BOTH {
+        let before_the_frame = open(address, transport, &handshake()).await;
+        drop(before_the_frame);
+        free(transport).await;
+        let mut behind_it = open(address, transport, &handshake()).await;
+        behind_it.frame().await;
+        drop(behind_it);
+        free(transport).await;
+        // The stream stays, but the connection is gone.
+        let broken = open(address, transport, &handshake()).await;
+        broken.tcp.shutdown(Shutdown::Both).unwrap();
+        free(transport).await;
+    }
+}
+
+#[tokio::test]
+async fn bytes_after_the_handshake_are_not_a_second_request() {
+    let stacks = Stacks::start(Some(AcceptThenClose::new())).await;
+    let second = String::from_utf8(bearer("valid").bytes()).unwrap();
+    for address in stacks.all() {
+        for (behind, token) in [(second.clone(), "guess"), (second.repeat(100), "guess"), ("x".repeat(30_000), "x")] {
+            let seen = exchange(address, Http1, &bearer(token).body(&behind)).await;
+            assert_eq!(seen, closed(Http1, &[], &frame(4401, "token-invalid")));
+        }
+    }
+    assert_eq!(stacks.calls(), 0);
+}
+
+#[tokio::test]
+async fn non_upgradable_request_is_rejected_with_a_status() {
+    let service = guard().accept_then_close(AcceptThenClose::new());
+    let service = service.layer(service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(()))));
+    for raw in [handshake(), bearer("guess")] {
+        for request in raw.over_both() {
+            assert_plain(&service.clone().oneshot(request).await.unwrap());
+        }
+    }
+}
+
+#[test]
+fn rejection_outside_a_runtime_is_a_status() {
+    let service = guard().accept_then_close(AcceptThenClose::new());
+    let service = service.layer(service_fn(|_: Request<()>| ready(Ok::<_, Infallible>(Response::new(())))));
+    for raw in [handshake(), bearer("guess")] {
+        let answer = pin!(service.clone().oneshot(raw.upgradable()));
+        match answer.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(response) => assert_plain(&response.unwrap()),
+            Poll::Pending => panic!("nothing to wait for"),
+        }
+    }
+}
+
+fn assert_plain(response: &Response<()>) {
+    assert_eq!(response.status(), 401);
+    assert!(response.headers().contains_key("www-authenticate"));
+    assert!(!response.headers().contains_key("sec-websocket-accept"));
+    assert!(response.extensions().get::<Rejection>().is_some());
+}
+
+/// Only the token check closes, and only after all other checks have passed: a page of another site must learn
+/// nothing.
+#[tokio::test]
+async fn rejection_by_another_check_is_a_status() {
+    let inner = inner(&Arc::default());
+    let policy = || TokenPolicy::from_sources([TokenSource::subprotocol("token.").unwrap()], verify).unwrap();
+    let checked = |kind: RejectionKind| {
+        GuardLayer::new(AllowOrigin::same_origin())
+            .check(check_fn(move |_| Err(kind.into())))
+            .token(policy())
+            .require_websocket()
+            .accept_then_close(AcceptThenClose::new())
+    };
+    for kind in [RejectionKind::TokenMissing, RejectionKind::TokenInvalid, RejectionKind::VerifierFailed] {
+        let address = serve(checked(kind).layer(inner.clone())).await;
+        for transport in BOTH {
+            for raw in [handshake(), handshake().and("Sec-WebSocket-Protocol", "token.valid, v1")] {
+                let seen = exchange(address, transport, &raw).await;
+                assert_eq!(seen.status, kind.status().as_u16());
+                assert!(!format!("{seen:?}").contains("token.valid"), "{seen:?}");
+            }
+        }
+    }
+
+    // A report-only origin is accepted, but receives no close reason.
+    let trial = OriginCheckLayer::new(AllowOrigin::same_origin()).dangerous_report_only();
+    let closes = TokenCheckLayer::new(tokens()).require_websocket().accept_then_close(AcceptThenClose::new());
+    let address = serve(ServiceBuilder::new().layer(trial).layer(closes).service(inner)).await;
+    for transport in BOTH {
+        let foreign = handshake().with("Origin", "https://evil.example");
+        assert_eq!(exchange(address, transport, &foreign).await.status, 401);
+        assert_eq!(exchange(address, transport, &handshake()).await.rest, TOKEN_MISSING);
+    }
+}

@@ -1,0 +1,124 @@
+//! `docs/refusals.md` has a complete and correct section for each rejection kind.
+
+use tower_ws_guard::RejectionKind;
+
+const PAGE: &str = include_str!("../../docs/refusals.md");
+
+/// The headings before those of the codes.
+const GENERAL: &[&str] = &[
+    "Read a failure",
+    "From symptom to section",
+    "Why 403",
+    "Authentication",
+    "Proxies and firewalls",
+    "Origins",
+    "TLS certificates and mixed content",
+    "Connection and Upgrade",
+    "The accept value",
+    "Versions",
+    "The codes",
+];
+
+/// The parts of a section in order; the last three are the fix.
+const PARTS: &[&str] = &["**Meaning.** ", "**Causes.** ", "**Client.** ", "**Server.** ", "**Proxy.** "];
+
+/// The lines outside of code blocks.
+fn prose() -> impl Iterator<Item = &'static str> {
+    let mut in_code = false;
+    PAGE.lines().filter(move |line| {
+        let is_fence = line.trim_start().starts_with("```");
+        in_code ^= is_fence;
+        !in_code && !is_fence
+    })
+}
+
+/// The second-level headings with their lines.
+fn sections() -> Vec<(&'static str, Vec<&'static str>)> {
+    let mut sections: Vec<(_, Vec<_>)> = Vec::new();
+    for line in prose() {
+        match (line.strip_prefix("## "), sections.last_mut()) {
+            (Some(heading), _) => sections.push((heading, Vec::new())),
+            (None, Some((_, lines))) => lines.push(line),
+            (None, None) => {}
+        }
+    }
+    sections
+}
+
+#[test]
+fn rejection_kinds_have_their_sections_in_order() {
+    let headings = sections().into_iter().map(|(heading, _)| heading).collect::<Vec<_>>();
+    let (general, codes) = headings.split_at(GENERAL.len().min(headings.len()));
+    assert_eq!(general, GENERAL);
+    let expected = RejectionKind::ALL.iter().map(|kind| kind.code()).collect::<Vec<_>>();
+    assert_eq!(codes, expected);
+}
+
+#[test]
+fn headings_are_only_of_first_and_second_level() {
+    let headings = prose().filter(|line| line.starts_with('#')).collect::<Vec<_>>();
+    assert_eq!(headings.iter().filter(|line| line.starts_with("# ")).count(), 1);
+    assert!(headings.iter().all(|line| line.starts_with("# ") || line.starts_with("## ")), "{headings:?}");
+}
+
+#[test]
+fn section_begins_with_status_and_cause() {
+    let sections = sections();
+    for kind in RejectionKind::ALL {
+        let (_, lines) = sections.iter().find(|(heading, _)| *heading == kind.code()).expect("a section");
+        let expected = format!("Status {}: {}.", kind.status().as_u16(), kind.cause());
+        assert_eq!(lines.iter().find(|line| !line.is_empty()), Some(&&*expected), "{}", kind.code());
+    }
+}
+
+#[test]
+fn table_lists_every_code() {
+    for kind in RejectionKind::ALL {
+        let row = format!("| {} | ", kind.status().as_u16());
+        let link = format!("[{code}](#{code})", code = kind.code());
+        assert!(prose().any(|line| line.starts_with(&row) && line.contains(&link)), "{row}{link}");
+    }
+}
+
+#[test]
+fn section_has_every_part_once_and_in_order() {
+    for (heading, lines) in sections().iter().skip(GENERAL.len()) {
+        let begun = lines.iter().filter(|line| line.starts_with("**")).collect::<Vec<_>>();
+        assert_eq!(begun.len(), PARTS.len(), "{heading}: {begun:?}");
+        for (line, part) in begun.into_iter().zip(PARTS) {
+            assert!(line.starts_with(part) && line.len() > part.len(), "{heading}: `{part}` is not where it should be");
+        }
+    }
+}
+
+#[test]
+fn links_lead_to_sections() {
+    let anchor = |heading: &str| heading.to_lowercase().replace(' ', "-");
+    let anchors = sections().into_iter().map(|(heading, _)| anchor(heading)).collect::<Vec<_>>();
+    let mut count = 0;
+    for line in prose() {
+        for link in line.split("](#").skip(1) {
+            let target = link.split_once(')').expect("a link ends").0;
+            assert!(anchors.iter().any(|anchor| anchor == target), "`{target}` in: {line}");
+            count += 1;
+        }
+    }
+    assert!(count > RejectionKind::ALL.len(), "links are found");
+}
+
+#[test]
+fn proxy_snippets_equal_the_tested_configuration() {
+    let nginx = include_str!("../proxies/nginx.conf");
+    let haproxy = include_str!("../proxies/haproxy.cfg");
+    for (first, tested) in [("map $http_upgrade", nginx), ("defaults\n", haproxy)] {
+        let (_, snippet) = PAGE.split_once(first).expect("the snippet");
+        let (snippet, _) = snippet.split_once("```").expect("its end");
+        let lines = snippet.lines().map(str::trim);
+        // Addresses and names may differ between the page and the tests.
+        let settings =
+            lines.filter(|line| ["proxy_", "default ", "''", "timeout "].iter().any(|of| line.starts_with(of)));
+        let mut settings = settings.filter(|line| !line.starts_with("proxy_pass ")).peekable();
+        assert!(settings.peek().is_some());
+        assert!(settings.all(|setting| tested.lines().any(|line| line.trim() == setting)), "{first}");
+    }
+}

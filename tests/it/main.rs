@@ -1,0 +1,33 @@
+//! Tests of the crate by its public API. The tests that start programs are in `tests/programs`.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod accept_then_close;
+mod classifier;
+mod client;
+mod codecs;
+mod compose;
+mod decisions;
+mod docs;
+mod drain;
+mod faults;
+mod handshake;
+mod host;
+mod http2;
+mod incidents;
+mod jwt;
+mod limit;
+mod origin;
+mod rejection;
+mod report_only;
+mod security;
+mod subprotocol;
+mod telemetry_log;
+mod telemetry_metrics;
+mod tickets;
+mod token;
+mod token_sources;
+mod upgrade;
+mod validity;
+mod verifiers;

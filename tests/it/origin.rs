@@ -1,0 +1,359 @@
+//! `AllowOrigin`: which origins each policy allows.
+
+use std::convert::Infallible;
+
+use http::{Request, Response};
+use tower::{ServiceBuilder, ServiceExt, service_fn};
+use tower_ws_guard::{AllowHost, AllowOrigin, ConfigError, OriginCheckLayer, Rejection};
+
+use crate::common::{self, Raw, handshake};
+
+/// Returns the code of the rejection, or `ok`; the same over HTTP/1.1 and HTTP/2.
+pub(crate) async fn code(layer: OriginCheckLayer, raw: &Raw) -> &'static str {
+    let mut codes = Vec::new();
+    for request in raw.over_both() {
+        let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+        let response = ServiceBuilder::new().layer(layer.clone()).service(inner).oneshot(request).await.unwrap();
+        codes.push(response.extensions().get::<Rejection>().map_or("ok", |rejection| rejection.kind().code()));
+    }
+    assert_eq!(codes[0], codes[1], "{raw:?}");
+    codes[0]
+}
+
+async fn assert_codes(origins: AllowOrigin, cases: &[(&[u8], &str)]) {
+    for (origin, expected) in cases {
+        let raw = handshake().with("Origin", origin);
+        assert_eq!(code(OriginCheckLayer::new(origins.clone()), &raw).await, *expected, "{}", origin.escape_ascii());
+    }
+}
+
+const NOT_ALLOWED: &str = "origin-not-allowed";
+const INVALID: &str = "origin-invalid";
+
+#[tokio::test]
+async fn list_allows_only_listed_origins() {
+    let list = AllowOrigin::list([
+        "https://app.example.com",
+        "https://b.example:8443",
+        "http://plain.example",
+        "chrome-extension://abcdef",
+    ]);
+    assert_codes(
+        list.unwrap(),
+        &[
+            (b"http://plain.example", "ok"),
+            (b"http://plain.example:80", "ok"),
+            (b"https://plain.example", NOT_ALLOWED),
+            (b"http://plain.example:443", NOT_ALLOWED),
+            (b"https://app.example.com", "ok"),
+            (b"https://app.example.com:443", "ok"),
+            (b"https://b.example:8443", "ok"),
+            (b"chrome-extension://abcdef", "ok"),
+            (b"https://b.example", NOT_ALLOWED),
+            (b"chrome-extension://fedcba", NOT_ALLOWED),
+            (b"chrome-extension://abcdef:80", NOT_ALLOWED),
+            (b"http://app.example.com", NOT_ALLOWED),
+            (b"http://app.example.com:443", NOT_ALLOWED),
+            (b"wss://app.example.com", NOT_ALLOWED),
+            (b"https://app.example.com:8443", NOT_ALLOWED),
+            (b"https://app.example.com.evil.com", NOT_ALLOWED),
+            (b"https://evilapp.example.com", NOT_ALLOWED),
+            (b"https://appxexample.com", NOT_ALLOWED),
+            (b"https://sub.app.example.com", NOT_ALLOWED),
+            (b"https://example.com", NOT_ALLOWED),
+            (b"https://chat.example.com", NOT_ALLOWED), // the server's own: a list replaces same-origin
+            (b"https://xn--pp-6kc.example.com", NOT_ALLOWED),
+            (b"https://[::ffff:7f00:1]", NOT_ALLOWED),
+            (b"http://127.0.0.1", NOT_ALLOWED),
+            (b"http://localhost", NOT_ALLOWED),
+            (b"null", NOT_ALLOWED),
+            (b"file://", NOT_ALLOWED),
+            (b"", INVALID),
+            (b"NULL", INVALID),
+            (b"https://app.example.com/", INVALID),
+            (b"https://app.example.com.", INVALID),
+            (b"https://app.example.com@evil.com", INVALID),
+            (b"https://evil.com@app.example.com", INVALID),
+            (b"https://evil.com#app.example.com", INVALID),
+            (b"https://evil.com/app.example.com", INVALID),
+            (b"https://app.example.com?x", INVALID),
+            (b"https://app.example.com\\.evil.com", INVALID),
+            (b"https://app.example.com%00.evil.com", INVALID),
+            (b"https://app.example.com,https://evil.com", INVALID),
+            (b"https://app.example.com https://evil.com", INVALID),
+            (b"https://app.example.com\tx", INVALID),
+            (b"https://app.example.com:", INVALID),
+            (b"https://app.example.com:0443", INVALID),
+            (b"https://app.example.com:+443", INVALID),
+            (b"https://app.example.com:65979", INVALID),
+            (b"https://app.example.com:443.evil.com", INVALID),
+            (b"https:app.example.com", INVALID),
+            (b"//app.example.com", INVALID),
+            (b"app.example.com", INVALID),
+            (b"HTTPS://APP.EXAMPLE.COM", INVALID),
+            (b"https://\xd0\xb0pp.example.com", INVALID),
+            (b"http://b\xfccher", INVALID),
+            (b"http://[fe80::1%25eth0]", INVALID),
+            (b"https://", INVALID),
+            (&[b'a'; 65_536], INVALID),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn patterns_allow_subdomains_and_ports() {
+    assert_codes(
+        AllowOrigin::list(["https://*.example.com", "http://localhost:*", "https://*.dev.example:*"]).unwrap(),
+        &[
+            (b"https://a.example.com", "ok"),
+            (b"https://a.b.example.com:443", "ok"),
+            (b"https://example.com", NOT_ALLOWED),
+            (b"https://evilexample.com", NOT_ALLOWED),
+            (b"https://a.example.com.evil.com", NOT_ALLOWED),
+            (b"http://a.example.com", NOT_ALLOWED),
+            (b"https://a.example.com:8443", NOT_ALLOWED),
+            (b"https://.example.com", INVALID),
+            (b"https://a.example.com.", INVALID),
+            (b"https://evil.com#.example.com", INVALID),
+            (b"https://evil.com/.example.com", INVALID),
+            (b"https://evil.com\\.example.com", INVALID),
+            (b"https://evil.com%2f.example.com", INVALID),
+            (b"https://*.example.com", INVALID),
+            (b"http://localhost", "ok"),
+            (b"http://localhost:5173", "ok"),
+            (b"https://localhost:5173", NOT_ALLOWED),
+            (b"http://a.localhost:5173", NOT_ALLOWED),
+            (b"http://localhost.evil.com:5173", NOT_ALLOWED),
+            (b"http://localhost:5173.evil.com", INVALID),
+            (b"https://a.dev.example", "ok"),
+            (b"https://a.b.dev.example:9", "ok"),
+            (b"https://dev.example:9", NOT_ALLOWED),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn configured_origins_are_normalized() {
+    assert_codes(
+        AllowOrigin::list([
+            "HTTPS://Norm.Example.com:443",
+            "http://[::1]:3000",
+            "https://[::ffff:7f00:1]",
+            "ftp://a.example",
+            "ftp://b.example:21",
+        ])
+        .unwrap(),
+        &[
+            (b"https://norm.example.com", "ok"),
+            (b"http://[::1]:3000", "ok"),
+            (b"http://[0:0:0:0:0:0:0:1]:3000", INVALID),
+            (b"https://[::ffff:7f00:1]", "ok"),
+            // WHATWG URL 4.2 defines a default port for this scheme, too.
+            (b"ftp://a.example:21", "ok"),
+            (b"ftp://b.example", "ok"),
+            (b"ftp://b.example:22", NOT_ALLOWED),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn same_origin_compares_host_and_port() {
+    let cases = [
+        ("chat.example.com", "https://chat.example.com", "ok"),
+        ("chat.example.com", "http://chat.example.com", "ok"),
+        ("Chat.EXAMPLE.com", "https://chat.example.com", "ok"),
+        ("chat.example.com:443", "https://chat.example.com", "ok"),
+        ("chat.example.com", "https://chat.example.com:443", "ok"),
+        ("chat.example.com:8443", "https://chat.example.com:8443", "ok"),
+        ("[::1]:8080", "http://[::1]:8080", "ok"),
+        ("127.0.0.1", "http://127.0.0.1", "ok"),
+        ("chat.example.com", "https://chat.example.com:8443", NOT_ALLOWED),
+        ("chat.example.com:80", "https://chat.example.com", NOT_ALLOWED),
+        ("chat.example.com:443", "http://chat.example.com", NOT_ALLOWED),
+        ("chat.example.com", "https://evil.example", NOT_ALLOWED),
+        ("chat.example.com", "ws://chat.example.com", NOT_ALLOWED),
+        ("chat.example.com", "chrome-extension://chat.example.com", NOT_ALLOWED),
+        ("127.0.0.1:3000", "http://localhost:3000", NOT_ALLOWED),
+        ("chat.example.com:65979", "https://chat.example.com:443", NOT_ALLOWED),
+        ("chat.example.com", "null", NOT_ALLOWED),
+        ("chat.example.com", "https://evil.com@chat.example.com", INVALID),
+    ];
+    for (host, origin, expected) in cases {
+        let raw = handshake().with("Host", host).with("Origin", origin);
+        let layer = OriginCheckLayer::new(AllowOrigin::same_origin());
+        assert_eq!(code(layer, &raw).await, expected, "{host} {origin}");
+    }
+    // Forwarded headers are never read.
+    for (name, value) in [("X-Forwarded-Host", "evil.example"), ("Forwarded", "host=evil.example;proto=https")] {
+        let raw = handshake().with("Origin", "https://evil.example").and(name, value);
+        assert_eq!(code(OriginCheckLayer::new(AllowOrigin::same_origin()), &raw).await, NOT_ALLOWED);
+    }
+}
+
+#[tokio::test]
+async fn public_origin_replaces_host() {
+    let origins = AllowOrigin::public_origin("https://chat.example.com").unwrap();
+    for (host, origin, expected) in [
+        ("10.0.0.7:8080", "https://chat.example.com", "ok"),
+        ("10.0.0.7:8080", "https://chat.example.com:443", "ok"),
+        ("10.0.0.7:8080", "http://10.0.0.7:8080", NOT_ALLOWED),
+        ("chat.example.com", "http://chat.example.com", NOT_ALLOWED),
+    ] {
+        let raw = handshake().with("Host", host).with("Origin", origin);
+        assert_eq!(code(OriginCheckLayer::new(origins.clone()), &raw).await, expected, "{host} {origin}");
+    }
+}
+
+#[tokio::test]
+async fn missing_null_and_any_origin_need_an_explicit_permission() {
+    let missing = handshake().without("Origin");
+    let null = handshake().with("Origin", "null");
+    let foreign = handshake().with("Origin", "https://evil.example");
+    let malformed = handshake().with("Origin", "https://evil.example/");
+    let repeated = handshake().and("Origin", common::ORIGIN);
+    let empty = handshake().with("Origin", "");
+    let nothing = || AllowOrigin::list([""; 0]).unwrap();
+    let cases: [(AllowOrigin, [&str; 6]); 7] = [
+        (nothing(), ["origin-missing", NOT_ALLOWED, NOT_ALLOWED, INVALID, "origin-repeated", INVALID]),
+        (AllowOrigin::default(), ["origin-missing", NOT_ALLOWED, NOT_ALLOWED, INVALID, "origin-repeated", INVALID]),
+        (nothing().allow_missing(), ["ok", NOT_ALLOWED, NOT_ALLOWED, INVALID, "origin-repeated", INVALID]),
+        (nothing().allow_null(), ["origin-missing", "ok", NOT_ALLOWED, INVALID, "origin-repeated", INVALID]),
+        (AllowOrigin::dangerous_any(), ["ok", "ok", "ok", INVALID, "origin-repeated", INVALID]),
+        (
+            nothing().or(nothing().allow_missing()),
+            ["ok", NOT_ALLOWED, NOT_ALLOWED, INVALID, "origin-repeated", INVALID],
+        ),
+        (nothing().or(AllowOrigin::dangerous_any()), ["ok", "ok", "ok", INVALID, "origin-repeated", INVALID]),
+    ];
+    for (origins, expected) in cases {
+        for (raw, expected) in [&missing, &null, &foreign, &malformed, &repeated, &empty].into_iter().zip(expected) {
+            assert_eq!(code(OriginCheckLayer::new(origins.clone()), raw).await, expected, "{origins:?} {raw:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn policies_are_joined_by_or() {
+    let origins = AllowOrigin::list(["https://z.example", "https://a.example"])
+        .unwrap()
+        .or(AllowOrigin::same_origin())
+        .or(AllowOrigin::list(["https://m.example"]).unwrap().allow_null())
+        .or(AllowOrigin::predicate(|origin, handshake| {
+            origin.host() == "tenant.example" && handshake.uri().path() == "/ws"
+        }));
+    assert_codes(
+        origins,
+        &[
+            (b"https://a.example", "ok"),
+            (b"https://m.example", "ok"),
+            (b"https://z.example", "ok"),
+            (b"https://chat.example.com", "ok"),
+            (b"https://tenant.example", "ok"),
+            (b"null", "ok"),
+            (b"https://n.example", NOT_ALLOWED),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn fetch_metadata_can_only_reject() {
+    let own = AllowOrigin::same_origin;
+    let cases = [
+        (own(), Some(common::ORIGIN), "cross-site", NOT_ALLOWED),
+        (own(), Some(common::ORIGIN), "same-origin", "ok"),
+        (own(), Some(common::ORIGIN), "same-site", "ok"),
+        (own(), Some(common::ORIGIN), "none", "ok"),
+        (own(), Some("https://evil.example"), "same-origin", NOT_ALLOWED),
+        (AllowOrigin::public_origin(common::ORIGIN).unwrap(), Some(common::ORIGIN), "cross-site", NOT_ALLOWED),
+        (own().allow_missing(), None, "cross-site", NOT_ALLOWED),
+        (own().allow_missing(), None, "none", "ok"),
+        (AllowOrigin::list([common::ORIGIN]).unwrap(), Some(common::ORIGIN), "cross-site", "ok"),
+        (AllowOrigin::predicate(|_, _| true), Some(common::ORIGIN), "cross-site", "ok"),
+        (own().allow_null(), Some("null"), "cross-site", "ok"),
+        (AllowOrigin::dangerous_any(), Some("https://evil.example"), "cross-site", "ok"),
+    ];
+    for (origins, origin, site, expected) in cases {
+        let mut raw = handshake().without("Origin").and("Sec-Fetch-Site", site);
+        if let Some(origin) = origin {
+            raw = raw.and("Origin", origin);
+        }
+        assert_eq!(code(OriginCheckLayer::new(origins.clone()), &raw).await, expected, "{origins:?} {raw:?}");
+    }
+    let hidden = handshake().and("Sec-Fetch-Site", "same-origin").and("Sec-Fetch-Site", "cross-site");
+    assert_eq!(code(OriginCheckLayer::new(own()), &hidden).await, NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn list_of_ten_thousand_origins_is_searched() {
+    let origins = (0..10_000).map(|i| match i % 3 {
+        0 => format!("https://app{i}.example.com"),
+        1 => format!("https://*.sub{i}.example.com"),
+        _ => format!("http://host{i}.example.com:*"),
+    });
+    let origins = AllowOrigin::list(origins).unwrap();
+    for i in (0..10_000).step_by(7) {
+        let (good, bad) = match i % 3 {
+            0 => (format!("https://app{i}.example.com"), format!("https://x.app{i}.example.com")),
+            1 => (format!("https://x.sub{i}.example.com"), format!("https://sub{i}.example.com")),
+            _ => (format!("http://host{i}.example.com:{}", i + 1), format!("https://host{i}.example.com")),
+        };
+        assert_codes(origins.clone(), &[(good.as_bytes(), "ok"), (bad.as_bytes(), NOT_ALLOWED)]).await;
+    }
+}
+
+#[test]
+fn debug_output_shows_the_policy() {
+    let origins = AllowOrigin::list(["https://app.example.com"]).unwrap().or(AllowOrigin::predicate(|_, _| true));
+    let shown = format!("{:?}", origins.allow_null());
+    for part in ["app.example.com", "predicates: 1", "same_origin: false", "null: true"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+}
+
+#[test]
+fn origin_or_host_that_never_matches_is_a_config_error() {
+    for (value, hint) in [
+        ("https://app.example.com/", "trailing slash"),
+        ("https://app.example.com/path", "no path"),
+        ("https://app.example.com?q", "no query"),
+        ("https://user@app.example.com", "user name"),
+        ("https://b\u{fc}cher.example", "punycode"),
+        ("app.example.com", "https://"),
+        ("app.example.com:8443", "https://"),
+        ("*", "dangerous_any"),
+        ("https://*", "https://*.example.com"),
+        ("*.example.com", "https://"),
+        ("https://a.*.example.com", "https://*.example.com"),
+        ("https://*a.example.com", "https://*.example.com"),
+        ("https://*.*.example.com", "https://*.example.com"),
+        ("https://a:*:*", "*"),
+        ("https://a:80:*", "one port"),
+        ("https://*.127.0.0.1", "name"),
+        ("https://*.[::1]", "name"),
+        ("null", "allow_null"),
+        ("NULL", "allow_null"),
+        ("wss://app.example.com", "never"),
+        ("https://[0:0:0:0:0:0:0:1]", "shortest"),
+        ("https://[::ffff:127.0.0.1]", "browsers"),
+        ("https://127.1", "host or port"),
+        ("file://*.", "name"),
+        ("https://a:0", "port"),
+        ("https://a:65536", "port"),
+        ("https://a.", "browsers"),
+        ("https://", "browsers"),
+        ("", "https://"),
+    ] {
+        let error = AllowOrigin::list(["https://fine.example", value]).unwrap_err().to_string();
+        assert!(error.contains(value) && error.contains(hint), "{value}: {error}");
+    }
+    let wildcard: ConfigError = AllowOrigin::public_origin("https://*.example.com").unwrap_err();
+    assert!(wildcard.to_string().contains("wildcard"));
+    for host in ["", "http://a", "a/b", "a:", "a:x", "user@a"] {
+        assert!(AllowHost::list([host]).unwrap_err().to_string().contains("name:port"), "{host}");
+    }
+    assert!(AllowHost::list([""; 0]).is_err());
+}

@@ -1,0 +1,173 @@
+//! Rejections: what a responder may change, and what it may not.
+
+use std::convert::Infallible;
+
+use http::{Request, Response, StatusCode, Version, request::Parts};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_ws_guard::{
+    AllowOrigin, EmptyBody, GuardLayer, PlainText, ProblemJson, Rejection, RejectionKind, RespondRejection,
+    StaticTokens, TokenPolicy, check_fn,
+};
+
+use crate::common::{self, Raw, handshake};
+
+type Tokens = TokenPolicy<StaticTokens<()>>;
+
+async fn refuse<R>(raw: &Raw, responder: R) -> Response<String>
+where
+    R: RespondRejection<String> + Clone + Send + Sync + 'static,
+{
+    refuse_request(raw.request(), responder).await
+}
+
+async fn refuse_request<R>(request: Request<()>, responder: R) -> Response<String>
+where
+    R: RespondRejection<String> + Clone + Send + Sync + 'static,
+{
+    let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new("inner".to_owned())));
+    let token: Tokens = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]));
+    let guard = GuardLayer::new(AllowOrigin::same_origin())
+        .check(check_fn(|handshake| match handshake.uri().path() {
+            "/full" => Err(RejectionKind::OverCapacity.into()),
+            _ => Ok(()),
+        }))
+        .token(token)
+        .respond_with(responder);
+    guard.layer(inner).oneshot(request).await.unwrap()
+}
+
+fn foreign() -> Raw {
+    handshake().with("Origin", "https://evil.example")
+}
+
+#[tokio::test]
+async fn status_and_required_headers_are_kept_from_any_responder() {
+    let old = handshake().with("Sec-WebSocket-Version", "8");
+    let upgrade = [("upgrade", "websocket"), ("connection", "Upgrade, close"), ("sec-websocket-version", "13")];
+    let challenge = [("www-authenticate", r#"Bearer realm="websocket""#)];
+    let later = [("retry-after", "5")];
+    let cases: [(Request<()>, u16, &[_]); 9] = [
+        (foreign().request(), 403, &[]),
+        (foreign().extended_connect(), 403, &[]),
+        (handshake().request(), 401, &challenge),
+        (handshake().extended_connect(), 401, &challenge),
+        (handshake().target("/full").request(), 503, &later),
+        (handshake().target("/full").extended_connect(), 503, &later),
+        (handshake().method("POST").request(), 405, &[("allow", "GET")]),
+        (old.request(), 426, &upgrade),
+        (old.extended_connect(), 400, &upgrade[2..]),
+    ];
+    for (request, status, headers) in cases {
+        // The responder drops all headers and claims success, a redirect, or a handshake.
+        for claimed in [101, 200, 204, 302, 304] {
+            let replace = move |_: &Rejection, _: &Parts, _: Response<()>| {
+                let response = Response::builder().status(claimed).header("sec-websocket-accept", common::ACCEPT);
+                response.header("cache-control", "public").header("x-own", "kept").body("own".to_owned()).unwrap()
+            };
+            let response = refuse_request(request.clone(), replace).await;
+            assert_eq!(response.status(), status, "{request:?}");
+            assert_eq!(response.body(), "own");
+            assert_eq!(response.headers()["x-own"], "kept");
+            assert_eq!(response.headers()["cache-control"], "no-store");
+            match request.version() {
+                Version::HTTP_2 => assert!(!response.headers().contains_key("connection")),
+                _ => assert!(response.headers()["connection"].to_str().unwrap().contains("close")),
+            }
+            assert!(!response.headers().contains_key("sec-websocket-accept"));
+            for (name, value) in headers {
+                assert_eq!(response.headers()[*name], value);
+            }
+            assert!(response.extensions().get::<Rejection>().is_some());
+        }
+    }
+}
+
+#[tokio::test]
+async fn responder_may_change_the_status_and_add_challenges() {
+    let hide = |_: &Rejection, _: &Parts, mut prepared: Response<()>| {
+        *prepared.status_mut() = StatusCode::NOT_FOUND;
+        prepared.headers_mut().append("www-authenticate", "Custom realm=\"x\"".parse().unwrap());
+        prepared.map(|()| String::new())
+    };
+    let response = refuse(&handshake(), hide).await;
+    assert_eq!(response.status(), 404);
+    let challenges = response.headers().get_all("www-authenticate").iter().collect::<Vec<_>>();
+    assert_eq!(challenges, [r#"Bearer realm="websocket""#, r#"Custom realm="x""#]);
+}
+
+#[tokio::test]
+async fn body_names_the_cause_but_not_the_policy() {
+    let response = refuse(&foreign(), EmptyBody).await;
+    assert_eq!((response.status(), &**response.body()), (StatusCode::FORBIDDEN, ""));
+
+    let response = refuse(&foreign(), PlainText).await;
+    assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
+    assert_eq!(response.body(), "the origin is not allowed (origin-not-allowed)\n");
+
+    let response = refuse(&foreign(), ProblemJson).await;
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    assert_eq!(response.headers()["x-content-type-options"], "nosniff");
+    let problem: serde_json::Value = serde_json::from_str(response.body()).unwrap();
+    assert_eq!(problem["code"], "origin-not-allowed");
+    assert_eq!(problem["status"], 403);
+    assert_eq!(problem["type"].as_str(), RejectionKind::OriginNotAllowed.url().as_deref());
+    for secret in ["evil.example", "chat.example.com", "AllowOrigin"] {
+        assert!(!response.body().contains(secret), "{}", response.body());
+    }
+}
+
+#[tokio::test]
+async fn display_names_cause_and_fix() {
+    let long = format!("https://{}.example", "a".repeat(300));
+    for (raw, wanted) in [
+        (foreign(), &["origin-not-allowed", "`https://evil.example`", "AllowOrigin::list"][..]),
+        (handshake().with("Origin", "https://evil\u{9b}"), &["origin-invalid", r"\xc2\x9b"][..]),
+        (handshake().with("Origin", "null"), &["origin-not-allowed", "AllowOrigin::allow_null"][..]),
+        (handshake().with("Origin", long), &["origin-not-allowed", "aaaa…`"][..]),
+        (handshake().with("Sec-WebSocket-Version", "8"), &["version-unsupported", "`8`"][..]),
+    ] {
+        let response = refuse(&raw, EmptyBody).await;
+        let message = response.extensions().get::<Rejection>().unwrap().to_string();
+        for wanted in wanted {
+            assert!(message.contains(wanted), "{message}");
+        }
+        assert!(message.len() < 700, "{message}");
+    }
+}
+
+#[tokio::test]
+async fn custom_code_is_escaped_and_its_status_corrected() {
+    let inner = || service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())));
+    for (status, answered) in [(200, 500), (101, 500), (302, 500), (418, 418), (429, 429), (503, 503)] {
+        let status = StatusCode::from_u16(status).unwrap();
+        let check = move |_: &mut tower_ws_guard::Handshake<'_>| Err(Rejection::custom("odd\"\\\ncode", status));
+        let guard = GuardLayer::new(AllowOrigin::same_origin()).check(check).respond_with(ProblemJson);
+        let response = guard.layer(inner()).oneshot(handshake().request()).await.unwrap();
+        assert_eq!(response.status(), answered);
+        let problem: serde_json::Value = serde_json::from_str(response.body()).unwrap();
+        assert_eq!(problem["code"], "odd\"\\ code");
+    }
+}
+
+#[test]
+fn rejection_kinds_have_unique_codes_and_texts() {
+    let mut codes = RejectionKind::ALL.iter().map(|kind| kind.code()).collect::<Vec<_>>();
+    for kind in RejectionKind::ALL {
+        let is_kebab = kind.code().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+        assert!(is_kebab && kind.status().as_u16() >= 400, "{kind:?}");
+        assert!(!kind.cause().ends_with('.') && !kind.fix().ends_with('.'), "{kind:?}");
+        // Causes are inserted into JSON without escaping.
+        assert!(!kind.cause().contains(['"', '\\']), "{kind:?}");
+    }
+    codes.sort_unstable();
+    codes.dedup();
+    assert_eq!(codes.len(), RejectionKind::ALL.len());
+}
+
+#[test]
+fn rejection_has_a_source() {
+    let rejection = Rejection::verifier_failed("the database is away");
+    assert_eq!(rejection.kind(), RejectionKind::VerifierFailed);
+    assert_eq!(std::error::Error::source(&rejection).unwrap().to_string(), "the database is away");
+    assert!(!rejection.to_string().contains("database"));
+}

@@ -1,0 +1,222 @@
+//! `ResponderLayer`: the 101, `PendingUpgrade`, and the hand-over of the connection.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{Request, Response, StatusCode};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::mpsc,
+    time::sleep,
+};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
+use tower_ws_guard::{
+    AllowOrigin, Claims, GuardLayer, PendingUpgrade, Rejection, ResponderLayer, StaticTokens, Subprotocols,
+    TokenPolicy, Upgraded, test_util,
+};
+
+use crate::common::{ACCEPT, Body, handshake, plain, send, serve};
+
+/// Reads a line, and responds with it and the subprotocol of the socket.
+async fn answer_line(mut socket: Upgraded) {
+    let mut line = [0; 5];
+    socket.read_exact(&mut line).await.unwrap();
+    let answer = format!("{} {:?}", std::str::from_utf8(&line).unwrap(), socket.subprotocol());
+    socket.write_all(answer.as_bytes()).await.unwrap();
+    socket.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn inner_service_accepts_or_declines_the_pending_upgrade() {
+    let inner = service_fn(async |request: Request<hyper::body::Incoming>| {
+        let pending = request.extensions().get::<PendingUpgrade>().cloned();
+        let response = Response::builder().header("set-cookie", "seen=1").header("content-length", "11");
+        Ok::<_, Infallible>(
+            match (request.uri().query(), pending) {
+                (Some("accept"), Some(pending)) => {
+                    pending.on_upgrade(answer_line);
+                    response.body(Body::from("not sent..."))
+                }
+                (Some("cancel"), Some(pending)) => {
+                    // The greeting would follow the response.
+                    pending.on_upgrade(async |mut socket| socket.write_all(b"handed over").await.unwrap());
+                    response.status(403).body(Body::from("not allowed"))
+                }
+                (_, pending) => {
+                    response.body(Body::from(if pending.is_some() { "declined it" } else { "ordinary..." }))
+                }
+            }
+            .unwrap(),
+        )
+    });
+    let layer = ResponderLayer::new().subprotocols(Subprotocols::list(["chat"]).unwrap());
+    let address = serve(layer.layer(inner)).await;
+
+    let raw = handshake().and("Sec-WebSocket-Protocol", "other, chat");
+    // The bytes after the request are not lost.
+    let mut accepted = send(address, &raw.clone().target("/ws?accept").body("hello").bytes()).await;
+    assert_eq!(accepted.status, 101);
+    assert_eq!(accepted.all("sec-websocket-accept"), [ACCEPT]);
+    assert_eq!(accepted.all("sec-websocket-protocol"), ["chat"]);
+    assert_eq!(accepted.all("set-cookie"), ["seen=1"]);
+    assert!(accepted.all("content-length").is_empty());
+    assert_eq!(accepted.read_rest().await, r#"hello Some("chat")"#);
+
+    for (raw, status, body) in [
+        (raw.clone().target("/ws?cancel"), 403, "not allowed"),
+        (raw.clone().target("/ws?decline"), 200, "declined it"),
+        (plain().target("/ws?accept"), 200, "ordinary..."),
+    ] {
+        let mut answer = send(address, &raw.and("Connection", "close").bytes()).await;
+        assert_eq!(answer.status, status);
+        assert!(answer.all("sec-websocket-accept").is_empty());
+        assert_eq!(answer.all("set-cookie"), ["seen=1"]);
+        assert_eq!(answer.read_rest().await, body);
+    }
+}
+
+#[tokio::test]
+async fn callback_receives_the_connection_and_the_request() {
+    let inner = service_fn(async |_: Request<hyper::body::Incoming>| {
+        Ok::<_, Infallible>(Response::new(Body::from("ordinary")))
+    });
+    let stack = ServiceBuilder::new()
+        .layer(
+            GuardLayer::new(AllowOrigin::same_origin())
+                .subprotocols(Subprotocols::list(["v2", "v1"]).unwrap())
+                .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "alice")]))),
+        )
+        .layer(ResponderLayer::on_upgraded(async |mut socket, request| {
+            let Claims(user) = request.extensions.get::<Claims<&str>>().unwrap();
+            let greeting = format!("{user} {} {:?}", request.uri, socket.subprotocol());
+            socket.write_all(greeting.as_bytes()).await.unwrap();
+        }));
+    let address = serve(stack.service(inner)).await;
+
+    let raw = handshake().target("/ws?room=1").and("Authorization", "Bearer s3cr3t");
+    let mut accepted = send(address, &raw.clone().and("Sec-WebSocket-Protocol", "v1, v2").bytes()).await;
+    assert_eq!(accepted.status, 101);
+    assert_eq!(accepted.read_rest().await, r#"alice /ws?room=1 Some("v2")"#);
+
+    assert_eq!(send(address, &raw.with("Authorization", "Bearer x").bytes()).await.status, 401);
+    assert_eq!(send(address, &plain().bytes()).await.status, 200);
+}
+
+#[tokio::test]
+async fn non_upgradable_connection_is_rejected_with_500() {
+    let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+    let refused = ResponderLayer::new().layer(inner).oneshot(handshake().request()).await.unwrap();
+    assert_eq!(refused.status(), 500);
+    assert_eq!(refused.extensions().get::<Rejection>().unwrap().kind().code(), "not-upgradable");
+
+    let refused = ResponderLayer::on_upgraded(async |_, _| {}).layer(inner).oneshot(handshake().request());
+    assert_eq!(refused.await.unwrap().status(), 500);
+}
+
+#[tokio::test]
+async fn unaccepted_101_is_replaced_by_500() {
+    let inner = service_fn(async |_: Request<()>| {
+        let response = Response::builder().status(101).header("sec-websocket-accept", ACCEPT);
+        Ok::<_, Infallible>(response.body(()).unwrap())
+    });
+    let response = ResponderLayer::new().layer(inner).oneshot(handshake().upgradable()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(!response.headers().contains_key("sec-websocket-accept"));
+    assert_eq!(response.headers()["connection"], "close");
+}
+
+#[tokio::test]
+async fn pending_upgrade_is_accepted_once_and_before_the_response() {
+    let (sender, mut late) = mpsc::unbounded_channel();
+    let inner = service_fn(move |request: Request<()>| {
+        let sender = sender.clone();
+        async move {
+            let pending = request.extensions().get::<PendingUpgrade>().unwrap().clone();
+            if request.uri().path() == "/ws" {
+                assert!(pending.accept().is_some());
+                assert!(pending.accept().is_none());
+            }
+            sender.send(pending).unwrap();
+            Ok::<_, Infallible>(Response::new(()))
+        }
+    });
+    let service = ResponderLayer::new().layer(inner);
+    let accepted = service.clone().oneshot(handshake().upgradable()).await.unwrap();
+    assert_eq!(accepted.status(), 101);
+    let declined = service.oneshot(handshake().target("/other").upgradable()).await.unwrap();
+    assert_eq!(declined.status(), 200);
+    for _ in 0..2 {
+        assert!(late.recv().await.unwrap().accept().is_none());
+    }
+}
+
+#[tokio::test]
+async fn failed_upgrade_does_not_reach_the_callback() {
+    let called = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&called);
+    let (sender, mut upgrades) = mpsc::unbounded_channel();
+    let inner = service_fn(move |request: Request<()>| {
+        let (sender, flag) = (sender.clone(), Arc::clone(&flag));
+        async move {
+            let pending = request.extensions().get::<PendingUpgrade>().unwrap();
+            sender.send(pending.accept().unwrap()).unwrap();
+            pending.on_upgrade(move |_| async move { flag.store(true, Ordering::SeqCst) });
+            Ok::<_, Infallible>(Response::new(()))
+        }
+    });
+    // The upgrade of a request without a connection fails.
+    ResponderLayer::new().layer(inner).oneshot(handshake().upgradable()).await.unwrap();
+    let error = upgrades.recv().await.unwrap().await.unwrap_err();
+    assert!(error.to_string().contains("not upgraded"));
+    assert!(std::error::Error::source(&error).is_some());
+    assert!(!called.load(Ordering::SeqCst));
+}
+
+#[tokio::test]
+async fn callback_panic_ends_only_its_own_connection() {
+    let inner =
+        service_fn(async |_: Request<hyper::body::Incoming>| Ok::<_, Infallible>(Response::new(Body::default())));
+    let layer = ResponderLayer::on_upgraded(async |socket, request| match request.uri.path() {
+        "/panic" => panic!("callback"),
+        _ => answer_line(socket).await,
+    });
+    let address = serve(layer.layer(inner)).await;
+    let mut panicked = send(address, &handshake().target("/panic").bytes()).await;
+    assert_eq!(panicked.status, 101);
+    assert_eq!(panicked.read_rest().await, "");
+    let mut other = send(address, &handshake().body("hello").bytes()).await;
+    assert_eq!(other.read_rest().await, "hello None");
+}
+
+#[tokio::test]
+async fn idle_connection_stays_open() {
+    let inner =
+        service_fn(async |_: Request<hyper::body::Incoming>| Ok::<_, Infallible>(Response::new(Body::default())));
+    let address = serve(ResponderLayer::on_upgraded(async |socket, _| answer_line(socket).await).layer(inner)).await;
+    let mut answer = send(address, &handshake().bytes()).await;
+    sleep(Duration::from_millis(50)).await;
+    answer.stream.write_all(b"later").await.unwrap();
+    assert_eq!(answer.read_rest().await, "later None");
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_handler_keeps_its_connection() {
+    let inner = service_fn(async |request: Request<()>| {
+        let pending = request.extensions().get::<PendingUpgrade>().unwrap().clone();
+        pending.on_upgrade(async |mut socket| socket.write_all(b"open").await.unwrap());
+        sleep(Duration::from_secs(3600)).await;
+        Ok::<_, Infallible>(Response::new(()))
+    });
+    let (request, mut client) = test_util::upgradable(handshake().request()).await;
+    let response = ResponderLayer::new().layer(inner).oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+    let mut received = Vec::new();
+    client.read_to_end(&mut received).await.unwrap();
+    assert_eq!(received, b"open");
+}

@@ -1,0 +1,291 @@
+//! The example server: its modes, page, flags, log and metrics.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader},
+    process::{Child, Stdio},
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::Duration,
+};
+
+use crate::{
+    common::{
+        self, Raw, handshake, plain,
+        scrape::{assert_help, connections, expected, handshakes, wait_for},
+        send,
+    },
+    examples::{FOREIGN, assert_echo, connect},
+    server::Server,
+};
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+const EVIL: &str = "https://evil.example";
+
+fn bearer(token: &str) -> Raw {
+    handshake().and("Authorization", format!("Bearer {token}"))
+}
+
+fn good() -> Raw {
+    bearer("good")
+}
+
+fn offer(raw: Raw, subprotocols: &str) -> Raw {
+    raw.and("Sec-WebSocket-Protocol", subprotocols)
+}
+
+#[tokio::test]
+async fn echo_works_in_both_modes() {
+    for mode in ["guard", "responder"] {
+        let flags = ["--mode", mode, "--token", "s3cr3t", "--token-from", "pair:bearer", "--subprotocol", "chat"];
+        let server = Server::start(&flags);
+        let own = format!("http://{}", server.address);
+        for (offered, expected) in [("bearer, s3cr3t", "bearer"), ("bearer, s3cr3t, chat", "chat")] {
+            let headers = [("origin", &*own), ("sec-websocket-protocol", offered)];
+            let (mut socket, chosen) = connect(server.address, &headers).await.unwrap();
+            assert_eq!(chosen.as_deref(), Some(expected));
+            assert_echo(&mut socket).await;
+        }
+        let wrong = [("origin", &*own), ("sec-websocket-protocol", "bearer, guess")];
+        assert_eq!(connect(server.address, &wrong).await.unwrap_err(), 401);
+        assert_eq!(connect(server.address, &[FOREIGN]).await.unwrap_err(), 403);
+    }
+}
+
+async fn get(server: &Server, raw: Raw) -> (u16, String) {
+    let mut answer = send(server.address, &raw.and("Connection", "close").bytes()).await;
+    (answer.status, answer.read_rest().await)
+}
+
+#[tokio::test]
+async fn page_shows_every_way_to_fail() {
+    let server = Server::start(&[
+        "--token",
+        "s3cr3t",
+        "--subprotocol",
+        "chat",
+        "--allow-host",
+        "localhost",
+        "--tickets",
+        "memory",
+    ]);
+    let (status, page) = get(&server, plain().target("/")).await;
+    assert_eq!(status, 200);
+    assert!(page.contains("<title>") && page.contains("/attempts"));
+
+    let (_, attempts) = get(&server, plain().target("/attempts")).await;
+    let attempts: serde_json::Value = serde_json::from_str(&attempts).unwrap();
+    let mut codes = Vec::new();
+    for attempt in attempts.as_array().unwrap() {
+        let target = format!("/attempts/{}", attempt["id"].as_str().unwrap());
+        let (status, result) = get(&server, plain().method("POST").target(&target)).await;
+        assert_eq!(status, 200);
+        assert!(!result.contains("s3cr3t"));
+        let result: serde_json::Value = serde_json::from_str(&result).unwrap();
+        assert_eq!(result["browser"][0]["type"], if result["status"] == 101 { "open" } else { "error" });
+        codes.push(result["code"].as_str().unwrap_or("accepted").to_owned());
+    }
+    assert_eq!(
+        codes,
+        [
+            "accepted",
+            "origin-not-allowed",
+            "origin-missing",
+            "origin-not-allowed",
+            "origin-invalid",
+            "origin-repeated",
+            "host-not-allowed",
+            "host-invalid",
+            "token-missing",
+            "token-invalid",
+            "token-ambiguous",
+            "token-invalid",
+            "version-unsupported",
+            "version-missing",
+            "version-invalid",
+            "key-missing",
+            "key-invalid",
+            "key-repeated",
+            "upgrade-missing",
+            "connection-missing",
+            "method-not-allowed",
+            "http-version",
+            "body-present",
+            "subprotocol-unsupported",
+            "subprotocol-invalid",
+        ]
+    );
+    assert_eq!(get(&server, plain().method("POST").target("/attempts/other")).await.0, 404);
+}
+
+#[test]
+fn invalid_flag_is_named_in_the_error() {
+    for (flags, wanted) in [
+        (&["--allow-origin", "https://app.example.com/path"][..], &["--allow-origin", "no path"][..]),
+        (&["--allow-origin", "null"], &["--allow-origin", "allow_null"]),
+        (&["--allow-origin", "*"], &["--allow-origin", "dangerous_any"]),
+        (&["--public-origin", "https://*.example.com"], &["--public-origin", "wildcard"]),
+        (&["--allow-host", "http://a"], &["--allow-host", "without a scheme"]),
+        (&["--token", ""], &["--token"]),
+        (&["--token", "t", "--token-from", "header:x"], &["--token-from", "subprotocol:PREFIX"]),
+        (&["--token", "t", "--token-from", "cookie:"], &["--token-from", "cookie"]),
+        (&["--token", "t", "--token-from", "k8s", "--token-from", "k8s"], &["--token-from", "twice"]),
+        (&["--token-from", "k8s"], &["--token <TOKEN>"]),
+        (&["--tickets", "memory"], &["--token <TOKEN>"]),
+        (&["--token", "t", "--tickets", "disk"], &["--tickets", "redis://HOST:PORT"]),
+        (&["--token", "t", "--tickets", "redis://:hunter2@"], &["--tickets", "redis://host:6379"]),
+        (&["--token", "t", "--tickets", "memory", "--token-from", "query:ticket"], &["--token-from", "twice"]),
+        (&["--subprotocol", "a b"], &["--subprotocol", "no spaces"]),
+        (&["--subprotocol", "a", "--subprotocol", "a"], &["--subprotocol", "twice"]),
+        (&["--mode", "proxy"], &["--mode", "guard, responder"]),
+        (&["--rejection", "open"], &["--rejection", "empty, plain, problem, close"]),
+        (&["--max-connections", "0"], &["--max-connections", "allow one"]),
+        (&["--handshake-timeout", "0"], &["--handshake-timeout", "0"]),
+    ] {
+        let output = Server::command(flags).output().unwrap();
+        assert!(!output.status.success(), "{flags:?}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(!error.contains("hunter2"), "{error}");
+        for wanted in wanted {
+            assert!(error.contains(wanted), "{flags:?}: {error}");
+        }
+    }
+}
+
+// Log
+
+/// The example server with its log; it ends with the test.
+struct Logged {
+    process: Child,
+    address: std::net::SocketAddr,
+    lines: Receiver<String>,
+}
+
+impl Logged {
+    fn start(flags: &[&str]) -> Self {
+        let mut command = Server::command(flags);
+        let mut process = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("`cargo build --example server` was run");
+        let (sender, lines) = mpsc::channel();
+        let log = BufReader::new(process.stderr.take().unwrap());
+        thread::spawn(move || log.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim_end().strip_prefix("listening on http://").unwrap().parse().unwrap();
+        Self { process, address, lines }
+    }
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+#[tokio::test]
+async fn report_only_rejections_are_logged() {
+    for mode in ["guard", "responder"] {
+        for style in ["problem", "close"] {
+            let server = Logged::start(&["--report-only", "--mode", mode, "--token", "good", "--rejection", style]);
+            // The first handshake logs nothing, so the next line belongs to the second.
+            for (raw, would) in [
+                (bearer("good"), None),
+                (bearer("good").with("Origin", EVIL), Some("would be refused: origin-not-allowed: ")),
+                (handshake(), Some("would be refused: token-missing: ")),
+                (bearer("guess"), Some("would be refused: token-invalid: ")),
+                (offer(bearer("good"), "other"), Some("would be refused: subprotocol-unsupported: ")),
+            ] {
+                assert_eq!(send(server.address, &raw.bytes()).await.status, 101, "{mode} {raw:?}");
+                if let Some(would) = would {
+                    let line = server.lines.recv_timeout(TIMEOUT).expect("a line in the log");
+                    assert!(line.contains(would), "{line}");
+                }
+            }
+            let old = bearer("good").with("Sec-WebSocket-Version", "8");
+            assert_eq!(send(server.address, &old.bytes()).await.status, 426);
+            let line = server.lines.recv_timeout(TIMEOUT).expect("a line in the log");
+            assert!(line.contains(" refused: version-unsupported: ") && !line.contains("would be"), "{line}");
+        }
+    }
+}
+
+// Metrics
+
+async fn get_path(server: &Server, path: &str) -> (u16, String) {
+    let mut answer = send(server.address, &plain().target(path).and("Connection", "close").bytes()).await;
+    (answer.status, answer.read_rest().await)
+}
+
+#[tokio::test]
+async fn metrics_scrape_agrees_with_the_requests() {
+    let refused = [
+        (handshake(), 401, "token-missing", 7.0),
+        (bearer("guess"), 401, "token-invalid", 13.0),
+        (good().and("Authorization", "Bearer good"), 400, "token-ambiguous", 3.0),
+        (good().with("Origin", EVIL), 403, "origin-not-allowed", 21.0),
+        (good().without("Origin"), 403, "origin-missing", 11.0),
+        (good().with("Host", "evil.example"), 421, "host-not-allowed", 17.0),
+        (good().with("Sec-WebSocket-Version", "8"), 426, "version-unsupported", 5.0),
+        (good().with("Sec-WebSocket-Key", "zzz"), 400, "key-invalid", 2.0),
+        (good().and("Sec-WebSocket-Protocol", "other"), 400, "subprotocol-unsupported", 19.0),
+        (good().without("Upgrade"), 426, "upgrade-missing", 2.0),
+    ];
+    assert_eq!(refused.iter().map(|(_, _, _, count)| count).sum::<f64>(), 100.0);
+    let sent = refused.iter().map(|(_, _, code, count)| ("refused", *code, *count));
+    let sent = expected(sent.chain([("accepted", "accepted", 100.0)]));
+
+    for mode in ["guard", "responder"] {
+        let server = Server::start(&[
+            "--metrics",
+            "--mode",
+            mode,
+            "--token",
+            "good",
+            "--allow-host",
+            common::HOST,
+            "--allow-origin",
+            common::ORIGIN,
+            "--subprotocol",
+            "chat",
+        ]);
+        assert_eq!(handshakes(&get_path(&server, "/metrics").await.1), BTreeMap::new());
+        let mut open = Vec::new();
+        for _ in 0..100 {
+            let answer = send(server.address, &good().bytes()).await;
+            assert_eq!(answer.status, 101);
+            open.push(answer);
+        }
+        for (raw, status, code, count) in &refused {
+            for _ in 0..*count as usize {
+                assert_eq!(send(server.address, &raw.bytes()).await.status, *status, "{code}");
+            }
+        }
+        // An ordinary request is not counted.
+        assert_eq!(send(server.address, &plain().target("/ws").bytes()).await.status, 200);
+        let (status, text) = get_path(&server, "/metrics").await;
+        assert_eq!((status, handshakes(&text)), (200, sent.clone()));
+
+        let by_responder = mode == "responder";
+        let counted = async || connections(&get_path(&server, "/metrics").await.1);
+        wait_for((by_responder.then_some(100.0), 0.0), counted).await;
+        open.truncate(30);
+        wait_for((by_responder.then_some(30.0), if by_responder { 70.0 } else { 0.0 }), counted).await;
+        drop(open);
+        wait_for((by_responder.then_some(0.0), if by_responder { 100.0 } else { 0.0 }), counted).await;
+        let (_, text) = get_path(&server, "/metrics").await;
+        assert_eq!(handshakes(&text), sent);
+        if by_responder {
+            assert_help(&text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn metrics_are_served_only_with_the_flag() {
+    let server = Server::start(&[]);
+    assert_eq!(get_path(&server, "/metrics").await.0, 404);
+}

@@ -1,0 +1,252 @@
+//! The small examples, run in this process.
+
+#[path = "../../examples/axum_guard.rs"]
+#[allow(dead_code)]
+mod axum_guard;
+#[path = "../../examples/axum_responder.rs"]
+#[allow(dead_code)]
+mod axum_responder;
+#[path = "../../examples/custom_check.rs"]
+#[allow(dead_code)]
+mod custom_check;
+#[path = "../../examples/custom_rejection.rs"]
+#[allow(dead_code)]
+mod custom_rejection;
+#[path = "../../examples/drain_axum.rs"]
+#[allow(dead_code)]
+mod drain_axum;
+#[path = "../../examples/drain_hyper.rs"]
+#[allow(dead_code)]
+mod drain_hyper;
+#[path = "../../examples/hyper_responder.rs"]
+#[allow(dead_code)]
+mod hyper_responder;
+#[path = "../../examples/jwt.rs"]
+#[allow(dead_code)]
+mod jwt;
+#[path = "../../examples/session_cookie.rs"]
+#[allow(dead_code)]
+mod session_cookie;
+#[path = "../../examples/tickets.rs"]
+#[allow(dead_code)]
+mod tickets;
+
+use std::{net::SocketAddr, time::Duration};
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+    time::timeout,
+};
+use tokio_tungstenite::{
+    WebSocketStream, client_async,
+    tungstenite::{Message, client::IntoClientRequest},
+};
+use tower_ws_guard::token::{jwt::JwtKeys, ticket::MemoryTicketStore};
+
+use crate::common::{handshake, plain, send, serve_axum};
+
+/// Connects with an independent client; returns the subprotocol, too.
+pub(crate) async fn connect(
+    address: SocketAddr,
+    headers: &[(&'static str, &str)],
+) -> Result<(WebSocketStream<TcpStream>, Option<String>), u16> {
+    let mut request = format!("ws://{address}/ws").into_client_request().unwrap();
+    for (name, value) in headers {
+        request.headers_mut().insert(*name, value.parse().unwrap());
+    }
+    let stream = TcpStream::connect(address).await.unwrap();
+    match client_async(request, stream).await {
+        Ok((socket, response)) => {
+            let chosen = response.headers().get("sec-websocket-protocol");
+            Ok((socket, chosen.map(|value| value.to_str().unwrap().to_owned())))
+        }
+        Err(tokio_tungstenite::tungstenite::Error::Http(response)) => Err(response.status().as_u16()),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+pub(crate) async fn assert_echo(socket: &mut WebSocketStream<TcpStream>) {
+    for message in [Message::text("hello"), Message::binary(vec![7; 70_000])] {
+        socket.send(message.clone()).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap(), message);
+    }
+    socket.send(Message::Ping("p".into())).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::Pong("p".into()));
+    socket.close(None).await.unwrap();
+    assert!(matches!(socket.next().await, Some(Ok(Message::Close(_)))));
+}
+
+pub(crate) const FOREIGN: (&str, &str) = ("origin", "https://evil.example");
+
+#[tokio::test]
+async fn axum_guard() {
+    let address = serve_axum(axum_guard::app().unwrap()).await;
+    let own = format!("http://{address}");
+    let headers = [("origin", &*own), ("sec-websocket-protocol", "v1.echo, v2.echo")];
+    let (mut socket, chosen) = connect(address, &headers).await.unwrap();
+    assert_eq!(chosen.as_deref(), Some("v2.echo"));
+    assert_echo(&mut socket).await;
+    assert_eq!(connect(address, &[FOREIGN]).await.unwrap_err(), 403);
+}
+
+#[tokio::test]
+async fn axum_responder() {
+    let address = serve_axum(axum_responder::app()).await;
+    let (mut socket, _) = connect(address, &[("authorization", "Bearer s3cr3t")]).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello alice"));
+    assert_eq!(connect(address, &[("authorization", "Bearer guess")]).await.unwrap_err(), 401);
+    assert_eq!(connect(address, &[("authorization", "Bearer s3cr3t"), FOREIGN]).await.unwrap_err(), 403);
+    assert_eq!(send(address, &plain().bytes()).await.status, 426);
+}
+
+#[tokio::test]
+async fn hyper_responder() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(hyper_responder::serve(listener));
+    let own = format!("http://{address}");
+    let (mut socket, _) = connect(address, &[("origin", &*own)]).await.unwrap();
+    assert_echo(&mut socket).await;
+    assert_eq!(connect(address, &[FOREIGN]).await.unwrap_err(), 403);
+    assert_eq!(connect(address, &[]).await.unwrap_err(), 403);
+    assert_eq!(send(address, &plain().bytes()).await.status, 200);
+}
+
+/// Asserts an echo server that drains: each socket receives a close frame.
+async fn assert_drained<Fut>(serve: impl FnOnce(TcpListener, oneshot::Receiver<()>) -> Fut)
+where
+    Fut: Future<Output = usize> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let server = tokio::spawn(serve(listener, stopped));
+    let own = format!("http://{address}");
+    let mut sockets = Vec::new();
+    for _ in 0..3 {
+        sockets.push(connect(address, &[("origin", &*own)]).await.unwrap().0);
+    }
+    assert_echo(&mut sockets.pop().unwrap()).await;
+    assert_eq!(connect(address, &[FOREIGN]).await.unwrap_err(), 403);
+    stop.send(()).unwrap();
+    for mut socket in sockets {
+        let Some(Ok(Message::Close(Some(frame)))) = socket.next().await else { panic!("no close frame") };
+        assert_eq!(u16::from(frame.code), 1001);
+        // The next read sends the close response.
+        assert!(socket.next().await.is_none());
+    }
+    let left = timeout(Duration::from_secs(30), server).await.expect("the server ends").unwrap();
+    assert_eq!(left, 0);
+    assert!(TcpStream::connect(address).await.is_err(), "it still listens");
+}
+
+#[tokio::test]
+async fn drain_axum() {
+    assert_drained(async |listener, stop| {
+        let stop = async { stop.await.unwrap() };
+        drain_axum::serve(listener, stop).await.map_err(|error| error.to_string()).unwrap()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn drain_hyper() {
+    assert_drained(async |listener, stop| {
+        let stop = async { stop.await.unwrap() };
+        drain_hyper::serve(listener, stop).await.map_err(|error| error.to_string()).unwrap()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn custom_check() {
+    let address = serve_axum(custom_check::app()).await;
+    let headers = [("host", "acme.localhost"), ("origin", "http://acme.localhost")];
+    let (mut socket, _) = connect(address, &headers).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("welcome to acme"));
+
+    let unknown = handshake().with("Host", "evil.localhost").with("Origin", "http://evil.localhost");
+    let mut refused = send(address, &unknown.bytes()).await;
+    assert_eq!(refused.status, 404);
+    assert!(refused.read_rest().await.contains(r#""code":"tenant-unknown""#));
+}
+
+#[tokio::test]
+async fn custom_rejection() {
+    let address = serve_axum(custom_rejection::app()).await;
+    let own = format!("http://{address}");
+    assert!(connect(address, &[("origin", &*own)]).await.is_ok());
+
+    let mut refused = send(address, &handshake().without("Origin").bytes()).await;
+    assert_eq!(refused.status, 403);
+    assert_eq!(refused.all("content-type"), ["application/json"]);
+    assert_eq!(refused.read_rest().await, r#"{"error":{"code":"origin-missing","path":"/ws"}}"#);
+}
+
+#[tokio::test]
+async fn jwt() {
+    const SECRET: &[u8] = b"at least as many bytes as the hash has";
+    let keys = JwtKeys::new([jwt::key(SECRET).unwrap()]);
+    let address = serve_axum(jwt::app(keys.clone()).unwrap()).await;
+    let bearer =
+        |scope, seconds| format!("Bearer {}", jwt::issue(SECRET, "alice", scope, Duration::from_secs(seconds)));
+    let connect = async |token: &str| connect(address, &[("authorization", token)]).await;
+
+    let (mut socket, _) = connect(&bearer("read chat", 3)).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello alice"));
+    assert_closed(&mut socket, 1008, "the token has expired").await;
+
+    let good = bearer("chat", 3600);
+    assert!(connect(&good).await.is_ok());
+    assert_eq!(connect(&bearer("read", 3600)).await.unwrap_err(), 403);
+    assert_eq!(connect(&bearer("chat", 0)).await.unwrap_err(), 401);
+    keys.replace([jwt::key(b"another secret of at least 32 bytes").unwrap()]);
+    assert_eq!(connect(&good).await.unwrap_err(), 401);
+}
+
+#[tokio::test]
+async fn tickets() {
+    let address = serve_axum(tickets::app(MemoryTicketStore::default()).unwrap()).await;
+    let post = plain().method("POST").target("/tickets").and("Connection", "close").and("Content-Length", "0");
+    let post = post.with("Host", "chat.localhost").and("Origin", "http://chat.localhost");
+    assert_eq!(send(address, &post.bytes()).await.status, 401);
+    let mut issued = send(address, &post.and("Authorization", "Bearer s3cr3t").bytes()).await;
+    assert_eq!((issued.status, issued.all("cache-control")), (201, vec!["no-store"]));
+    let body: serde_json::Value = serde_json::from_str(&issued.read_rest().await).unwrap();
+
+    let target = format!("/ws?ticket={}", body["ticket"].as_str().unwrap());
+    let used = handshake().target(&target).with("Host", "chat.localhost");
+    for (origin, status) in
+        [("http://evil.localhost", 403), ("http://chat.localhost", 101), ("http://chat.localhost", 401)]
+    {
+        assert_eq!(send(address, &used.clone().with("Origin", origin).bytes()).await.status, status);
+    }
+}
+
+#[tokio::test]
+async fn session_cookie() {
+    let address = serve_axum(session_cookie::app().unwrap()).await;
+    let post = plain().method("POST").and("Content-Length", "0").and("Connection", "close");
+    let login = send(address, &post.clone().target("/login").bytes()).await;
+    let cookie = login.all("set-cookie")[0].split(';').next().unwrap().to_owned();
+    let own = format!("http://{address}");
+    let headers = [("origin", &*own), ("cookie", &*cookie)];
+
+    let (mut socket, _) = connect(address, &headers).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello alice"));
+    assert_eq!(connect(address, &[FOREIGN, ("cookie", &*cookie)]).await.unwrap_err(), 403);
+    assert_eq!(send(address, &post.target("/logout").and("Cookie", &cookie).bytes()).await.status, 200);
+    assert_closed(&mut socket, 1008, "logged out").await;
+    assert_eq!(connect(address, &headers).await.unwrap_err(), 401);
+    for cookie in ["session=AAAAAAAAAAAAAAAAAAAAAA", "session=x"] {
+        assert_eq!(connect(address, &[("origin", &*own), ("cookie", cookie)]).await.unwrap_err(), 401);
+    }
+}
+
+async fn assert_closed(socket: &mut WebSocketStream<TcpStream>, code: u16, reason: &str) {
+    let message = timeout(Duration::from_secs(30), socket.next()).await.expect("a close frame");
+    let Some(Ok(Message::Close(Some(frame)))) = message else { panic!("{message:?}") };
+    assert_eq!((u16::from(frame.code), &*frame.reason), (code, reason));
+}
