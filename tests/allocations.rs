@@ -18,7 +18,7 @@ use tower_ws_guard::{
     Subprotocols, TokenCheckLayer, TokenPolicy, TokenSource, VersionCheckLayer,
 };
 
-type Answer = Ready<Result<Response<()>, Infallible>>;
+type ResponseFuture = Ready<Result<Response<()>, Infallible>>;
 
 /// Builds the request as hyper does: all header values share one buffer, so cloning a value allocates nothing.
 fn received(raw: &Raw) -> Request<()> {
@@ -47,17 +47,17 @@ where
     (info.count_total, status)
 }
 
-fn ok(_: Request<()>) -> Answer {
+fn ok(_: Request<()>) -> ResponseFuture {
     ready(Ok(Response::new(())))
 }
 
-fn switch(_: Request<()>) -> Answer {
+fn switch(_: Request<()>) -> ResponseFuture {
     let mut response = Response::new(());
     *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
     ready(Ok(response))
 }
 
-fn accept(request: Request<()>) -> Answer {
+fn accept(request: Request<()>) -> ResponseFuture {
     let pending = request.extensions().get::<PendingUpgrade>().unwrap();
     drop(pending.accept());
     ok(request)

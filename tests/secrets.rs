@@ -268,25 +268,25 @@ impl Mint {
 // Carriers
 
 /// The position of a secret in a handshake.
-enum Place {
+enum Position {
     Header(&'static str, String),
     Query(String),
     Offer(String),
 }
 
-type Carrier = (&'static str, fn(&str) -> Place);
+type Carrier = (&'static str, fn(&str) -> Position);
 
 const CARRIERS: [Carrier; 8] = [
-    ("Authorization", |secret| Place::Header("Authorization", format!("Bearer {secret}"))),
-    ("cookie", |secret| Place::Header("Cookie", format!("a=b; session={secret}; c=d"))),
-    ("query", |secret| Place::Query(format!("a=b&token={secret}&c=d"))),
-    ("encoded query", |secret| Place::Query(format!("%74oken={}", percent_encode(secret)))),
-    ("subprotocol", |secret| Place::Offer(format!("auth.{secret}"))),
+    ("Authorization", |secret| Position::Header("Authorization", format!("Bearer {secret}"))),
+    ("cookie", |secret| Position::Header("Cookie", format!("a=b; session={secret}; c=d"))),
+    ("query", |secret| Position::Query(format!("a=b&token={secret}&c=d"))),
+    ("encoded query", |secret| Position::Query(format!("%74oken={}", percent_encode(secret)))),
+    ("subprotocol", |secret| Position::Offer(format!("auth.{secret}"))),
     ("Kubernetes", |secret| {
-        Place::Offer(format!("base64url.bearer.authorization.k8s.io.{}", URL_SAFE_NO_PAD.encode(secret)))
+        Position::Offer(format!("base64url.bearer.authorization.k8s.io.{}", URL_SAFE_NO_PAD.encode(secret)))
     }),
-    ("Phoenix", |secret| Place::Offer(format!("base64url.bearer.phx.{}", STANDARD_NO_PAD.encode(secret)))),
-    ("pair", |secret| Place::Offer(format!("bearer, {secret}"))),
+    ("Phoenix", |secret| Position::Offer(format!("base64url.bearer.phx.{}", STANDARD_NO_PAD.encode(secret)))),
+    ("pair", |secret| Position::Offer(format!("bearer, {secret}"))),
 ];
 
 fn sources() -> [TokenSource; 7] {
@@ -307,12 +307,12 @@ fn percent_encode(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>() + padding
 }
 
-fn raw(path: &str, (_, place): Carrier, secret: &str, outcome: Outcome) -> Raw {
+fn raw(path: &str, (_, position): Carrier, secret: &str, outcome: Outcome) -> Raw {
     let secret = if outcome == Outcome::TooLong { format!("{secret}{}", "a".repeat(8193)) } else { secret.to_owned() };
-    let (raw, carrier) = match place(&secret) {
-        Place::Header(name, value) => (handshake().target(path).and(name, value), None),
-        Place::Query(query) => (handshake().target(&format!("{path}?{query}")), None),
-        Place::Offer(offer) => (handshake().target(path), Some(offer)),
+    let (raw, carrier) = match position(&secret) {
+        Position::Header(name, value) => (handshake().target(path).and(name, value), None),
+        Position::Query(query) => (handshake().target(&format!("{path}?{query}")), None),
+        Position::Offer(offer) => (handshake().target(path), Some(offer)),
     };
     let offers = match (outcome, &carrier) {
         // Without its marker the token is a subprotocol like any other.
@@ -482,11 +482,11 @@ async fn handle(request: Request) -> Response {
 async fn http1(address: SocketAddr, raw: &Raw) -> (String, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(&raw.bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
-    let answer = String::from_utf8_lossy(&answer).into_owned();
-    let outcome = answer.lines().find_map(|line| line.strip_prefix("x-outcome: ")).unwrap_or_default().to_owned();
-    (answer, outcome)
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).await.unwrap();
+    let response = String::from_utf8_lossy(&response).into_owned();
+    let outcome = response.lines().find_map(|line| line.strip_prefix("x-outcome: ")).unwrap_or_default().to_owned();
+    (response, outcome)
 }
 
 /// The same for an HTTP/2 stream.
@@ -494,18 +494,18 @@ async fn http2(client: &mut SendRequest<Empty<Bytes>>, raw: &Raw) -> (String, St
     client.ready().await.unwrap();
     let response = client.send_request(raw.extended_connect()).await.unwrap();
     let outcome = response.headers().get("x-outcome").map_or("", |outcome| outcome.to_str().unwrap()).to_owned();
-    let mut answer = format!("{:?}", response.status()).into_bytes();
+    let mut received = format!("{:?}", response.status()).into_bytes();
     for (name, value) in response.headers() {
-        answer.extend([b"\n", name.as_str().as_bytes(), b": ", value.as_bytes()].concat());
+        received.extend([b"\n", name.as_str().as_bytes(), b": ", value.as_bytes()].concat());
     }
     if response.status() == StatusCode::OK {
         let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
         // The server may end it in any way.
-        stream.read_to_end(&mut answer).await.ok();
+        stream.read_to_end(&mut received).await.ok();
     } else {
-        answer.extend(response.into_body().collect().await.unwrap().to_bytes());
+        received.extend(response.into_body().collect().await.unwrap().to_bytes());
     }
-    (String::from_utf8_lossy(&answer).into_owned(), outcome)
+    (String::from_utf8_lossy(&received).into_owned(), outcome)
 }
 
 async fn connect(address: SocketAddr) -> SendRequest<Empty<Bytes>> {
@@ -588,9 +588,9 @@ async fn token_is_in_no_log_and_no_response() {
                 _ => http1(address, &raw).await,
             }
         };
-        let (answer, outcome) = timeout(TIMEOUT, exchange).await.unwrap_or_else(|_| panic!("no end: {name}"));
-        assert_eq!(outcome, expected, "{name}: {answer}");
-        trace!("{answer}");
+        let (response, outcome) = timeout(TIMEOUT, exchange).await.unwrap_or_else(|_| panic!("no end: {name}"));
+        assert_eq!(outcome, expected, "{name}: {response}");
+        trace!("{response}");
     }
 
     let log = log();

@@ -170,14 +170,14 @@ pub fn upgradable(raw: &Raw) -> [Request<()>; 2] {
 
 /// The head of a response as sent on the wire, and the bytes after it.
 #[derive(Debug)]
-pub struct Answer {
+pub struct RawResponse {
     pub status: u16,
     headers: Vec<(String, String)>,
     pub rest: Vec<u8>,
     pub stream: TcpStream,
 }
 
-impl Answer {
+impl RawResponse {
     /// Reads the head of a response.
     pub async fn read(mut stream: TcpStream) -> Self {
         let mut rest = Vec::new();
@@ -186,7 +186,7 @@ impl Answer {
                 break end;
             }
             let read = tokio::time::timeout(Duration::from_secs(10), stream.read_buf(&mut rest)).await;
-            assert!(read.expect("an answer in time").unwrap() > 0, "closed after {}", rest.escape_ascii());
+            assert!(read.expect("a response in time").unwrap() > 0, "closed after {}", rest.escape_ascii());
         };
         let head = String::from_utf8(rest.drain(..end + 4).collect()).unwrap();
         let mut lines = head.trim_end().lines();
@@ -233,10 +233,10 @@ pub async fn eventually(mut condition: impl FnMut() -> bool) {
 }
 
 /// Sends a request over a new connection, and reads the head of the response.
-pub async fn send(address: SocketAddr, request: &[u8]) -> Answer {
+pub async fn send(address: SocketAddr, request: &[u8]) -> RawResponse {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request).await.unwrap();
-    Answer::read(stream).await
+    RawResponse::read(stream).await
 }
 
 /// Serves HTTP/1.1 and HTTP/2 over TCP with hyper, including upgrades, until the test ends.

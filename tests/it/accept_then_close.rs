@@ -359,7 +359,7 @@ async fn other_rejections_are_the_same_as_without_accept_then_close() {
     };
 
     // The tokens are invalid: an earlier check must not reveal that.
-    let refused_by_guard = [
+    let rejected_by_guard = [
         (bearer("guess").with("Host", "other.example"), 421),
         (bearer("guess").with("Origin", "https://evil.example"), 403),
         (bearer("guess").with("Origin", "null"), 403),
@@ -372,7 +372,7 @@ async fn other_rejections_are_the_same_as_without_accept_then_close() {
         (bearer("guess").and("X-Banned", "429"), 429),
         (bearer("guess").and("X-Banned", "503"), 503),
     ];
-    let refused_by_both = [
+    let rejected_by_both = [
         (bearer("guess").without("Sec-WebSocket-Version"), 400),
         (bearer("guess").with("Sec-WebSocket-Version", "thirteen"), 400),
         (bearer("guess").and("Sec-WebSocket-Protocol", "a b"), 400),
@@ -385,12 +385,12 @@ async fn other_rejections_are_the_same_as_without_accept_then_close() {
     ];
     for transport in BOTH {
         for (with, without) in with.guards.into_iter().zip(without.guards) {
-            for (raw, status) in &refused_by_guard {
+            for (raw, status) in &rejected_by_guard {
                 compare(with, without, transport, raw.clone(), *status).await;
             }
         }
         for (with, without) in with.all().zip(without.all()) {
-            for (raw, status) in &refused_by_both {
+            for (raw, status) in &rejected_by_both {
                 compare(with, without, transport, raw.clone(), *status).await;
             }
             let status = if transport == Http1 { 426 } else { 400 };
@@ -483,8 +483,8 @@ async fn subprotocol_is_selected_before_the_close_frame() {
     }
 
     let chooser = GuardLayer::new(AllowOrigin::same_origin()).subprotocols(list());
-    let refuser = TokenCheckLayer::new(tokens()).require_websocket().accept_then_close(close());
-    let address = serve(ServiceBuilder::new().layer(chooser).layer(refuser).service(inner)).await;
+    let rejecting = TokenCheckLayer::new(tokens()).require_websocket().accept_then_close(close());
+    let address = serve(ServiceBuilder::new().layer(chooser).layer(rejecting).service(inner)).await;
     for transport in BOTH {
         let seen = exchange(address, transport, &handshake().and("Sec-WebSocket-Protocol", "v0, v1, v2")).await;
         assert_eq!(seen, closed(transport, &["sec-websocket-protocol: v2"], TOKEN_MISSING));
@@ -558,7 +558,7 @@ async fn rejection_responder_adds_headers_but_no_body() {
 #[tokio::test]
 async fn response_extensions_hold_the_rejection() {
     let layer = guard().accept_then_close(AcceptThenClose::new());
-    let refused = layer.layer(service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(()))));
+    let rejected = layer.layer(service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(()))));
     for (raw, kind) in [
         (handshake(), RejectionKind::TokenMissing),
         (bearer("guess"), RejectionKind::TokenInvalid),
@@ -566,7 +566,7 @@ async fn response_extensions_hold_the_rejection() {
         (bearer("broken"), RejectionKind::VerifierFailed),
     ] {
         let (request, mut client) = test_util::upgradable(raw.request()).await;
-        let response = refused.clone().oneshot(request).await.unwrap();
+        let response = rejected.clone().oneshot(request).await.unwrap();
         assert_eq!(response.status(), 101);
         assert_eq!(response.extensions().get::<Rejection>().unwrap().kind(), kind);
         client.write_all(CLIENT_CLOSE).await.unwrap();
@@ -753,8 +753,8 @@ fn rejection_outside_a_runtime_is_a_status() {
     let service = guard().accept_then_close(AcceptThenClose::new());
     let service = service.layer(service_fn(|_: Request<()>| ready(Ok::<_, Infallible>(Response::new(())))));
     for raw in [handshake(), bearer("guess")] {
-        let answer = pin!(service.clone().oneshot(raw.upgradable()));
-        match answer.poll(&mut Context::from_waker(Waker::noop())) {
+        let future = pin!(service.clone().oneshot(raw.upgradable()));
+        match future.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(response) => assert_plain(&response.unwrap()),
             Poll::Pending => panic!("nothing to wait for"),
         }

@@ -278,13 +278,13 @@ fn upgrade_request_is_whatever_any_handshaker_accepts() {
     check(|case| {
         let request = case.request();
         let accepts = accepted_by(&request);
-        let attempt = is_attempt(&request);
+        let upgrade_request = is_attempt(&request);
         for ((name, accepts), count) in HANDSHAKERS.iter().zip(accepts).zip(&accepted) {
             count.add(accepts);
-            prop_assert!(attempt || !accepts, "{name} accepts it");
+            prop_assert!(upgrade_request || !accepts, "{name} accepts it");
         }
         http2.add(accepts[0] && case.version == Version::HTTP_2);
-        ordinary.add(!attempt);
+        ordinary.add(!upgrade_request);
         Ok(())
     });
     for (name, count) in HANDSHAKERS.iter().zip(&accepted).chain([(&"axum over HTTP/2", &http2), (&"none", &ordinary)])
@@ -405,19 +405,19 @@ fn is_ipv6(literal: &str) -> bool {
 
 #[test]
 fn handshake_passes_if_and_only_if_well_formed() {
-    let (passed, passed_http2, refused) = (Count::default(), Count::default(), Count::default());
+    let (passed, passed_http2, rejected) = (Count::default(), Count::default(), Count::default());
     let service = VersionCheckLayer::new()
         .layer(service_fn(async |request| Ok::<_, Infallible>(Response::new(is_attempt::<()>(&request)))));
     check(|case| {
         let response = service.clone().oneshot(case.request()).now_or_never().expect("nothing to wait for").unwrap();
-        let as_attempt = *response.body();
-        prop_assert_eq!(as_attempt, is_well_formed(&case));
-        passed.add(as_attempt && case.version == Version::HTTP_11);
-        passed_http2.add(as_attempt && case.version == Version::HTTP_2);
-        refused.add(response.status() != 200);
+        let as_upgrade_request = *response.body();
+        prop_assert_eq!(as_upgrade_request, is_well_formed(&case));
+        passed.add(as_upgrade_request && case.version == Version::HTTP_11);
+        passed_http2.add(as_upgrade_request && case.version == Version::HTTP_2);
+        rejected.add(response.status() != 200);
         Ok(())
     });
-    for count in [passed, passed_http2, refused] {
+    for count in [passed, passed_http2, rejected] {
         assert!(count.0.get() > SOME, "{}", count.0.get());
     }
 }
@@ -426,9 +426,9 @@ fn handshake_passes_if_and_only_if_well_formed() {
 #[derive(Clone, Copy, Debug, Default)]
 enum Seen {
     #[default]
-    Refused,
+    Rejected,
     Passed {
-        attempt: bool,
+        upgrade_request: bool,
         canonical: bool,
         accepted_by: [bool; 4],
     },
@@ -438,7 +438,7 @@ impl Seen {
     fn of(request: &Request<()>) -> Self {
         let is_only = |(name, value)| request.headers().get_all::<&str>(name).iter().eq([value]);
         Self::Passed {
-            attempt: is_attempt(request),
+            upgrade_request: is_attempt(request),
             canonical: [("upgrade", "websocket"), ("connection", "Upgrade"), ("sec-websocket-version", "13")]
                 .into_iter()
                 .all(is_only),
@@ -456,22 +456,22 @@ fn handshaker_behind_a_guard_agrees_with_the_guard() {
         let response = service.clone().oneshot(case.request()).now_or_never().expect("nothing to wait for").unwrap();
         // The origin may include the default port.
         let from_app = case.only_line("origin").is_some_and(|it| it == APP || it == format!("{APP}:443"));
-        let Seen::Passed { attempt, canonical, accepted_by } = *response.body() else {
+        let Seen::Passed { upgrade_request, canonical, accepted_by } = *response.body() else {
             foreign.add(!from_app && is_well_formed(&case));
             return Ok(());
         };
-        prop_assert!(from_app || !attempt);
-        prop_assert_eq!(accepted_by[0], attempt);
+        prop_assert!(from_app || !upgrade_request);
+        prop_assert_eq!(accepted_by[0], upgrade_request);
         // The others do not support HTTP/2, and tungstenite rejects bits after the 16th byte of the key.
         if case.version != Version::HTTP_2 {
             let key = case.only_line("sec-websocket-key").unwrap_or_default();
             let without_bits = key.trim_end_matches("==").ends_with(['A', 'Q', 'g', 'w']);
-            prop_assert_eq!(&accepted_by[1..], [attempt && without_bits, attempt, attempt]);
-            prop_assert_eq!(canonical, attempt);
+            prop_assert_eq!(&accepted_by[1..], [upgrade_request && without_bits, upgrade_request, upgrade_request]);
+            prop_assert_eq!(canonical, upgrade_request);
         }
-        passed.add(attempt && case.version == Version::HTTP_11);
-        passed_http2.add(attempt && case.version == Version::HTTP_2);
-        ordinary.add(!attempt);
+        passed.add(upgrade_request && case.version == Version::HTTP_11);
+        passed_http2.add(upgrade_request && case.version == Version::HTTP_2);
+        ordinary.add(!upgrade_request);
         Ok(())
     });
     for (name, count) in

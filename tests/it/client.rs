@@ -103,7 +103,7 @@ fn choices() -> Vec<Case> {
 
 /// Over both transports.
 #[rustfmt::skip]
-const REFUSALS: [(u16, Headers<'static>, &str); 34] = [
+const REJECTIONS: [(u16, Headers<'static>, &str); 34] = [
     (401, &[("www-authenticate", "Bearer realm=x")], "unauthorized Bearer realm=x"),
     (401, &[], "unauthorized"),
     (403, &[], "forbidden"),
@@ -155,7 +155,7 @@ fn response_determines_the_findings() {
         check(&raw.request(), &response(101, &switch("", &headers)), wanted);
         check(&raw.extended_connect(), &response(200, &headers), wanted);
     }
-    for (status, headers, wanted) in REFUSALS {
+    for (status, headers, wanted) in REJECTIONS {
         for request in handshake().over_both() {
             check(&request, &response(status, headers), wanted);
         }
@@ -181,9 +181,9 @@ fn response_determines_the_findings() {
 #[test]
 fn version_is_compared_with_the_requested_one() {
     let request = handshake().with("Sec-WebSocket-Version", "8").request();
-    let refused = |supported| verdict(&request, &response(426, &[("sec-websocket-version", supported)]));
-    assert_eq!(refused("13"), "version-refused 13");
-    assert_eq!(refused("13, 8"), "upgrade-stripped");
+    let rejected = |supported| verdict(&request, &response(426, &[("sec-websocket-version", supported)]));
+    assert_eq!(rejected("13"), "version-refused 13");
+    assert_eq!(rejected("13, 8"), "upgrade-stripped");
 }
 
 /// Each accept is made from the key of RFC 6455 1.3 by another program; the finding must explain how.

@@ -116,8 +116,8 @@ async fn assert_works(client: &mut Client, cell: &str) -> Result<(), Error> {
 
     client.close(Some(CloseFrame { code: CloseCode::Normal, reason: "done".into() })).await?;
     // tokio-websockets closes without the reason.
-    let Message::Close(Some(answer)) = receive(client).await? else { panic!("{cell}: no answer to the close") };
-    assert_eq!(answer.code, CloseCode::Normal, "{cell}");
+    let Message::Close(Some(response)) = receive(client).await? else { panic!("{cell}: no response to the close") };
+    assert_eq!(response.code, CloseCode::Normal, "{cell}");
     assert!(client.next().await.is_none(), "{cell}: the server ends the connection");
     Ok(())
 }
@@ -135,14 +135,14 @@ async fn codecs_work_over_every_transport() {
             let exchange = async {
                 let mut client = match connect(address, transport, &format!("http://{address}")).await {
                     Ok(client) => client,
-                    Err(status) => panic!("{cell}: refused with {status}"),
+                    Err(status) => panic!("{cell}: rejected with {status}"),
                 };
                 if let Err(error) = assert_works(&mut client, &cell).await {
                     panic!("{cell}: {error}");
                 }
                 assert_eq!(connect(address, transport, "https://evil.example").await.err(), Some(403), "{cell}");
             };
-            timeout(TIME, exchange).await.unwrap_or_else(|_| panic!("{cell}: no answer in time"));
+            timeout(TIME, exchange).await.unwrap_or_else(|_| panic!("{cell}: no response in time"));
         }
     }
 }
@@ -158,16 +158,16 @@ fn masked_text(text: &str) -> Vec<u8> {
 async fn codecs_receive_frames_sent_with_the_request() {
     for (codec, app) in codecs() {
         let address = serve_axum(app).await;
-        let mut answer =
+        let mut response =
             send(address, &[handshake().bytes(), masked_text("early"), masked_text("bird")].concat()).await;
-        assert_eq!(answer.status, 101, "{codec}");
+        assert_eq!(response.status, 101, "{codec}");
 
         let expected = b"\x81\x05early\x81\x04bird";
-        while answer.rest.len() < expected.len() {
-            let read = timeout(TIME, answer.stream.read_buf(&mut answer.rest)).await;
-            let read = read.unwrap_or_else(|_| panic!("{codec}: only {:?}", answer.rest.escape_ascii().to_string()));
-            assert!(read.unwrap() > 0, "{codec}: closed after {:?}", answer.rest.escape_ascii().to_string());
+        while response.rest.len() < expected.len() {
+            let read = timeout(TIME, response.stream.read_buf(&mut response.rest)).await;
+            let read = read.unwrap_or_else(|_| panic!("{codec}: only {:?}", response.rest.escape_ascii().to_string()));
+            assert!(read.unwrap() > 0, "{codec}: closed after {:?}", response.rest.escape_ascii().to_string());
         }
-        assert_eq!(answer.rest, expected, "{codec}");
+        assert_eq!(response.rest, expected, "{codec}");
     }
 }

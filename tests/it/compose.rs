@@ -149,7 +149,7 @@ async fn axum_serves_a_router_behind_a_guard() {
     let service = axum::ServiceExt::<AxumRequest>::into_make_service(guard().layer(app));
     tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
     assert_echoes(address, &[]).await;
-    assert_eq!(refusal(address).await, 403);
+    assert_eq!(rejection(address).await, 403);
 }
 
 #[tokio::test]
@@ -175,9 +175,9 @@ async fn claims_reach_the_axum_handler_but_the_credential_does_not() {
             app.clone().oneshot(handshake().target("/api/ws?a=b&ticket=s3cr3t").request::<AxumBody>()).await.unwrap();
         let body = accepted.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body, "alice state /ws?a=b /api/ws?a=b");
-        let refused =
+        let rejected =
             app.clone().oneshot(handshake().target("/api/ws?ticket=guess").request::<AxumBody>()).await.unwrap();
-        assert_eq!(code(&refused), Some("token-invalid"));
+        assert_eq!(code(&rejected), Some("token-invalid"));
         // An ordinary request has no claims.
         let ordinary = app.oneshot(plain().target("/api/ws?ticket=s3cr3t").request::<AxumBody>()).await.unwrap();
         assert_eq!(code(&ordinary), Some("not-websocket"));
@@ -355,7 +355,7 @@ async fn assert_echoes(address: SocketAddr, headers: &[(&'static str, &'static s
     response
 }
 
-async fn refusal(address: SocketAddr) -> u16 {
+async fn rejection(address: SocketAddr) -> u16 {
     match connect(address, EVIL, &[]).await {
         Err(WsError::Http(response)) => response.status().as_u16(),
         other => panic!("{other:?}"),
@@ -428,9 +428,9 @@ async fn hyper_handshakers_work_behind_the_guard() {
     ];
     for (name, address) in addresses {
         assert_echoes(address, &[]).await;
-        assert_eq!(refusal(address).await, 403, "{name}");
-        let mut answer = send(address, &plain().and("Connection", "close").bytes()).await;
-        assert_eq!((answer.status, &*answer.read_rest().await), (200, "ordinary"), "{name}");
+        assert_eq!(rejection(address).await, 403, "{name}");
+        let mut received = send(address, &plain().and("Connection", "close").bytes()).await;
+        assert_eq!((received.status, &*received.read_rest().await), (200, "ordinary"), "{name}");
     }
 }
 
@@ -498,14 +498,14 @@ async fn tower_http_layers_work_outside_and_inside_the_guard() {
         let accepted = assert_echoes(address, &[GZIP]).await;
         let through_cors = is_around || !name.starts_with("on_upgraded") || name.ends_with("both");
         assert_eq!(accepted.headers().contains_key("access-control-allow-origin"), through_cors, "{name}");
-        assert_eq!(refusal(address).await, 403, "{name}");
+        assert_eq!(rejection(address).await, 403, "{name}");
 
         let evil = handshake().with("Origin", EVIL).and(GZIP.0, GZIP.1);
-        let refused = send(address, &evil.bytes()).await;
-        assert_eq!(refused.status, 403, "{name}");
-        assert!(refused.has("connection", "close") && refused.has("cache-control", "no-store"), "{name}");
-        assert_eq!(refused.has("access-control-allow-origin", "*"), is_around, "{name}");
-        assert_eq!(refused.has("content-encoding", "gzip"), is_around, "{name}");
+        let rejected = send(address, &evil.bytes()).await;
+        assert_eq!(rejected.status, 403, "{name}");
+        assert!(rejected.has("connection", "close") && rejected.has("cache-control", "no-store"), "{name}");
+        assert_eq!(rejected.has("access-control-allow-origin", "*"), is_around, "{name}");
+        assert_eq!(rejected.has("content-encoding", "gzip"), is_around, "{name}");
 
         let ordinary = send(address, &plain().and("Origin", EVIL).and(GZIP.0, GZIP.1).bytes()).await;
         assert_eq!(ordinary.status, 200, "{name}");
@@ -538,8 +538,8 @@ async fn response_body_type_is_adapted_outside_the_inner_service() {
         .layer(guard().respond_with(ProblemJson))
         .layer(MapResponseBodyLayer::new(AxumBody::new))
         .service(compressed());
-    let refused = adapted.clone().oneshot(evil()).await.unwrap().into_body().collect().await.unwrap().to_bytes();
-    assert!(refused.starts_with(b"{") && refused.ends_with(br#""code":"origin-not-allowed"}"#), "{refused:?}");
+    let rejected = adapted.clone().oneshot(evil()).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+    assert!(rejected.starts_with(b"{") && rejected.ends_with(br#""code":"origin-not-allowed"}"#), "{rejected:?}");
     for raw in [handshake(), plain()] {
         let passed = adapted.clone().oneshot(raw.request()).await.unwrap();
         assert_eq!(passed.into_body().collect().await.unwrap().to_bytes(), "ordinary");
@@ -741,14 +741,14 @@ fn inner_service_errors_are_passed_on() {
 /// Implements neither `Default` nor any `From`.
 #[derive(Debug, PartialEq)]
 enum Page {
-    Refusal(&'static str),
-    Answer(usize),
+    Rejection(&'static str),
+    Response(usize),
 }
 
 struct Upload(usize);
 
 fn respond(rejection: &Rejection, _: &Parts, prepared: Response<()>) -> Response<Page> {
-    prepared.map(|()| Page::Refusal(rejection.kind().code()))
+    prepared.map(|()| Page::Rejection(rejection.kind().code()))
 }
 
 #[tokio::test]
@@ -758,12 +758,13 @@ async fn rejection_closure_responds_with_a_custom_body_type() {
         L: Layer<BoxCloneSyncService<Request<Upload>, Response<Page>, Infallible>>,
         L::Service: Service<Request<Upload>, Response = Response<Page>, Error = Infallible> + Clone,
     {
-        let inner = service_fn(async |request: Request<Upload>| Ok(Response::new(Page::Answer(request.into_body().0))));
+        let inner =
+            service_fn(async |request: Request<Upload>| Ok(Response::new(Page::Response(request.into_body().0))));
         let service = layer.layer(BoxCloneSyncService::new(inner));
         let cases = [
-            (valid(), 200, Page::Answer(7)),
-            (plain().method("POST"), 200, Page::Answer(7)),
-            (valid().with("Connection", "close"), 400, Page::Refusal("connection-missing")),
+            (valid(), 200, Page::Response(7)),
+            (plain().method("POST"), 200, Page::Response(7)),
+            (valid().with("Connection", "close"), 400, Page::Rejection("connection-missing")),
         ];
         for (raw, status, page) in cases {
             let response = service.clone().oneshot(raw.request().map(|()| Upload(7))).await.unwrap();

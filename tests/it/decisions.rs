@@ -11,12 +11,12 @@ use tower_ws_guard::{AllowHost, AllowOrigin, GuardLayer, PendingUpgrade, Subprot
 
 use crate::common::{HOST, ORIGIN, Raw, handshake};
 
-pub(crate) type Answer = Ready<Result<Response<()>, &'static str>>;
-type Inner = ServiceFn<fn(Request<()>) -> Answer>;
+pub(crate) type ResponseFuture = Ready<Result<Response<()>, &'static str>>;
+type Inner = ServiceFn<fn(Request<()>) -> ResponseFuture>;
 pub(crate) type App = BoxCloneSyncService<Request<()>, Response<()>, &'static str>;
 
 /// Decides by the path, and accepts by default.
-fn inner(request: Request<()>) -> Answer {
+fn inner(request: Request<()>) -> ResponseFuture {
     let (request, ()) = request.into_parts();
     let completed = if request.version < Version::HTTP_2 { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::OK };
     let status = match (request.uri.path(), request.extensions.get::<PendingUpgrade>()) {

@@ -80,9 +80,9 @@ async fn drain_rejects_every_new_handshake() {
         // No other check runs.
         for raw in [&valid, &handshake(), &valid.clone().with("Sec-WebSocket-Key", "short")] {
             for request in upgradable(raw) {
-                let refused = call(app, request).await;
-                assert_eq!((refused.status().as_u16(), code(&refused)), (503, Some("shutting-down")));
-                assert_eq!(refused.headers()["retry-after"], "5");
+                let rejected = call(app, request).await;
+                assert_eq!((rejected.status().as_u16(), code(&rejected)), (503, Some("shutting-down")));
+                assert_eq!(rejected.headers()["retry-after"], "5");
             }
         }
         let ordinary = call(app, plain().request()).await;
@@ -162,11 +162,12 @@ async fn drain_rejects_a_handshake_that_is_being_verified() {
     };
     let drain = Drain::new();
     let app = behind(guard().token(TokenPolicy::bearer(verifier)).drain(&drain));
-    let answer = tokio::spawn(async move { call(&app, handshake().and("Authorization", "Bearer x").request()).await });
+    let response =
+        tokio::spawn(async move { call(&app, handshake().and("Authorization", "Bearer x").request()).await });
     verifying.await.unwrap();
     drain.start();
     go_on.send(()).unwrap();
-    assert_eq!(code(&answer.await.unwrap()), Some("shutting-down"));
+    assert_eq!(code(&response.await.unwrap()), Some("shutting-down"));
     assert_eq!(drain.wait(Duration::from_secs(30)).await, 0);
 }
 

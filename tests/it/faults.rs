@@ -33,7 +33,7 @@ use tower_ws_guard::{
     ResponderLayer, Token, TokenPolicy, Upgraded, Verified, VerifyToken, check_fn, respond_fn,
 };
 
-use crate::common::{ACCEPT, Answer, Body, Raw, eventually, handshake, plain, send, serve, serve_fallible};
+use crate::common::{ACCEPT, Body, Raw, RawResponse, eventually, handshake, plain, send, serve, serve_fallible};
 
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(30);
@@ -181,12 +181,12 @@ async fn echoes(socket: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> bool {
 }
 
 /// Returns `None` if the connection ends without a response.
-async fn send_http1(address: SocketAddr, raw: &Raw) -> Option<Answer> {
+async fn send_http1(address: SocketAddr, raw: &Raw) -> Option<RawResponse> {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(&raw.bytes()).await.unwrap();
     let mut first = [0];
     match soon(stream.peek(&mut first)).await {
-        Ok(1..) => Some(Answer::read(stream).await),
+        Ok(1..) => Some(RawResponse::read(stream).await),
         Ok(0) | Err(_) => None,
     }
 }
@@ -249,17 +249,17 @@ async fn fault_ends_only_its_own_handshake() {
         ("outside-takes-the-upgrade", Some((500, "not-upgradable"))),
         ("callback-panics", accepted),
     ] {
-        let answer = send_http1(address, &request(fault)).await;
+        let response = send_http1(address, &request(fault)).await;
         let verdict =
-            answer.as_ref().map(|answer| (answer.status, answer.all("x-code").first().copied().unwrap_or("")));
+            response.as_ref().map(|response| (response.status, response.all("x-code").first().copied().unwrap_or("")));
         assert_eq!(verdict, expected, "{fault}");
-        if let Some(answer) = answer.as_ref().filter(|answer| answer.status != 101) {
-            assert!(answer.has("connection", "close") && answer.has("cache-control", "no-store"), "{fault}");
+        if let Some(response) = response.as_ref().filter(|response| response.status != 101) {
+            assert!(response.has("connection", "close") && response.has("cache-control", "no-store"), "{fault}");
         }
-        if let Some(mut answer) = answer {
+        if let Some(mut response) = response {
             match fault {
-                "verifier-is-slow" => assert!(echoes(&mut answer.stream).await),
-                _ => assert_eq!(answer.read_rest().await, "", "{fault}"),
+                "verifier-is-slow" => assert!(echoes(&mut response.stream).await),
+                _ => assert_eq!(response.read_rest().await, "", "{fault}"),
             }
         }
         assert!(echoes(&mut witness.stream).await, "{fault}");
@@ -271,12 +271,12 @@ async fn fault_ends_only_its_own_handshake() {
                 "verifier-is-slow" => assert!(echoes(&mut stream).await),
                 _ => assert_eq!(soon(stream.read_to_end(&mut Vec::new())).await.unwrap_or(0), 0, "{fault}"),
             },
-            (Ok(Err((status, headers))), Some(refused)) => {
-                assert_eq!((status, headers["x-code"].to_str().unwrap()), refused, "{fault}");
+            (Ok(Err((status, headers))), Some(rejected)) => {
+                assert_eq!((status, headers["x-code"].to_str().unwrap()), rejected, "{fault}");
                 assert_eq!(headers["cache-control"], "no-store", "{fault}");
             }
             (Err(_), None) => {}
-            (answer, _) => panic!("{fault}: {:?}", answer.map(drop)),
+            (response, _) => panic!("{fault}: {:?}", response.map(drop)),
         }
         assert!(echoes(&mut neighbour).await, "{fault}");
         assert!(send_http2(&mut client, &request("")).await.unwrap().is_ok(), "{fault}");
@@ -294,13 +294,13 @@ async fn http2_stream_reset_leaves_the_connection_open() {
     let mut client = connect_http2(address).await;
     let mut neighbour = send_http2(&mut client, &request("")).await.unwrap().unwrap();
     // Reset before the verdict and before the response: without and with a permit.
-    for (fault, places) in [("verifier-hangs", 1), ("inner-hangs", 2)] {
+    for (fault, permits) in [("verifier-hangs", 1), ("inner-hangs", 2)] {
         for _ in 0..10 {
-            let mut answer = Box::pin(client.send_request(request(fault).extended_connect()));
-            assert!(timeout(Duration::from_millis(10), &mut answer).await.is_err());
+            let mut response = Box::pin(client.send_request(request(fault).extended_connect()));
+            assert!(timeout(Duration::from_millis(10), &mut response).await.is_err());
             assert!(echoes(&mut neighbour).await, "{fault}");
-            eventually(|| limit.connections() == places).await;
-            drop(answer);
+            eventually(|| limit.connections() == permits).await;
+            drop(response);
             eventually(|| limit.connections() == 1).await;
             assert!(echoes(&mut neighbour).await, "{fault}");
         }
@@ -380,8 +380,8 @@ async fn handshakes_wait_for_an_inner_service_that_is_not_ready() {
     ready.store(true, Ordering::SeqCst);
     waiting.lock().unwrap().drain(..).for_each(Waker::wake);
     let [first, second] = clients.try_into().unwrap();
-    let mut first = Answer::read(first).await;
-    assert_eq!((first.status, Answer::read(second).await.status), (101, 403));
+    let mut first = RawResponse::read(first).await;
+    assert_eq!((first.status, RawResponse::read(second).await.status), (101, 403));
     assert!(echoes(&mut first.stream).await && echoes(&mut witness.stream).await);
     eventually(|| limit.connections() == 2).await;
 }
@@ -409,7 +409,7 @@ async fn handler_101_without_a_limit_is_left_to_the_handler() {
     });
     let address = serve(GuardLayer::new(AllowOrigin::same_origin()).layer(handler)).await;
     for (fault, status, rest) in [("switches", 101, ""), ("declines", 403, "you are in")] {
-        let mut answer = send(address, &handshake().target(&format!("/{fault}")).bytes()).await;
-        assert_eq!((answer.status, &*answer.read_rest().await), (status, rest), "{fault}");
+        let mut response = send(address, &handshake().target(&format!("/{fault}")).bytes()).await;
+        assert_eq!((response.status, &*response.read_rest().await), (status, rest), "{fault}");
     }
 }

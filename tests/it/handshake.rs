@@ -18,21 +18,21 @@ use tower_ws_guard::{
 use crate::common::{self, ACCEPT, Body, KEY, Raw, handshake, plain, send, serve};
 
 /// Status, code, and headers with the element that they must contain.
-type Refusal = (u16, &'static str, &'static [(&'static str, &'static str)]);
+type ExpectedRejection = (u16, &'static str, &'static [(&'static str, &'static str)]);
 
 const SWITCH: &[(&str, &str)] = &[("upgrade", "websocket"), ("connection", "upgrade"), ("sec-websocket-version", "13")];
 const VERSION: &[(&str, &str)] = &[("sec-websocket-version", "13")];
-const METHOD: Refusal = (405, "method-not-allowed", &[("allow", "GET")]);
-const UPGRADE: Refusal = (426, "upgrade-missing", SWITCH);
-const CONNECTION: Refusal = (400, "connection-missing", &[]);
-const HOST: Refusal = (400, "host-invalid", &[]);
-const KEY_INVALID: Refusal = (400, "key-invalid", &[]);
-const VERSION_INVALID: Refusal = (400, "version-invalid", VERSION);
-const UNSUPPORTED: Refusal = (426, "version-unsupported", SWITCH);
-const BODY: Refusal = (400, "body-present", &[]);
-const SUBPROTOCOL: Refusal = (400, "subprotocol-invalid", &[]);
+const METHOD: ExpectedRejection = (405, "method-not-allowed", &[("allow", "GET")]);
+const UPGRADE: ExpectedRejection = (426, "upgrade-missing", SWITCH);
+const CONNECTION: ExpectedRejection = (400, "connection-missing", &[]);
+const HOST: ExpectedRejection = (400, "host-invalid", &[]);
+const KEY_INVALID: ExpectedRejection = (400, "key-invalid", &[]);
+const VERSION_INVALID: ExpectedRejection = (400, "version-invalid", VERSION);
+const UNSUPPORTED: ExpectedRejection = (426, "version-unsupported", SWITCH);
+const BODY: ExpectedRejection = (400, "body-present", &[]);
+const SUBPROTOCOL: ExpectedRejection = (400, "subprotocol-invalid", &[]);
 
-fn refused() -> Vec<(Raw, Refusal)> {
+fn rejected() -> Vec<(Raw, ExpectedRejection)> {
     let mut cases = vec![
         (handshake().method("POST"), METHOD),
         (handshake().method("get"), METHOD),
@@ -134,7 +134,7 @@ fn refused() -> Vec<(Raw, Refusal)> {
 }
 
 /// hyper rejects these itself, so only requests built in memory show them.
-fn refused_by_hand() -> Vec<(Raw, Refusal)> {
+fn rejected_in_memory() -> Vec<(Raw, ExpectedRejection)> {
     vec![
         (handshake().and("Content-Length", "x"), BODY),
         (handshake().and("Content-Length", "00"), BODY),
@@ -190,15 +190,15 @@ macro_rules! service {
 async fn malformed_handshake_is_rejected_over_a_socket() {
     let calls = Arc::default();
     let address = serve(service!(calls)).await;
-    for (raw, (status, code, headers)) in refused() {
-        let mut answer = send(address, &raw.bytes()).await;
-        let body = answer.read_rest().await;
-        assert_eq!(answer.status, status, "{raw:?} {body}");
+    for (raw, (status, code, headers)) in rejected() {
+        let mut response = send(address, &raw.bytes()).await;
+        let body = response.read_rest().await;
+        assert_eq!(response.status, status, "{raw:?} {body}");
         assert!(raw.bytes().starts_with(b"HEAD") || body.contains(&format!(r#""code":"{code}""#)), "{raw:?} {body}");
         for (name, element) in headers.iter().chain(&[("cache-control", "no-store"), ("connection", "close")]) {
-            assert!(answer.has(name, element), "{name} {raw:?} {answer:?}");
+            assert!(response.has(name, element), "{name} {raw:?} {response:?}");
         }
-        assert!(answer.all("sec-websocket-accept").is_empty());
+        assert!(response.all("sec-websocket-accept").is_empty());
     }
     assert_eq!(calls.load(Ordering::SeqCst), 0);
 }
@@ -207,7 +207,7 @@ async fn malformed_handshake_is_rejected_over_a_socket() {
 async fn malformed_handshake_is_rejected_in_memory() {
     let calls = Arc::default();
     let service = service!(calls);
-    for (raw, (status, code, headers)) in refused().into_iter().chain(refused_by_hand()) {
+    for (raw, (status, code, headers)) in rejected().into_iter().chain(rejected_in_memory()) {
         let response = service.clone().oneshot(raw.upgradable::<Body>()).await.unwrap();
         assert_eq!(response.status(), status, "{raw:?}");
         assert_eq!(response.extensions().get::<Rejection>().unwrap().kind().code(), code, "{raw:?}");
@@ -225,13 +225,13 @@ async fn well_formed_handshake_is_accepted() {
     let service = service!(calls);
     let address = serve(service!(calls)).await;
     for raw in accepted() {
-        let answer = send(address, &raw.bytes()).await;
-        assert_eq!(answer.status, 101, "{raw:?} {answer:?}");
-        assert_eq!(answer.all("sec-websocket-accept"), [ACCEPT], "{raw:?}");
-        assert_eq!(answer.all("upgrade"), ["websocket"], "{raw:?}");
-        assert_eq!(answer.all("connection"), ["Upgrade"], "{raw:?}");
+        let response = send(address, &raw.bytes()).await;
+        assert_eq!(response.status, 101, "{raw:?} {response:?}");
+        assert_eq!(response.all("sec-websocket-accept"), [ACCEPT], "{raw:?}");
+        assert_eq!(response.all("upgrade"), ["websocket"], "{raw:?}");
+        assert_eq!(response.all("connection"), ["Upgrade"], "{raw:?}");
         for absent in ["sec-websocket-version", "sec-websocket-extensions", "content-length", "transfer-encoding"] {
-            assert!(answer.all(absent).is_empty(), "{absent} {raw:?}");
+            assert!(response.all(absent).is_empty(), "{absent} {raw:?}");
         }
 
         let response = service.clone().oneshot(raw.upgradable::<Body>()).await.unwrap();
@@ -275,9 +275,9 @@ async fn bytes_after_a_rejected_handshake_are_not_a_second_request() {
         handshake().and("Content-Length", "42"),
         handshake().method("CONNECT"),
     ] {
-        let mut answer = send(address, &raw.body("GET /internal HTTP/1.1\r\nHost: a\r\n\r\n").bytes()).await;
-        assert!(answer.status >= 400);
-        assert!(!answer.read_rest().await.contains("HTTP/1.1"));
+        let mut response = send(address, &raw.body("GET /internal HTTP/1.1\r\nHost: a\r\n\r\n").bytes()).await;
+        assert!(response.status >= 400);
+        assert!(!response.read_rest().await.contains("HTTP/1.1"));
     }
     assert_eq!(calls.load(Ordering::SeqCst), 0);
 }
@@ -295,9 +295,9 @@ async fn connection_is_closed_after_a_handler_declines() {
         serve(ServiceBuilder::new().layer(guard()).service(declining)).await,
         serve(ServiceBuilder::new().layer(ResponderLayer::new()).service(declining)).await,
     ] {
-        let mut answer = send(address, &smuggled()).await;
-        assert_eq!((answer.status, answer.all("connection")), (404, vec!["close"]));
-        assert_eq!(answer.read_rest().await, "declined");
+        let mut response = send(address, &smuggled()).await;
+        assert_eq!((response.status, response.all("connection")), (404, vec!["close"]));
+        assert_eq!(response.read_rest().await, "declined");
     }
     // The guard leaves an ordinary request alone, and a handshake too if configured so.
     for (service, raw) in [
@@ -367,10 +367,10 @@ async fn keep_connection_leaves_out_connection_close() {
     let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
     let guard = GuardLayer::new(AllowOrigin::same_origin()).dangerous_keep_connection();
     let service = ServiceBuilder::new().layer(guard).service(inner);
-    let refused = service.clone().oneshot(handshake().with("Origin", "https://evil.example").request());
-    assert!(!refused.await.unwrap().headers().contains_key("connection"));
-    let refused = service.oneshot(handshake().with("Sec-WebSocket-Version", "8").request());
-    assert_eq!(refused.await.unwrap().headers()["connection"], "Upgrade");
+    let rejected = service.clone().oneshot(handshake().with("Origin", "https://evil.example").request());
+    assert!(!rejected.await.unwrap().headers().contains_key("connection"));
+    let rejected = service.oneshot(handshake().with("Sec-WebSocket-Version", "8").request());
+    assert_eq!(rejected.await.unwrap().headers()["connection"], "Upgrade");
 }
 
 #[tokio::test]

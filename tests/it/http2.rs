@@ -40,12 +40,12 @@ fn ordinary_connect() -> Request<()> {
 }
 
 /// The extractors of axum, which see no body, agree.
-fn makes_attempt(request: &Request<()>) -> bool {
+fn is_classified_as_upgrade_request(request: &Request<()>) -> bool {
     let (mut parts, ()) = request.clone().into_parts();
     let claims = Claims::<()>::from_request_parts(&mut parts, &()).now_or_never().expect("nothing to wait for");
-    let attempt = is_attempt(request);
-    assert_eq!(claims.unwrap_err().status() == StatusCode::INTERNAL_SERVER_ERROR, attempt, "{request:?}");
-    attempt
+    let classified = is_attempt(request);
+    assert_eq!(claims.unwrap_err().status() == StatusCode::INTERNAL_SERVER_ERROR, classified, "{request:?}");
+    classified
 }
 
 #[test]
@@ -57,22 +57,22 @@ fn protocol_pseudo_header_makes_an_upgrade_request() {
         })
     };
     for name in ["websocket", "WebSocket", "websockets", "xwebsocketx"] {
-        assert!(makes_attempt(&bare(name)), "{name}");
+        assert!(is_classified_as_upgrade_request(&bare(name)), "{name}");
     }
     for name in ["connect-udp", "connect-ip", "webtransport", "web-socket"] {
-        assert!(!makes_attempt(&bare(name)), "{name}");
+        assert!(!is_classified_as_upgrade_request(&bare(name)), "{name}");
     }
     // A `:protocol` that this build cannot read, for example of another HTTP/3 implementation.
     let mut unreadable = bare("websocket");
     unreadable.extensions_mut().clear();
-    assert!(makes_attempt(&unreadable));
+    assert!(is_classified_as_upgrade_request(&unreadable));
     *unreadable.version_mut() = Version::HTTP_3;
-    assert!(makes_attempt(&unreadable));
+    assert!(is_classified_as_upgrade_request(&unreadable));
 
-    assert!(!makes_attempt(&ordinary_connect()));
+    assert!(!is_classified_as_upgrade_request(&ordinary_connect()));
     let mut lax = ordinary_connect();
     lax.headers_mut().insert("sec-websocket-version", "13".parse().unwrap());
-    assert!(makes_attempt(&lax));
+    assert!(is_classified_as_upgrade_request(&lax));
 }
 
 #[tokio::test]
@@ -239,9 +239,9 @@ async fn stream_is_handed_over_on_a_real_connection() {
         }
         let mut stream = TokioIo::new(hyper::upgrade::on(accepted).await.unwrap());
         stream.write_all(b"hello").await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        assert_eq!(answer, "hello alice");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        assert_eq!(response, "hello alice");
     }
 
     let token = ("authorization", "Bearer s3cr3t");
@@ -255,9 +255,9 @@ async fn stream_is_handed_over_on_a_real_connection() {
         (&[OWN, VERSION, token, ("sec-websocket-protocol", "v3")], 400),
         (&[OWN, VERSION, token, ("host", "other.example")], 400),
     ] {
-        let refused = send_h2(address, headers).await;
-        assert_eq!(refused.status(), status, "{headers:?}");
-        assert_no_upgrade(refused.headers());
+        let rejected = send_h2(address, headers).await;
+        assert_eq!(rejected.status(), status, "{headers:?}");
+        assert_no_upgrade(rejected.headers());
     }
 }
 

@@ -34,7 +34,9 @@ use tower_ws_guard::{
     token::ticket::{MemoryTicketStore, TicketIssuer, TicketVerifier},
 };
 
-use crate::common::{ACCEPT, Answer, Body, HOST, ORIGIN, Raw, eventually, handshake, plain, send, serve, serve_axum};
+use crate::common::{
+    ACCEPT, Body, HOST, ORIGIN, Raw, RawResponse, eventually, handshake, plain, send, serve, serve_axum,
+};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -78,17 +80,17 @@ impl Victim {
     }
 
     /// Sends a handshake; a rejected one must not open a socket.
-    async fn answer(&self, raw: &Raw) -> Answer {
+    async fn response(&self, raw: &Raw) -> RawResponse {
         let before = self.sockets.load(SeqCst);
-        let answer = send(self.address, &raw.bytes()).await;
-        if answer.status != 101 {
+        let response = send(self.address, &raw.bytes()).await;
+        if response.status != 101 {
             assert_eq!(self.sockets.load(SeqCst), before, "{raw:?}");
         }
-        answer
+        response
     }
 
     async fn status(&self, raw: &Raw) -> u16 {
-        self.answer(raw).await.status
+        self.response(raw).await.status
     }
 }
 
@@ -381,8 +383,8 @@ async fn ws_selected_the_token_as_subprotocol() {
         ("auth.s3cr3t", 400, &[]),
         ("auth.guess, chat", 401, &[]),
     ] {
-        let answer = victim.answer(&handshake().and("Sec-WebSocket-Protocol", offered)).await;
-        assert_eq!((answer.status, answer.all("sec-websocket-protocol")), (status, chosen.to_vec()), "{offered}");
+        let response = victim.response(&handshake().and("Sec-WebSocket-Protocol", offered)).await;
+        assert_eq!((response.status, response.all("sec-websocket-protocol")), (status, chosen.to_vec()), "{offered}");
     }
 }
 
@@ -415,7 +417,7 @@ async fn uptime_kuma_kept_sockets_open_after_logout() {
     let guard = GuardLayer::new(AllowOrigin::same_origin()).token(TokenPolicy::bearer(verifier));
     let victim = Victim::behind(guard).await;
     let raw = handshake().and("Authorization", "Bearer x");
-    let mut socket = victim.answer(&raw).await;
+    let mut socket = victim.response(&raw).await;
     assert_eq!(socket.status, 101);
     session.cancel();
     assert_eq!(socket.read_rest().await, "");
@@ -428,47 +430,47 @@ async fn uptime_kuma_kept_sockets_open_after_logout() {
 const SMUGGLED: &str = "GET /internal HTTP/1.1\r\nHost: chat.example.com\r\n\r\n";
 
 /// Asserts that bytes after the rejection are not read as a request.
-async fn assert_refused_alone(raw: Raw, status: u16) {
+async fn assert_rejected_alone(raw: Raw, status: u16) {
     let victim = Victim::behind(GuardLayer::new(AllowOrigin::same_origin())).await;
-    let mut answer = send(victim.address, &[raw.bytes(), SMUGGLED.into()].concat()).await;
-    assert_eq!((answer.status, answer.has("connection", "close")), (status, true), "{raw:?}");
-    assert!(!answer.read_to_end_or_reset().await.contains("HTTP/1.1"), "{raw:?}");
+    let mut response = send(victim.address, &[raw.bytes(), SMUGGLED.into()].concat()).await;
+    assert_eq!((response.status, response.has("connection", "close")), (status, true), "{raw:?}");
+    assert!(!response.read_to_end_or_reset().await.contains("HTTP/1.1"), "{raw:?}");
     assert_eq!((victim.requests.load(SeqCst), victim.sockets.load(SeqCst)), (0, 0), "{raw:?}");
 }
 
 #[tokio::test]
 async fn mod_proxy_wstunnel_cve_2019_17567_tunneled_rejected_handshakes() {
-    assert_refused_alone(handshake().with("Sec-WebSocket-Version", "1777"), 400).await;
-    assert_refused_alone(handshake().with("Sec-WebSocket-Version", "12"), 426).await;
-    assert_refused_alone(handshake().with("Upgrade", "websockets"), 426).await;
-    assert_refused_alone(from("https://evil.example"), 403).await;
+    assert_rejected_alone(handshake().with("Sec-WebSocket-Version", "1777"), 400).await;
+    assert_rejected_alone(handshake().with("Sec-WebSocket-Version", "12"), 426).await;
+    assert_rejected_alone(handshake().with("Upgrade", "websockets"), 426).await;
+    assert_rejected_alone(from("https://evil.example"), 403).await;
 }
 
 #[tokio::test]
 async fn aiohttp_cve_2026_69243_switched_before_the_body_was_read() {
-    assert_refused_alone(handshake().and("Content-Length", SMUGGLED.len().to_string()), 400).await;
-    assert_refused_alone(handshake().and("Transfer-Encoding", "chunked").body("0\r\n\r\n"), 400).await;
+    assert_rejected_alone(handshake().and("Content-Length", SMUGGLED.len().to_string()), 400).await;
+    assert_rejected_alone(handshake().and("Transfer-Encoding", "chunked").body("0\r\n\r\n"), 400).await;
 }
 
 #[tokio::test]
 async fn netty_ghsa_4mp9_239f_g9hg_checked_old_versions_less() {
     for version in ["13", "8", "7"] {
         let raw = handshake().with("Sec-WebSocket-Version", version);
-        assert_refused_alone(raw.clone().without("Upgrade"), 426).await;
-        assert_refused_alone(raw.without("Connection"), 400).await;
+        assert_rejected_alone(raw.clone().without("Upgrade"), 426).await;
+        assert_rejected_alone(raw.without("Connection"), 400).await;
     }
-    assert_refused_alone(handshake().with("Sec-WebSocket-Version", "8"), 426).await;
+    assert_rejected_alone(handshake().with("Sec-WebSocket-Version", "8"), 426).await;
 }
 
 #[tokio::test]
 async fn go_cve_2026_94439_read_on_after_accepting_connect() {
-    assert_refused_alone(handshake().method("CONNECT").target("chat.example.com:443"), 405).await;
+    assert_rejected_alone(handshake().method("CONNECT").target("chat.example.com:443"), 405).await;
 }
 
 #[tokio::test]
 async fn pingora_cve_2026_2833_read_requests_after_an_upgrade() {
     let victim = Victim::behind(GuardLayer::new(AllowOrigin::same_origin())).await;
-    let mut socket = victim.answer(&handshake().body(SMUGGLED)).await;
+    let mut socket = victim.response(&handshake().body(SMUGGLED)).await;
     assert_eq!(socket.status, 101);
     // They are the first bytes of the stream.
     read_until(&mut socket, SMUGGLED.as_bytes()).await;
@@ -501,9 +503,9 @@ async fn websocket_smuggle_reflected_a_101() {
             (attack, 101),
         ] {
             let raw = raw.body(SMUGGLED);
-            let mut answer = send(address, &raw.bytes()).await;
-            assert_eq!(answer.status, status, "{raw:?}");
-            assert!(!answer.read_to_end_or_reset().await.contains("HTTP/1.1"), "{raw:?}");
+            let mut response = send(address, &raw.bytes()).await;
+            assert_eq!(response.status, status, "{raw:?}");
+            assert!(!response.read_to_end_or_reset().await.contains("HTTP/1.1"), "{raw:?}");
         }
     }
 }
@@ -555,8 +557,8 @@ async fn ws_cve_2024_37890_crashed_on_many_headers() {
 async fn assert_extensions_do_nothing(values: impl IntoIterator<Item = String>) {
     let victim = Victim::behind(GuardLayer::new(AllowOrigin::same_origin())).await;
     for value in values {
-        let answer = victim.answer(&handshake().and("Sec-WebSocket-Extensions", &value)).await;
-        assert_eq!((answer.status, answer.all("sec-websocket-extensions")), (101, vec![]), "{value}");
+        let response = victim.response(&handshake().and("Sec-WebSocket-Extensions", &value)).await;
+        assert_eq!((response.status, response.all("sec-websocket-extensions")), (101, vec![]), "{value}");
     }
 }
 
@@ -580,20 +582,21 @@ async fn rust_websocket_cve_2022_35922_allocated_the_declared_frame_length() {
         .accept_then_close(AcceptThenClose::new());
     let victim = Victim::behind(guard).await;
     for length in [u64::MAX, 1 << 63, 1 << 40] {
-        let mut answer = send(victim.address, &handshake().bytes()).await;
-        assert_eq!(answer.status, 101);
+        let mut response = send(victim.address, &handshake().bytes()).await;
+        assert_eq!(response.status, 101);
         let frame = [&b"\x82\xff"[..], &length.to_be_bytes(), b"mask"].concat();
-        answer.stream.write_all(&frame).await.unwrap();
-        assert!(answer.read_rest().await.ends_with("token-missing"), "{length}");
+        response.stream.write_all(&frame).await.unwrap();
+        assert!(response.read_rest().await.ends_with("token-missing"), "{length}");
     }
     assert_eq!(victim.sockets.load(SeqCst), 0);
 }
 
 /// Reads until the wanted bytes have arrived.
-async fn read_until(answer: &mut Answer, wanted: &[u8]) {
-    while !answer.rest.ends_with(wanted) {
-        let read = timeout(TIMEOUT, answer.stream.read_buf(&mut answer.rest)).await.expect("the rest in time").unwrap();
-        assert!(read > 0, "closed after {}", answer.rest.escape_ascii());
+async fn read_until(response: &mut RawResponse, wanted: &[u8]) {
+    while !response.rest.ends_with(wanted) {
+        let read =
+            timeout(TIMEOUT, response.stream.read_buf(&mut response.rest)).await.expect("the rest in time").unwrap();
+        assert!(read > 0, "closed after {}", response.rest.escape_ascii());
     }
 }
 
@@ -604,22 +607,22 @@ async fn fastify_http_proxy_crashed_on_pipelines_resets_and_fragments() {
     let victim = Victim::behind(GuardLayer::new(AllowOrigin::same_origin()).limit(limit.clone())).await;
 
     let first = plain().body(str::from_utf8(&handshake().bytes()).unwrap());
-    let mut answer = send(victim.address, &first.bytes()).await;
-    assert_eq!(answer.status, 200);
-    read_until(&mut answer, b"\r\n\r\n").await;
-    assert!(String::from_utf8_lossy(&answer.rest).contains(ACCEPT));
-    answer.stream.write_all(b"hello").await.unwrap();
-    read_until(&mut answer, b"hello").await;
-    drop(answer);
+    let mut response = send(victim.address, &first.bytes()).await;
+    assert_eq!(response.status, 200);
+    read_until(&mut response, b"\r\n\r\n").await;
+    assert!(String::from_utf8_lossy(&response.rest).contains(ACCEPT));
+    response.stream.write_all(b"hello").await.unwrap();
+    read_until(&mut response, b"hello").await;
+    drop(response);
     eventually(|| limit.connections() == 0).await;
 
     let second = handshake().bytes();
-    let mut answer = victim.answer(&handshake().body(str::from_utf8(&second).unwrap())).await;
-    assert_eq!(answer.status, 101);
-    read_until(&mut answer, &second).await;
-    drop(answer);
+    let mut response = victim.response(&handshake().body(str::from_utf8(&second).unwrap())).await;
+    assert_eq!(response.status, 101);
+    read_until(&mut response, &second).await;
+    drop(response);
     eventually(|| limit.connections() == 0).await;
-    assert_refused_alone(from("https://evil.example").body(str::from_utf8(&second).unwrap()), 403).await;
+    assert_rejected_alone(from("https://evil.example").body(str::from_utf8(&second).unwrap()), 403).await;
 
     let bytes = handshake().bytes();
     for (sent, is_read) in [(&bytes[..9], false), (&bytes[..], false), (&bytes[..], true)] {
@@ -628,13 +631,13 @@ async fn fastify_http_proxy_crashed_on_pipelines_resets_and_fragments() {
         socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
         stream.write_all(sent).await.unwrap();
         match is_read {
-            true => assert_eq!(Answer::read(stream).await.status, 101),
+            true => assert_eq!(RawResponse::read(stream).await.status, 101),
             false => drop(stream),
         }
         // The server may notice the reset after the next handshake.
         timeout(TIMEOUT, async { while send(victim.address, &bytes).await.status != 101 {} })
             .await
-            .expect("a free place");
+            .expect("a free slot");
         eventually(|| limit.connections() == 0).await;
     }
 
@@ -665,25 +668,25 @@ async fn handshakes_exhausted_the_connections() {
     let slow = open.clone().token(TokenPolicy::bearer(hangs)).check_timeout(Duration::from_millis(500)).unwrap();
     let (open, slow) = (Victim::behind(open).await, Victim::behind(slow).await);
     let address = open.address;
-    let mut answers = join_all((0..100).map(|_| async move { send(address, &handshake().bytes()).await })).await;
+    let mut responses = join_all((0..100).map(|_| async move { send(address, &handshake().bytes()).await })).await;
     assert_eq!(limit.connections(), 10);
-    let refused = answers.extract_if(.., |answer| answer.status != 101).collect::<Vec<_>>();
-    assert_eq!((answers.len(), refused.len()), (10, 90));
-    for mut answer in refused {
-        assert!((answer.status, answer.read_rest().await.ends_with("(over-capacity)\n")) == (503, true));
+    let rejected = responses.extract_if(.., |response| response.status != 101).collect::<Vec<_>>();
+    assert_eq!((responses.len(), rejected.len()), (10, 90));
+    for mut response in rejected {
+        assert!((response.status, response.read_rest().await.ends_with("(over-capacity)\n")) == (503, true));
     }
-    drop(answers);
+    drop(responses);
     eventually(|| limit.connections() == 0).await;
 
     // A handshake in verification holds no permit, and not for long.
     let raw = handshake().and("Authorization", "Bearer x");
-    let places = async {
+    let permits = async {
         verifying.notified().await;
         limit.connections()
     };
-    let (mut refused, places) = tokio::join!(slow.answer(&raw), places);
-    assert_eq!((refused.status, places), (503, 0));
-    assert!(refused.read_rest().await.ends_with("(verifier-timeout)\n"));
+    let (mut rejected, permits) = tokio::join!(slow.response(&raw), permits);
+    assert_eq!((rejected.status, permits), (503, 0));
+    assert!(rejected.read_rest().await.ends_with("(verifier-timeout)\n"));
 
     assert_eq!(open.status(&handshake()).await, 101);
     assert_eq!(open.status(&plain()).await, 200);

@@ -554,23 +554,23 @@ async fn token_type_is_checked() {
     let typed = |typ: &str| hs256(&json!({ "alg": "HS256", "typ": typ }).to_string(), good().to_string());
     for expected in ["at+jwt", "AT+JWT", "application/at+jwt"] {
         let verifier = verifier().token_type(expected);
-        let refusal = format!("its `typ` is not `{expected}`");
+        let rejection = format!("its `typ` is not `{expected}`");
         for (token, verdict) in [
             (typed("at+jwt"), ACCEPTED),
             (typed("AT+jwt"), ACCEPTED),
             (typed("application/at+jwt"), ACCEPTED),
             (typed("Application/AT+JWT"), ACCEPTED),
-            (typed("JWT"), &refusal),
-            (typed("at+jwt "), &refusal),
-            (typed("text/at+jwt"), &refusal),
-            (typed("application/application/at+jwt"), &refusal),
-            (typed("application/"), &refusal),
-            (typed("at+jwt\n\u{1b}[31m"), &refusal),
-            (typed(&"at+jwt".repeat(1000)), &refusal),
-            (typed("logout+jwt"), &refusal),
-            (typed(""), &refusal),
-            (hs256_claims(good().to_string()), &refusal),
-            (hs256(r#"{"alg":"HS256","typ":null}"#, good().to_string()), &refusal),
+            (typed("JWT"), &rejection),
+            (typed("at+jwt "), &rejection),
+            (typed("text/at+jwt"), &rejection),
+            (typed("application/application/at+jwt"), &rejection),
+            (typed("application/"), &rejection),
+            (typed("at+jwt\n\u{1b}[31m"), &rejection),
+            (typed(&"at+jwt".repeat(1000)), &rejection),
+            (typed("logout+jwt"), &rejection),
+            (typed(""), &rejection),
+            (hs256_claims(good().to_string()), &rejection),
+            (hs256(r#"{"alg":"HS256","typ":null}"#, good().to_string()), &rejection),
             (hs256(r#"{"alg":"HS256","typ":["at+jwt"]}"#, good().to_string()), NO_JWT),
         ] {
             check(&verifier, &token, verdict).await;
@@ -653,7 +653,7 @@ async fn missing_scope_is_token_forbidden() {
         (json!({ "exp": FUTURE, "scope": "read chats" }), 403, Some("token-forbidden")),
         (json!({ "exp": FUTURE, "scope": "" }), 403, Some("token-forbidden")),
         (json!({ "exp": FUTURE }), 403, Some("token-forbidden")),
-        // These tokens are invalid in the first place.
+        // These tokens are invalid anyway.
         (json!({ "exp": 1, "scope": "read" }), 401, Some("token-invalid")),
         (json!({ "exp": 1, "scope": "chat" }), 401, Some("token-invalid")),
     ] {
@@ -1137,11 +1137,11 @@ async fn keys_are_replaced_during_handshakes() {
     let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
 
     // The last replacement that was begun, the last that has returned, and the number of completed handshakes.
-    let [begun, returned, answered] = [(); 3].map(|()| Arc::new(AtomicUsize::new(0)));
+    let [begun, returned, completed] = [(); 3].map(|()| Arc::new(AtomicUsize::new(0)));
     let tasks = (0..4).map(|_| {
         let service = layer.layer(inner);
         let tokens = Arc::clone(&tokens);
-        let (begun, returned, answered) = (Arc::clone(&begun), Arc::clone(&returned), Arc::clone(&answered));
+        let (begun, returned, completed) = (Arc::clone(&begun), Arc::clone(&returned), Arc::clone(&completed));
         tokio::spawn(async move {
             let mut accepted = 0;
             // One more round after the last replacement.
@@ -1164,7 +1164,7 @@ async fn keys_are_replaced_during_handshakes() {
                         assert!(good, "{generation} is the key of all the time");
                     }
                     accepted += usize::from(good);
-                    answered.fetch_add(1, SeqCst);
+                    completed.fetch_add(1, SeqCst);
                 }
                 if last {
                     break;
@@ -1176,7 +1176,7 @@ async fn keys_are_replaced_during_handshakes() {
     });
     let tasks = tasks.collect::<Vec<_>>();
     for generation in 1..GENERATIONS {
-        while answered.load(SeqCst) < generation * HANDSHAKES && !tasks.iter().any(|task| task.is_finished()) {
+        while completed.load(SeqCst) < generation * HANDSHAKES && !tasks.iter().any(|task| task.is_finished()) {
             tokio::task::yield_now().await;
         }
         begun.store(generation, SeqCst);

@@ -52,7 +52,7 @@ fn total(max: usize) -> ConnectionLimit {
 /// What a handler that responds 101 itself does with its permit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Handler {
-    /// Keeps it in the response, in place of a task.
+    /// Keeps it in the response instead of a task.
     Holds,
     Drops,
     /// Leaves it in its future, which ends with the response.
@@ -62,32 +62,32 @@ pub(crate) enum Handler {
     Copies,
     Declines,
     /// Declines without claiming it.
-    Refuses,
+    DeclinesUnclaimed,
 }
 
 impl Handler {
-    fn call(self, request: Request<()>) -> Answering {
+    fn call(self, request: Request<()>) -> Responding {
         let extensions = request.extensions().clone();
-        Answering { answer: Box::pin(self.answer(request)), _kept: (self == Self::Leaves).then_some(extensions) }
+        Responding { response: Box::pin(self.response(request)), _kept: (self == Self::Leaves).then_some(extensions) }
     }
 
-    async fn answer(self, request: Request<()>) -> Result<Response<()>, Infallible> {
+    async fn response(self, request: Request<()>) -> Result<Response<()>, Infallible> {
         let (mut request, ()) = request.into_parts();
         let copy = request.extensions.clone();
         let permit = match self {
-            Self::Ignores | Self::Copies | Self::Refuses => None,
+            Self::Ignores | Self::Copies | Self::DeclinesUnclaimed => None,
             _ => Permit::claim(&mut request.extensions),
         };
         let mut response = Response::new(());
         *response.status_mut() = match (self, request.version) {
-            (Self::Declines | Self::Refuses, _) => StatusCode::NOT_FOUND,
+            (Self::Declines | Self::DeclinesUnclaimed, _) => StatusCode::NOT_FOUND,
             (_, Version::HTTP_2) => StatusCode::OK,
             _ => StatusCode::SWITCHING_PROTOCOLS,
         };
         match self {
             Self::Holds | Self::Declines => drop(response.extensions_mut().insert(permit)),
             Self::Copies => *response.extensions_mut() = copy,
-            Self::Drops | Self::Leaves | Self::Ignores | Self::Refuses => drop(permit),
+            Self::Drops | Self::Leaves | Self::Ignores | Self::DeclinesUnclaimed => drop(permit),
         }
         Ok(response)
     }
@@ -103,16 +103,16 @@ impl Handler {
 }
 
 /// Keeps the extensions of its request, like a service that may retry.
-struct Answering {
-    answer: Pin<Box<dyn Future<Output = Result<Response<()>, Infallible>> + Send>>,
+struct Responding {
+    response: Pin<Box<dyn Future<Output = Result<Response<()>, Infallible>> + Send>>,
     _kept: Option<Extensions>,
 }
 
-impl Future for Answering {
+impl Future for Responding {
     type Output = Result<Response<()>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.answer.as_mut().poll(cx)
+        self.response.as_mut().poll(cx)
     }
 }
 
@@ -165,9 +165,9 @@ async fn limit_rejects_when_full_and_reuses_freed_slots() {
             assert_eq!(format!("{limit:?}"), format!("ConnectionLimit {{ max: [3], connections: {} }}", i + 1));
         }
         for round in 0..4 {
-            let refused = call(app, request(round)).await;
-            assert_eq!((refused.status().as_u16(), code(&refused)), (503, Some("over-capacity")));
-            assert_eq!(refused.headers()["retry-after"], "5");
+            let rejected = call(app, request(round)).await;
+            assert_eq!((rejected.status().as_u16(), code(&rejected)), (503, Some("over-capacity")));
+            assert_eq!(rejected.headers()["retry-after"], "5");
             assert_eq!(limit.connections(), 3);
             // An ordinary request needs no permit.
             assert_eq!(code(&call(app, plain().request()).await), None);
@@ -273,17 +273,17 @@ async fn permit_must_be_held_behind_a_101() {
         Handler::Ignores,
         Handler::Copies,
         Handler::Declines,
-        Handler::Refuses,
+        Handler::DeclinesUnclaimed,
     ] {
-        let refused = !matches!(handler, Handler::Holds | Handler::Declines | Handler::Refuses);
+        let rejected = !matches!(handler, Handler::Holds | Handler::Declines | Handler::DeclinesUnclaimed);
         for (i, layer) in layers.iter().enumerate() {
             for request in upgradable(&handshake()) {
                 let http2 = request.version() == Version::HTTP_2;
                 let response = call(&handler.behind(layer.clone()), request).await;
                 let completed = if http2 { 200 } else { 101 };
                 let expected = match handler {
-                    Handler::Declines | Handler::Refuses => (404, None),
-                    _ if refused && i < 2 => (500, Some("permit-unclaimed")),
+                    Handler::Declines | Handler::DeclinesUnclaimed => (404, None),
+                    _ if rejected && i < 2 => (500, Some("permit-unclaimed")),
                     _ => (completed, None),
                 };
                 assert_eq!((response.status().as_u16(), code(&response)), expected, "{handler:?} {i}");
@@ -477,15 +477,15 @@ async fn connection_is_not_handed_over_without_acceptance() {
             ("/cancels", 403),
             ("/both", 403),
         ] {
-            let mut answer = send(address, &handshake().target(target).bytes()).await;
-            assert_eq!(answer.status, status, "{target}");
+            let mut response = send(address, &handshake().target(target).bytes()).await;
+            assert_eq!(response.status, status, "{target}");
             // A frame; or on a kept connection, a request that ends the work of hyper.
             let rest: &[u8] = match close {
                 true => b"\x81\x82\0\0\0\0hi",
                 false => b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
             };
-            answer.stream.write_all(rest).await.ok();
-            let rest = answer.read_to_end_or_reset().await;
+            response.stream.write_all(rest).await.ok();
+            let rest = response.read_to_end_or_reset().await;
             assert!(!rest.contains("you are in"), "{target}: {rest:?}");
             assert_eq!(rest.contains("HTTP/1.1 200 OK"), !close, "{target}: {rest:?}");
             eventually(|| limit.connections() == 0).await;
@@ -630,11 +630,11 @@ async fn pending_upgrade_cannot_be_accepted_after_the_request_was_dropped() {
         *keep.lock().unwrap() = request.extensions().get::<PendingUpgrade>().cloned();
         pending::<Result<Response<()>, Infallible>>()
     });
-    let mut answer =
+    let mut response =
         Box::pin(ResponderLayer::new().limit(limit.clone()).layer(inner).oneshot(handshake().upgradable()));
-    assert!(answer.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert!(response.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     assert_eq!(limit.connections(), 1);
-    drop(answer);
+    drop(response);
     assert_eq!(limit.connections(), 0);
     assert!(kept.lock().unwrap().as_ref().unwrap().accept().is_none());
 }
@@ -647,7 +647,7 @@ async fn report_only_limit_rejects_nobody() {
     let inner = service_fn(move |request: Request<()>| {
         let reported = request.extensions().get::<Rejection>().map(|rejection| rejection.kind().code());
         log.lock().unwrap().push(reported);
-        Handler::Holds.answer(request)
+        Handler::Holds.response(request)
     });
     let tokens = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]));
     let layer = guard().token(tokens).limit(limit.clone()).dangerous_report_only();
@@ -684,13 +684,13 @@ async fn retry_after_is_kept_from_a_custom_response() {
 
 /// Returns the status, and the code and reason of a close frame.
 async fn closed(address: std::net::SocketAddr, raw: &Raw) -> (u16, Option<(u16, String)>) {
-    let mut answer = send(address, &raw.bytes()).await;
-    if answer.status != 101 {
-        return (answer.status, None);
+    let mut response = send(address, &raw.bytes()).await;
+    if response.status != 101 {
+        return (response.status, None);
     }
-    answer.stream.write_all(b"\x88\x80\0\0\0\0").await.unwrap();
-    answer.read_rest().await;
-    let frame = match &*answer.rest {
+    response.stream.write_all(b"\x88\x80\0\0\0\0").await.unwrap();
+    response.read_rest().await;
+    let frame = match &*response.rest {
         [0x88, _, high, low, reason @ ..] => {
             Some((u16::from_be_bytes([*high, *low]), String::from_utf8_lossy(reason).into_owned()))
         }
@@ -781,9 +781,9 @@ async fn accept_then_close_selects_the_subprotocol_at_a_full_limit() {
     let address = serve(responder.accept_then_close(AcceptThenClose::new()).layer(inner)).await;
     let raw = handshake().and("Sec-WebSocket-Protocol", "other, chat");
     let open = send(address, &raw.bytes()).await;
-    let refused = send(address, &raw.bytes()).await;
-    assert_eq!((open.status, refused.status), (101, 101));
-    assert_eq!(refused.all("sec-websocket-protocol"), ["chat"]);
+    let rejected = send(address, &raw.bytes()).await;
+    assert_eq!((open.status, rejected.status), (101, 101));
+    assert_eq!(rejected.all("sec-websocket-protocol"), ["chat"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,14 +13,14 @@ use crate::common::{self, Raw, handshake};
 
 type Tokens = TokenPolicy<StaticTokens<()>>;
 
-async fn refuse<R>(raw: &Raw, responder: R) -> Response<String>
+async fn reject<R>(raw: &Raw, responder: R) -> Response<String>
 where
     R: RespondRejection<String> + Clone + Send + Sync + 'static,
 {
-    refuse_request(raw.request(), responder).await
+    reject_request(raw.request(), responder).await
 }
 
-async fn refuse_request<R>(request: Request<()>, responder: R) -> Response<String>
+async fn reject_request<R>(request: Request<()>, responder: R) -> Response<String>
 where
     R: RespondRejection<String> + Clone + Send + Sync + 'static,
 {
@@ -64,7 +64,7 @@ async fn status_and_required_headers_are_kept_from_any_responder() {
                 let response = Response::builder().status(claimed).header("sec-websocket-accept", common::ACCEPT);
                 response.header("cache-control", "public").header("x-own", "kept").body("own".to_owned()).unwrap()
             };
-            let response = refuse_request(request.clone(), replace).await;
+            let response = reject_request(request.clone(), replace).await;
             assert_eq!(response.status(), status, "{request:?}");
             assert_eq!(response.body(), "own");
             assert_eq!(response.headers()["x-own"], "kept");
@@ -89,7 +89,7 @@ async fn responder_may_change_the_status_and_add_challenges() {
         prepared.headers_mut().append("www-authenticate", "Custom realm=\"x\"".parse().unwrap());
         prepared.map(|()| String::new())
     };
-    let response = refuse(&handshake(), hide).await;
+    let response = reject(&handshake(), hide).await;
     assert_eq!(response.status(), 404);
     let challenges = response.headers().get_all("www-authenticate").iter().collect::<Vec<_>>();
     assert_eq!(challenges, [r#"Bearer realm="websocket""#, r#"Custom realm="x""#]);
@@ -97,14 +97,14 @@ async fn responder_may_change_the_status_and_add_challenges() {
 
 #[tokio::test]
 async fn body_names_the_cause_but_not_the_policy() {
-    let response = refuse(&foreign(), EmptyBody).await;
+    let response = reject(&foreign(), EmptyBody).await;
     assert_eq!((response.status(), &**response.body()), (StatusCode::FORBIDDEN, ""));
 
-    let response = refuse(&foreign(), PlainText).await;
+    let response = reject(&foreign(), PlainText).await;
     assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
     assert_eq!(response.body(), "the origin is not allowed (origin-not-allowed)\n");
 
-    let response = refuse(&foreign(), ProblemJson).await;
+    let response = reject(&foreign(), ProblemJson).await;
     assert_eq!(response.headers()["content-type"], "application/problem+json");
     assert_eq!(response.headers()["x-content-type-options"], "nosniff");
     let problem: serde_json::Value = serde_json::from_str(response.body()).unwrap();
@@ -126,7 +126,7 @@ async fn display_names_cause_and_fix() {
         (handshake().with("Origin", long), &["origin-not-allowed", "aaaa…`"][..]),
         (handshake().with("Sec-WebSocket-Version", "8"), &["version-unsupported", "`8`"][..]),
     ] {
-        let response = refuse(&raw, EmptyBody).await;
+        let response = reject(&raw, EmptyBody).await;
         let message = response.extensions().get::<Rejection>().unwrap().to_string();
         for wanted in wanted {
             assert!(message.contains(wanted), "{message}");
@@ -138,12 +138,12 @@ async fn display_names_cause_and_fix() {
 #[tokio::test]
 async fn custom_code_is_escaped_and_its_status_corrected() {
     let inner = || service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())));
-    for (status, answered) in [(200, 500), (101, 500), (302, 500), (418, 418), (429, 429), (503, 503)] {
+    for (status, responded) in [(200, 500), (101, 500), (302, 500), (418, 418), (429, 429), (503, 503)] {
         let status = StatusCode::from_u16(status).unwrap();
         let check = move |_: &mut tower_ws_guard::Handshake<'_>| Err(Rejection::custom("odd\"\\\ncode", status));
         let guard = GuardLayer::new(AllowOrigin::same_origin()).check(check).respond_with(ProblemJson);
         let response = guard.layer(inner()).oneshot(handshake().request()).await.unwrap();
-        assert_eq!(response.status(), answered);
+        assert_eq!(response.status(), responded);
         let problem: serde_json::Value = serde_json::from_str(response.body()).unwrap();
         assert_eq!(problem["code"], "odd\"\\ code");
     }

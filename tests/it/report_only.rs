@@ -26,8 +26,8 @@ use crate::common::{self, Raw, handshake, plain, upgradable};
 const TIMEOUT: Duration = Duration::from_secs(30);
 const EVIL: &str = "https://evil.example";
 
-type Answer = Ready<Result<Response<()>, Infallible>>;
-type Inner = ServiceFn<fn(Request<()>) -> Answer>;
+type ResponseFuture = Ready<Result<Response<()>, Infallible>>;
+type Inner = ServiceFn<fn(Request<()>) -> ResponseFuture>;
 type App = BoxCloneSyncService<Request<()>, Response<()>, Infallible>;
 
 /// What the inner service saw of an accepted request.
@@ -41,7 +41,7 @@ struct Seen {
 }
 
 /// Accepts every handshake, and selects the last subprotocol that it sees.
-fn inner(request: Request<()>) -> Answer {
+fn inner(request: Request<()>) -> ResponseFuture {
     let (request, ()) = request.into_parts();
     let extensions = &request.extensions;
     let offer = request.headers.get_all("sec-websocket-protocol").iter();
@@ -160,7 +160,7 @@ fn offer(raw: Raw, subprotocols: &str) -> Raw {
 }
 
 /// Handshakes with the code that would reject each of them, and whether their token is valid.
-fn refusable() -> Vec<(Raw, &'static str, bool)> {
+fn rejectable() -> Vec<(Raw, &'static str, bool)> {
     let good = || bearer("good");
     let at = |target| handshake().target(target);
     vec![
@@ -200,7 +200,7 @@ fn refusable() -> Vec<(Raw, &'static str, bool)> {
 #[tokio::test(start_paused = true)]
 async fn policy_violation_is_accepted_and_reported() {
     for app in [guard(), guard_and_responder(), four_layers()] {
-        for (raw, code, has_claims) in refusable() {
+        for (raw, code, has_claims) in rejectable() {
             let seen = outcome(&app, &raw).await.unwrap();
             assert_eq!(seen.reported, Some(code), "{raw:?}");
             assert_eq!(seen.claims, has_claims.then_some("alice"), "{raw:?}");
@@ -210,7 +210,7 @@ async fn policy_violation_is_accepted_and_reported() {
             assert!(is_stripped, "{seen:?}");
         }
     }
-    let codes = refusable().into_iter().map(|(_, code, _)| code).collect::<Vec<_>>();
+    let codes = rejectable().into_iter().map(|(_, code, _)| code).collect::<Vec<_>>();
     let policies = RejectionKind::ALL.iter().skip_while(|kind| **kind != RejectionKind::HostNotAllowed);
     // The limits have their own tests.
     let policies = policies.take_while(|kind| **kind != RejectionKind::OverCapacity);
@@ -389,7 +389,7 @@ async fn unsupported_subprotocols_are_left_to_the_inner_service() {
     let guard = || GuardLayer::new(origins()).token(policy()).dangerous_report_only();
     let listed = || app(guard().subprotocols(chat()));
     let reported = Some("subprotocol-unsupported");
-    for (app, raw, reported, seen, answered) in [
+    for (app, raw, reported, seen, responded) in [
         (listed(), offer(handshake(), "v1, auth.good, v2"), reported, "v1, v2", Some("v2")),
         (listed(), offer(bearer("good"), "v1,  v2"), reported, "v1,  v2", Some("v2")),
         (listed(), offer(handshake(), "auth.good"), reported, "", None),
@@ -402,7 +402,7 @@ async fn unsupported_subprotocols_are_left_to_the_inner_service() {
             let found = response.extensions().get::<Seen>().unwrap();
             assert_eq!((found.reported, found.claims, &*found.offer), (reported, Some("alice"), seen), "{raw:?}");
             let choice = response.headers().get("sec-websocket-protocol").map(|value| value.to_str().unwrap());
-            assert_eq!(choice, answered, "{raw:?}");
+            assert_eq!(choice, responded, "{raw:?}");
         }
     }
 }

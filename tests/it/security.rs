@@ -16,7 +16,7 @@ use tower_ws_guard::{
     token::ticket::{TicketIssuer, TicketKey, TicketStore, TicketVerifier},
 };
 
-use crate::common::{Answer, handshake, send, serve_axum};
+use crate::common::{RawResponse, handshake, send, serve_axum};
 
 const SECURITY: &str = include_str!("../../SECURITY.md");
 const THREATS: &str = include_str!("../../docs/threats.md");
@@ -135,15 +135,15 @@ async fn layer_outside_the_guard_leaves_the_connection_open() {
         "internal"
     };
     let guard = || GuardLayer::new(AllowOrigin::same_origin());
-    let refuses = || TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, Duration::from_millis(20));
+    let rejects = || TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, Duration::from_millis(20));
     let app = || Router::new().fallback(handler);
     let raw = handshake().body("GET /internal HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     for (app, is_inside) in
-        [(app().layer(refuses()).layer(guard()), true), (app().layer(guard()).layer(refuses()), false)]
+        [(app().layer(rejects()).layer(guard()), true), (app().layer(guard()).layer(rejects()), false)]
     {
-        let mut answer = send(serve_axum(app).await, &raw.bytes()).await;
-        assert_eq!((answer.status, answer.has("connection", "close")), (408, is_inside));
-        assert_eq!(answer.read_to_end_or_reset().await.contains("internal"), !is_inside);
+        let mut response = send(serve_axum(app).await, &raw.bytes()).await;
+        assert_eq!((response.status, response.has("connection", "close")), (408, is_inside));
+        assert_eq!(response.read_to_end_or_reset().await.contains("internal"), !is_inside);
     }
 }
 
@@ -159,7 +159,7 @@ async fn time_for_a_request_head_is_not_bounded() {
     stream.write_all(first).await.unwrap();
     sleep(Duration::from_millis(200)).await;
     stream.write_all(second).await.unwrap();
-    assert_eq!(Answer::read(stream).await.status, 101);
+    assert_eq!(RawResponse::read(stream).await.status, 101);
 }
 
 /// Returns to an older state on every request, like a database after a failure.

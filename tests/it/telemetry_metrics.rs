@@ -95,7 +95,7 @@ async fn count(app: &App, requests: impl IntoIterator<Item = Request<()>>) -> BT
 }
 
 /// Handshakes that every stack rejects, over HTTP/1.1.
-fn refused() -> Vec<(Raw, &'static str)> {
+fn rejected() -> Vec<(Raw, &'static str)> {
     let line = |name, value: &str| good().with(name, value);
     let offer = |subprotocols: &str| good().and("Sec-WebSocket-Protocol", subprotocols);
     vec![
@@ -135,7 +135,7 @@ async fn full_or_slow(report_only: bool) -> Vec<(App, &'static str)> {
         false => guard(),
     };
     let full = async |limit: ConnectionLimit| {
-        take_place(&limit).await;
+        acquire_slot(&limit).await;
         app(ServiceBuilder::new().layer(guard().limit(limit)).layer(ResponderLayer::new()))
     };
     let drain = Drain::new();
@@ -154,7 +154,7 @@ async fn full_or_slow(report_only: bool) -> Vec<(App, &'static str)> {
 }
 
 /// Acquires one slot forever.
-async fn take_place(limit: &ConnectionLimit) {
+async fn acquire_slot(limit: &ConnectionLimit) {
     let holder = guard().limit(limit.clone()).layer(service_fn(async |mut request: Request<()>| {
         std::mem::forget(Permit::claim(request.extensions_mut()));
         Ok::<_, &str>(Response::new(()))
@@ -177,17 +177,17 @@ async fn limit_drain_and_timeout_rejections_are_counted() {
 
 #[tokio::test]
 async fn rejection_is_counted_once_by_its_code() {
-    let codes = refused().into_iter().map(|(_, code)| code).collect::<BTreeSet<_>>();
+    let codes = rejected().into_iter().map(|(_, code)| code).collect::<BTreeSet<_>>();
     let others = full_or_slow(false).await.into_iter().map(|(_, code)| code).collect::<Vec<_>>();
     let known = |kind: &&RejectionKind| codes.contains(kind.code()) || others.contains(&kind.code());
     let missing = RejectionKind::ALL.iter().filter(|kind| !known(kind)).collect::<Vec<_>>();
     assert_eq!(missing, [&RejectionKind::NotWebsocket]);
     for app in stacks() {
-        for (raw, code) in refused() {
+        for (raw, code) in rejected() {
             let counted = count(&app, [raw.upgradable()]).await;
             assert_eq!(counted, expected([("refused", code, 1.0)]), "{raw:?}");
         }
-        let all = count(&app, refused().iter().flat_map(|(raw, _)| [raw.upgradable(), raw.upgradable()])).await;
+        let all = count(&app, rejected().iter().flat_map(|(raw, _)| [raw.upgradable(), raw.upgradable()])).await;
         assert_eq!(all, expected(codes.iter().map(|code| ("refused", *code, 2.0))));
     }
 }

@@ -177,8 +177,8 @@ async fn ticket_is_redeemed_once() {
         assert_eq!(extensions.get::<Claims<User>>(), Some(&Claims(user("alice"))));
         assert!(extensions.get::<Validity>().is_none());
 
-        let refused = knock(&layer, over(second)).await.unwrap_err();
-        assert_eq!((refused.kind(), refused.kind().status().as_u16()), (RejectionKind::TokenInvalid, 401));
+        let rejected = knock(&layer, over(second)).await.unwrap_err();
+        assert_eq!((rejected.kind(), rejected.kind().status().as_u16()), (RejectionKind::TokenInvalid, 401));
     }
 }
 
@@ -196,8 +196,8 @@ async fn debug_output_and_rejection_hide_the_ticket() {
         format!("{layer:?}"),
     ];
     for raw in [with(ticket.expose()).with("Upgrade", "x"), with(ticket.expose()).and("Authorization", "Bearer x")] {
-        let refused = knock(&layer, raw.request()).await.unwrap_err();
-        shown.push(format!("{refused} {refused:?}"));
+        let rejected = knock(&layer, raw.request()).await.unwrap_err();
+        shown.push(format!("{rejected} {rejected:?}"));
     }
     // The store holds the claims as bytes.
     for hidden in [ticket.expose(), "alice", "97, 108, 105, 99, 101"] {
@@ -218,7 +218,7 @@ async fn ticket_is_not_redeemed_by_a_handshake_rejected_earlier() {
         .token(TokenPolicy::from_sources([TokenSource::authorization(), query()], verifier).unwrap());
     let ticket = issuer.issue(&user("alice")).await.unwrap();
     let valid = with(ticket.expose());
-    for (refused, code) in [
+    for (rejected, code) in [
         (valid.clone().method("POST"), "method-not-allowed"),
         (valid.clone().without("Connection"), "connection-missing"),
         (valid.clone().without("Sec-WebSocket-Key"), "key-missing"),
@@ -233,7 +233,7 @@ async fn ticket_is_not_redeemed_by_a_handshake_rejected_earlier() {
         (valid.clone().and("Authorization", "Bearer x"), "token-ambiguous"),
         (with(&format!("{0}&ticket={0}", ticket.expose())), "token-ambiguous"),
     ] {
-        assert_eq!(outcome(&layer, &refused).await, code);
+        assert_eq!(outcome(&layer, &rejected).await, code);
     }
     assert_eq!(outcome(&layer, &valid).await, "alice");
 }
@@ -243,9 +243,9 @@ async fn ticket_is_redeemed_by_a_handshake_rejected_later() {
     let (issuer, verifier) = tickets(&MemoryTicketStore::default());
     let raw = with(issue_to(&issuer, "https://app.example.com").await.expose());
     let layer = check(verifier.clone());
-    let refused = knock(&layer, raw.request()).await.unwrap_err();
-    assert_eq!(refused.kind(), RejectionKind::TokenInvalid);
-    assert!(refused.source().unwrap().to_string().contains("https://app.example.com"));
+    let rejected = knock(&layer, raw.request()).await.unwrap_err();
+    assert_eq!(rejected.kind(), RejectionKind::TokenInvalid);
+    assert!(rejected.source().unwrap().to_string().contains("https://app.example.com"));
     assert_eq!(outcome(&layer, &raw.with("Origin", "https://app.example.com")).await, "token-invalid");
 
     let raw = with(issuer.issue(&user("alice")).await.unwrap().expose());
@@ -261,7 +261,7 @@ async fn ticket_bound_to_an_origin_is_rejected_from_others() {
     let (issuer, verifier) = tickets(&MemoryTicketStore::default());
     let layer = GuardLayer::new(AllowOrigin::predicate(|_, _| true).allow_missing().allow_null());
     let layer = layer.token(TokenPolicy::from_sources([query()], verifier.clone()).unwrap());
-    let refused = "token-invalid";
+    let rejected = "token-invalid";
     for (bound, origin, expected) in [
         ("https://app.example.com", Some("https://app.example.com"), "alice"),
         ("https://app.example.com", Some("https://app.example.com:443"), "alice"),
@@ -270,18 +270,18 @@ async fn ticket_bound_to_an_origin_is_rejected_from_others() {
         ("http://localhost:5173", Some("http://localhost:5173"), "alice"),
         ("https://[2001:db8::1]", Some("https://[2001:db8::1]:443"), "alice"),
         ("chrome-extension://abcdef", Some("chrome-extension://abcdef"), "alice"),
-        ("https://app.example.com", Some("http://app.example.com"), refused),
-        ("http://app.example.com", Some("https://app.example.com"), refused),
-        ("https://app.example.com", Some("http://app.example.com:443"), refused),
-        ("https://app.example.com", Some("https://app.example.com:80"), refused),
-        ("https://app.example.com", Some("https://app.example.com:8443"), refused),
-        ("http://localhost:5173", Some("http://localhost"), refused),
-        ("https://app.example.com", Some("https://example.com"), refused),
-        ("https://app.example.com", Some("https://x.app.example.com"), refused),
-        ("https://app.example.com", Some("https://app.example.com.evil.example"), refused),
-        ("chrome-extension://abcdef", Some("moz-extension://abcdef"), refused),
-        ("https://app.example.com", Some("null"), refused),
-        ("https://app.example.com", None, refused),
+        ("https://app.example.com", Some("http://app.example.com"), rejected),
+        ("http://app.example.com", Some("https://app.example.com"), rejected),
+        ("https://app.example.com", Some("http://app.example.com:443"), rejected),
+        ("https://app.example.com", Some("https://app.example.com:80"), rejected),
+        ("https://app.example.com", Some("https://app.example.com:8443"), rejected),
+        ("http://localhost:5173", Some("http://localhost"), rejected),
+        ("https://app.example.com", Some("https://example.com"), rejected),
+        ("https://app.example.com", Some("https://x.app.example.com"), rejected),
+        ("https://app.example.com", Some("https://app.example.com.evil.example"), rejected),
+        ("chrome-extension://abcdef", Some("moz-extension://abcdef"), rejected),
+        ("https://app.example.com", Some("null"), rejected),
+        ("https://app.example.com", None, rejected),
     ] {
         let raw = with(issue_to(&issuer, bound).await.expose()).without("Origin");
         let raw = origin.into_iter().fold(raw, |raw, origin| raw.and("Origin", origin));
@@ -294,7 +294,7 @@ async fn ticket_bound_to_an_origin_is_rejected_from_others() {
 
     // Without an origin check these reach the ticket.
     let (again, slash) = (handshake().and("Origin", ORIGIN), handshake().with("Origin", format!("{ORIGIN}/")));
-    for (raw, expected) in [(handshake(), "alice"), (again, refused), (slash, refused)] {
+    for (raw, expected) in [(handshake(), "alice"), (again, rejected), (slash, rejected)] {
         let raw = raw.target(&format!("/ws?ticket={}", issue_to(&issuer, ORIGIN).await.expose()));
         assert_eq!(outcome(&check(verifier.clone()), &raw).await, expected, "{raw:?}");
     }
@@ -448,11 +448,11 @@ async fn store_error_rejects_and_is_shown_only_to_the_operator() {
 
     let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())));
     let service = check(verifier).respond_with(ProblemJson).layer(inner);
-    let refused = service.oneshot(with(&"A".repeat(43)).request()).await.unwrap();
-    assert_eq!(refused.status(), 503);
-    assert!(refused.body().contains(r#""code":"verifier-failed""#), "{refused:?}");
-    assert!(!refused.body().contains("10.0.0.1") && !format!("{:?}", refused.headers()).contains("10.0.0.1"));
-    let rejection = refused.extensions().get::<Rejection>().unwrap();
+    let rejected = service.oneshot(with(&"A".repeat(43)).request()).await.unwrap();
+    assert_eq!(rejected.status(), 503);
+    assert!(rejected.body().contains(r#""code":"verifier-failed""#), "{rejected:?}");
+    assert!(!rejected.body().contains("10.0.0.1") && !format!("{:?}", rejected.headers()).contains("10.0.0.1"));
+    let rejection = rejected.extensions().get::<Rejection>().unwrap();
     assert_eq!(rejection.source().unwrap().to_string(), Down::ERROR);
 
     let unwritable = BTreeMap::from([((1, 2), 3)]);

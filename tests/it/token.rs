@@ -136,16 +136,16 @@ async fn debug_output_and_rejection_hide_the_token() {
         };
         let layer = GuardLayer::new(AllowOrigin::same_origin()).token(policy.clone());
         assert!(!format!("{layer:?}").contains(TOKEN));
-        let refused =
+        let rejected =
             ServiceBuilder::new().layer(layer.clone().respond_with(debug)).service(inner).oneshot(raw.request());
-        let refused = refused.await.unwrap();
-        assert!(refused.status().is_client_error());
-        assert!(!format!("{refused:?}").contains(TOKEN), "{refused:?}");
-        let rejection = refused.extensions().get::<Rejection>().unwrap();
+        let rejected = rejected.await.unwrap();
+        assert!(rejected.status().is_client_error());
+        assert!(!format!("{rejected:?}").contains(TOKEN), "{rejected:?}");
+        let rejection = rejected.extensions().get::<Rejection>().unwrap();
         assert!(!rejection.to_string().contains(TOKEN));
 
-        let refused = ServiceBuilder::new().layer(layer.respond_with(PlainText)).service(inner).oneshot(raw.request());
-        assert!(!format!("{:?}", refused.await.unwrap()).contains(TOKEN));
+        let rejected = ServiceBuilder::new().layer(layer.respond_with(PlainText)).service(inner).oneshot(raw.request());
+        assert!(!format!("{:?}", rejected.await.unwrap()).contains(TOKEN));
     }
     assert!(!format!("{:?}", tokens()).contains(TOKEN));
 }

@@ -167,8 +167,8 @@ async fn malformed_token_reaches_no_verifier() {
         let layer = TokenCheckLayer::new(TokenPolicy::from_sources([source], verifier).unwrap());
         let response = ServiceBuilder::new().layer(layer).service(inner).oneshot(raw.request()).await.unwrap();
         assert_eq!(response.body().as_deref(), expected, "{raw:?}");
-        let refusal = response.extensions().get::<Rejection>().map(Rejection::kind);
-        assert_eq!(refusal, expected.is_none().then_some(RejectionKind::TokenInvalid), "{raw:?}");
+        let rejection = response.extensions().get::<Rejection>().map(Rejection::kind);
+        assert_eq!(rejection, expected.is_none().then_some(RejectionKind::TokenInvalid), "{raw:?}");
     }
 }
 
@@ -182,7 +182,7 @@ async fn subprotocol_token_is_removed_from_the_offer() {
     });
     let prefix = || TokenSource::subprotocol("auth.").unwrap();
     let pair = || TokenSource::pair("bearer").unwrap();
-    for (layer, offered, seen, answered) in [
+    for (layer, offered, seen, responded) in [
         (check(vec![prefix()]), "a, auth.s3cr3t-alpha-01, b", "a, b", None),
         (check(vec![prefix()]).accept_unmatched_subprotocols(), "auth.s3cr3t-alpha-01", "", None),
         (check(vec![pair()]), "bearer, s3cr3t-alpha-01", "bearer", Some("bearer")),
@@ -190,7 +190,7 @@ async fn subprotocol_token_is_removed_from_the_offer() {
     ] {
         let raw = handshake().and("Sec-WebSocket-Protocol", offered);
         let response = ServiceBuilder::new().layer(layer).service(inner).oneshot(raw.request()).await.unwrap();
-        assert_eq!(response.headers().get("sec-websocket-protocol").map(|it| it.to_str().unwrap()), answered);
+        assert_eq!(response.headers().get("sec-websocket-protocol").map(|it| it.to_str().unwrap()), responded);
         assert_eq!(*response.body(), seen);
     }
 

@@ -24,11 +24,11 @@ use tower_ws_guard::{
 use crate::common::{ACCEPT, Body, handshake, plain, send, serve};
 
 /// Reads a line, and responds with it and the subprotocol of the socket.
-async fn answer_line(mut socket: Upgraded) {
+async fn echo_line(mut socket: Upgraded) {
     let mut line = [0; 5];
     socket.read_exact(&mut line).await.unwrap();
-    let answer = format!("{} {:?}", std::str::from_utf8(&line).unwrap(), socket.subprotocol());
-    socket.write_all(answer.as_bytes()).await.unwrap();
+    let response = format!("{} {:?}", std::str::from_utf8(&line).unwrap(), socket.subprotocol());
+    socket.write_all(response.as_bytes()).await.unwrap();
     socket.shutdown().await.unwrap();
 }
 
@@ -40,7 +40,7 @@ async fn inner_service_accepts_or_declines_the_pending_upgrade() {
         Ok::<_, Infallible>(
             match (request.uri().query(), pending) {
                 (Some("accept"), Some(pending)) => {
-                    pending.on_upgrade(answer_line);
+                    pending.on_upgrade(echo_line);
                     response.body(Body::from("not sent..."))
                 }
                 (Some("cancel"), Some(pending)) => {
@@ -73,11 +73,11 @@ async fn inner_service_accepts_or_declines_the_pending_upgrade() {
         (raw.clone().target("/ws?decline"), 200, "declined it"),
         (plain().target("/ws?accept"), 200, "ordinary..."),
     ] {
-        let mut answer = send(address, &raw.and("Connection", "close").bytes()).await;
-        assert_eq!(answer.status, status);
-        assert!(answer.all("sec-websocket-accept").is_empty());
-        assert_eq!(answer.all("set-cookie"), ["seen=1"]);
-        assert_eq!(answer.read_rest().await, body);
+        let mut response = send(address, &raw.and("Connection", "close").bytes()).await;
+        assert_eq!(response.status, status);
+        assert!(response.all("sec-websocket-accept").is_empty());
+        assert_eq!(response.all("set-cookie"), ["seen=1"]);
+        assert_eq!(response.read_rest().await, body);
     }
 }
 
@@ -111,12 +111,12 @@ async fn callback_receives_the_connection_and_the_request() {
 #[tokio::test]
 async fn non_upgradable_connection_is_rejected_with_500() {
     let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
-    let refused = ResponderLayer::new().layer(inner).oneshot(handshake().request()).await.unwrap();
-    assert_eq!(refused.status(), 500);
-    assert_eq!(refused.extensions().get::<Rejection>().unwrap().kind().code(), "not-upgradable");
+    let rejected = ResponderLayer::new().layer(inner).oneshot(handshake().request()).await.unwrap();
+    assert_eq!(rejected.status(), 500);
+    assert_eq!(rejected.extensions().get::<Rejection>().unwrap().kind().code(), "not-upgradable");
 
-    let refused = ResponderLayer::on_upgraded(async |_, _| {}).layer(inner).oneshot(handshake().request());
-    assert_eq!(refused.await.unwrap().status(), 500);
+    let rejected = ResponderLayer::on_upgraded(async |_, _| {}).layer(inner).oneshot(handshake().request());
+    assert_eq!(rejected.await.unwrap().status(), 500);
 }
 
 #[tokio::test]
@@ -184,7 +184,7 @@ async fn callback_panic_ends_only_its_own_connection() {
         service_fn(async |_: Request<hyper::body::Incoming>| Ok::<_, Infallible>(Response::new(Body::default())));
     let layer = ResponderLayer::on_upgraded(async |socket, request| match request.uri.path() {
         "/panic" => panic!("callback"),
-        _ => answer_line(socket).await,
+        _ => echo_line(socket).await,
     });
     let address = serve(layer.layer(inner)).await;
     let mut panicked = send(address, &handshake().target("/panic").bytes()).await;
@@ -198,11 +198,11 @@ async fn callback_panic_ends_only_its_own_connection() {
 async fn idle_connection_stays_open() {
     let inner =
         service_fn(async |_: Request<hyper::body::Incoming>| Ok::<_, Infallible>(Response::new(Body::default())));
-    let address = serve(ResponderLayer::on_upgraded(async |socket, _| answer_line(socket).await).layer(inner)).await;
-    let mut answer = send(address, &handshake().bytes()).await;
+    let address = serve(ResponderLayer::on_upgraded(async |socket, _| echo_line(socket).await).layer(inner)).await;
+    let mut response = send(address, &handshake().bytes()).await;
     sleep(Duration::from_millis(50)).await;
-    answer.stream.write_all(b"later").await.unwrap();
-    assert_eq!(answer.read_rest().await, "later None");
+    response.stream.write_all(b"later").await.unwrap();
+    assert_eq!(response.read_rest().await, "later None");
 }
 
 #[tokio::test(start_paused = true)]

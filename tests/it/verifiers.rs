@@ -83,8 +83,8 @@ async fn verifier_times_out_after_the_check_timeout() {
         let app = Handler::Holds.behind(layer);
         for request in upgradable(&token) {
             let start = tokio::time::Instant::now();
-            let refused = call(&app, request).await;
-            assert_eq!((refused.status().as_u16(), code(&refused)), (503, Some("verifier-timeout")));
+            let rejected = call(&app, request).await;
+            assert_eq!((rejected.status().as_u16(), code(&rejected)), (503, Some("verifier-timeout")));
             assert_eq!(start.elapsed().as_secs(), expected);
             assert_eq!((events.try_recv(), events.try_recv()), (Ok("asked"), Ok("dropped")));
         }
@@ -97,8 +97,8 @@ async fn verifier_times_out_after_the_check_timeout() {
 #[test]
 fn verifier_that_does_not_wait_needs_no_runtime() {
     let app = Handler::Holds.behind(guard().token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]))));
-    let answer = pin!(app.oneshot(handshake().and("Authorization", "Bearer s3cr3t").request()));
-    let Poll::Ready(Ok(response)) = answer.poll(&mut Context::from_waker(Waker::noop())) else { panic!("it waits") };
+    let future = pin!(app.oneshot(handshake().and("Authorization", "Bearer s3cr3t").request()));
+    let Poll::Ready(Ok(response)) = future.poll(&mut Context::from_waker(Waker::noop())) else { panic!("it waits") };
     assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
 }
 
@@ -201,10 +201,10 @@ async fn verifier_chains_are_nested_mapped_and_shared() {
 
     // The reason is that of the ticket; the other verifier has none.
     let [first, second] = [issue_to(&issuer, "https://a.example").await, issue_to(&issuer, "https://a.example").await];
-    for refused in [
+    for rejected in [
         knock(&check(tickets().or(users())), bearer(first.expose()).request()).await,
         knock(&check(users().or(tickets())), bearer(second.expose()).request()).await,
     ] {
-        assert!(refused.unwrap_err().source().unwrap().to_string().contains("https://a.example"));
+        assert!(rejected.unwrap_err().source().unwrap().to_string().contains("https://a.example"));
     }
 }

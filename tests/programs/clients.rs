@@ -40,12 +40,12 @@ enum From {
 #[derive(Clone, Copy, Debug)]
 enum Expected {
     Accepted(&'static str),
-    Refused(u16, &'static str),
+    Rejected(u16, &'static str),
     /// Accepted with this subprotocol, and closed with code 4401 for this reason.
     Closed(&'static str, &'static str),
 }
 
-use Expected::{Accepted, Closed, Refused};
+use Expected::{Accepted, Closed, Rejected};
 
 #[derive(Clone, Debug)]
 struct Case {
@@ -97,22 +97,22 @@ const CASES: &[Case] = &[
     Case { protocols: &["bearer", "s3cr3t"], expected: Accepted("bearer"), ..VALID },
     Case { protocols: &["bearer", "s3cr3t", "v1.chat"], expected: Accepted("v1.chat"), ..VALID },
 
-    Case { expected: Refused(401, "token-missing"), ..VALID },
-    Case { protocols: &["v2.chat"], expected: Refused(401, "token-missing"), ..VALID },
-    Case { bearer: Some("guess"), expected: Refused(401, "token-invalid"), ..VALID },
-    Case { cookie: Some("session=guess"), expected: Refused(401, "token-invalid"), ..VALID },
-    Case { query: "?token=guess", expected: Refused(401, "token-invalid"), ..VALID },
-    Case { protocols: &["v2.chat", "token.guess"], expected: Refused(401, "token-invalid"), ..VALID },
-    Case { protocols: &["bearer", "guess"], expected: Refused(401, "token-invalid"), ..VALID },
-    Case { query: "?token=s3cr3t", cookie: Some("session=s3cr3t"), expected: Refused(400, "token-ambiguous"), ..VALID },
-    Case { query: "?token=s3cr3t", protocols: &["other"], expected: Refused(400, "subprotocol-unsupported"), ..VALID },
-    Case { protocols: &["token.s3cr3t"], expected: Refused(400, "subprotocol-unsupported"), ..VALID },
+    Case { expected: Rejected(401, "token-missing"), ..VALID },
+    Case { protocols: &["v2.chat"], expected: Rejected(401, "token-missing"), ..VALID },
+    Case { bearer: Some("guess"), expected: Rejected(401, "token-invalid"), ..VALID },
+    Case { cookie: Some("session=guess"), expected: Rejected(401, "token-invalid"), ..VALID },
+    Case { query: "?token=guess", expected: Rejected(401, "token-invalid"), ..VALID },
+    Case { protocols: &["v2.chat", "token.guess"], expected: Rejected(401, "token-invalid"), ..VALID },
+    Case { protocols: &["bearer", "guess"], expected: Rejected(401, "token-invalid"), ..VALID },
+    Case { query: "?token=s3cr3t", cookie: Some("session=s3cr3t"), expected: Rejected(400, "token-ambiguous"), ..VALID },
+    Case { query: "?token=s3cr3t", protocols: &["other"], expected: Rejected(400, "subprotocol-unsupported"), ..VALID },
+    Case { protocols: &["token.s3cr3t"], expected: Rejected(400, "subprotocol-unsupported"), ..VALID },
 
-    Case { from: From::SameSite, cookie: Some("session=s3cr3t"), expected: Refused(403, "origin-not-allowed"), ..VALID },
-    Case { from: From::CrossSite, query: "?token=s3cr3t", expected: Refused(403, "origin-not-allowed"), ..VALID },
-    Case { from: From::CrossSite, protocols: &["bearer", "s3cr3t"], expected: Refused(403, "origin-not-allowed"), ..VALID },
-    Case { from: From::Null, query: "?token=s3cr3t", expected: Refused(403, "origin-not-allowed"), ..VALID },
-    Case { from: From::Nowhere, bearer: Some("s3cr3t"), expected: Refused(403, "origin-missing"), ..VALID },
+    Case { from: From::SameSite, cookie: Some("session=s3cr3t"), expected: Rejected(403, "origin-not-allowed"), ..VALID },
+    Case { from: From::CrossSite, query: "?token=s3cr3t", expected: Rejected(403, "origin-not-allowed"), ..VALID },
+    Case { from: From::CrossSite, protocols: &["bearer", "s3cr3t"], expected: Rejected(403, "origin-not-allowed"), ..VALID },
+    Case { from: From::Null, query: "?token=s3cr3t", expected: Rejected(403, "origin-not-allowed"), ..VALID },
+    Case { from: From::Nowhere, bearer: Some("s3cr3t"), expected: Rejected(403, "origin-missing"), ..VALID },
 ];
 
 impl Case {
@@ -165,14 +165,14 @@ fn check(
     for case in cases {
         let result = results.next().expect("as many results as cases");
         assert_eq!(result, expected(case.expected), "{case:?} at {}", server.scheme);
-        if let Refused(_, code) | Closed(_, code) = case.expected {
-            let refusal = server.refusal();
-            assert!(refusal.starts_with(&format!("{code}: ")), "{case:?}: {refusal}");
-            assert!(!refusal.contains("s3cr3t"), "{case:?}: {refusal}");
+        if let Rejected(_, code) | Closed(_, code) = case.expected {
+            let rejection = server.rejection();
+            assert!(rejection.starts_with(&format!("{code}: ")), "{case:?}: {rejection}");
+            assert!(!rejection.contains("s3cr3t"), "{case:?}: {rejection}");
         }
     }
     assert!(results.next().is_none());
-    assert!(server.refused_no_more());
+    assert!(server.has_no_more_rejections());
 }
 
 const IN_THE_CLEAR: &[&str] = &[];
@@ -232,7 +232,7 @@ fn check_program(program: &[&str], transports: &'static [&[&str]], expected: imp
 fn by_status(status: u16) -> impl Fn(&Server, Expected) -> Value {
     move |_, expected| match expected {
         Accepted(protocol) => json!({ "status": status, "protocol": protocol, "echo": TEXT, "close": 1000 }),
-        Refused(status, _) => json!({ "status": status }),
+        Rejected(status, _) => json!({ "status": status }),
         Closed(protocol, _) => json!({ "status": status, "protocol": protocol, "close": 4401 }),
     }
 }
@@ -244,7 +244,7 @@ fn by_events(expected: Expected) -> Value {
             "protocol": protocol, "echo": TEXT, "close": 1000, "reason": "", "wasClean": true,
             "events": ["open", "message", "close"],
         }),
-        Refused(..) => json!({ "close": 1006, "reason": "", "wasClean": false, "events": ["error", "close"] }),
+        Rejected(..) => json!({ "close": 1006, "reason": "", "wasClean": false, "events": ["error", "close"] }),
         Closed(protocol, reason) => json!({
             "protocol": protocol, "close": 4401, "reason": reason, "wasClean": true, "events": ["open", "close"],
         }),
@@ -263,7 +263,7 @@ fn node_own_websocket() {
     let program = ["node", "--experimental-websocket", "node.mjs"];
     check_program(&program, &[IN_THE_CLEAR, OVER_TLS], |_, expected| match expected {
         Accepted(_) | Closed(..) => by_events(expected),
-        Refused(..) => json!({ "events": ["error"] }),
+        Rejected(..) => json!({ "events": ["error"] }),
     });
 }
 
@@ -340,7 +340,7 @@ fn curl() {
             Accepted(protocol) | Closed(protocol, _) => json!({
                 "status": "101", "accept": ACCEPT, "protocol": Some(protocol).filter(|it| !it.is_empty()),
             }),
-            Refused(status, _) => json!({ "status": status.to_string(), "accept": null, "protocol": null }),
+            Rejected(status, _) => json!({ "status": status.to_string(), "accept": null, "protocol": null }),
         });
     }
 }
@@ -358,10 +358,10 @@ fn tungstenite() {
                 let offered = case.protocols.join(", ");
                 request.headers_mut().insert("sec-websocket-protocol", offered.parse().unwrap());
             }
-            let attempt = async {
+            let exchange = async {
                 let (mut socket, response) = match connect_async(request).await {
                     Ok(accepted) => accepted,
-                    Err(tungstenite::Error::Http(refused)) => return json!({ "status": refused.status().as_u16() }),
+                    Err(tungstenite::Error::Http(rejected)) => return json!({ "status": rejected.status().as_u16() }),
                     Err(error) => panic!("{case:?}: {error}"),
                 };
                 let protocol = response.headers().get("sec-websocket-protocol").map(|it| it.to_str().unwrap());
@@ -377,8 +377,8 @@ fn tungstenite() {
                     "close": u16::from(close.code),
                 })
             };
-            let in_time = async { tokio::time::timeout(std::time::Duration::from_secs(20), attempt).await };
-            runtime.block_on(in_time).expect("an answer in time")
+            let in_time = async { tokio::time::timeout(std::time::Duration::from_secs(20), exchange).await };
+            runtime.block_on(in_time).expect("a response in time")
         });
         check(&server, CASES, results, |expected| by_status(101)(&server, expected));
     }
@@ -411,8 +411,8 @@ fn by_chromium(server: &Server, expected: Expected) -> Value {
         Accepted(_) | Closed(..) if server.scheme == "https" => json!(200),
         Accepted(_) | Closed(..) => json!(101),
         // Chromium reports this as an error without a message.
-        Refused(401, _) if server.scheme == "https" => Value::Null,
-        Refused(status, _) => json!(status),
+        Rejected(401, _) if server.scheme == "https" => Value::Null,
+        Rejected(status, _) => json!(status),
     };
     seen
 }
@@ -434,7 +434,7 @@ fn check_closed(browser: &str, expected: impl Fn(&Server, Expected) -> Value) {
     const FLAGS: &[&str] = &["--rejection", "close", "--token", "s3cr3t", "--token-from", "query:token"];
     const MISSING: Case = Case { expected: Closed("", "token-missing"), ..VALID };
     const INVALID: Case = Case { query: "?token=guess", expected: Closed("", "token-invalid"), ..VALID };
-    const FOREIGN: Case = Case { expected: Refused(403, "origin-not-allowed"), ..VALID };
+    const FOREIGN: Case = Case { expected: Rejected(403, "origin-not-allowed"), ..VALID };
 
     let cases = [
         MISSING,
@@ -449,7 +449,7 @@ fn check_closed(browser: &str, expected: impl Fn(&Server, Expected) -> Value) {
     let offered = [
         Case { protocols: &["v2.chat"], expected: Closed("v2.chat", "token-missing"), ..MISSING },
         Case { protocols: &["other", "v2.chat"], expected: Closed("v2.chat", "token-invalid"), ..INVALID },
-        Case { protocols: &["other"], expected: Refused(400, "subprotocol-unsupported"), ..MISSING },
+        Case { protocols: &["other"], expected: Rejected(400, "subprotocol-unsupported"), ..MISSING },
         Case { from: From::CrossSite, protocols: &["v2.chat"], ..FOREIGN },
     ];
     check_browser(
@@ -472,7 +472,7 @@ fn firefox_receives_the_close_reason() {
     check_closed("firefox", |_, expected| by_events(expected));
 }
 
-const ATTEMPTS: &[(&str, &str)] = &[
+const HANDSHAKES: &[(&str, &str)] = &[
     ("valid", ""),
     ("foreign-origin", "origin-not-allowed"),
     ("missing-origin", "origin-missing"),
@@ -542,33 +542,33 @@ fn check_page(browser: &str) {
             let flags = [FLAGS, transport, &["--mode", mode]].concat();
             let live = Server::start(&flags);
             // No browser sends this host, so the form of this server cannot be used.
-            let attempts = Server::start(&[&flags[..], &["--allow-host", "localhost"]].concat());
+            let restricted = Server::start(&[&flags[..], &["--allow-host", "localhost"]].concat());
             let address = |server: &Server| format!("{}://{}/", server.scheme, server.address);
             let connect = |token, subprotocol| {
-                let refused = "error,close,note";
-                let form = json!({ "token": token, "subprotocol": subprotocol, "text": TEXT, "refused": refused });
+                let rejected = "error,close,note";
+                let form = json!({ "token": token, "subprotocol": subprotocol, "text": TEXT, "refused": rejected });
                 json!({ "url": address(&live), "live": form })
             };
             let steps = [
-                json!({ "url": address(&attempts) }),
+                json!({ "url": address(&restricted) }),
                 connect("s3cr3t", "other, v2.chat"),
                 connect("guess", "v2.chat"),
                 connect("", ""),
                 connect("s3cr3t", "other"),
             ];
             let results = run(&["node", "page.mjs", browser], &steps);
-            let buttons: Vec<_> = ATTEMPTS.iter().map(|(id, code)| shown(id, code)).collect();
+            let buttons: Vec<_> = HANDSHAKES.iter().map(|(id, code)| shown(id, code)).collect();
             assert_eq!(results[0], json!(buttons), "{mode} {transport:?}");
             for (result, accepted) in results[1..].iter().zip([true, false, false, false]) {
                 assert_eq!(*result, json!({ "state": "Not connected", "log": log(accepted) }), "{mode} {transport:?}");
             }
             for code in ["token-invalid", "token-missing", "subprotocol-unsupported"] {
-                let refusal = live.refusal();
-                assert!(refusal.starts_with(code), "{refusal}");
+                let rejection = live.rejection();
+                assert!(rejection.starts_with(code), "{rejection}");
             }
-            for (_, code) in ATTEMPTS.iter().filter(|(_, code)| !code.is_empty()) {
-                let refusal = attempts.refusal();
-                assert!(refusal.starts_with(&format!("{code}: ")), "{code}: {refusal}");
+            for (_, code) in HANDSHAKES.iter().filter(|(_, code)| !code.is_empty()) {
+                let rejection = restricted.rejection();
+                assert!(rejection.starts_with(&format!("{code}: ")), "{code}: {rejection}");
             }
         }
     }
@@ -579,7 +579,7 @@ fn check_tickets_on_the_page(browser: &str) {
     for mode in ["guard", "responder"] {
         let server = Server::start(&["--token", "s3cr3t", "--tickets", "memory", "--mode", mode]);
         let url = format!("http://{}/", server.address);
-        let connect = |token, refused| json!({ "url": url, "live": { "token": token, "subprotocol": "", "text": TEXT, "refused": refused } });
+        let connect = |token, rejected| json!({ "url": url, "live": { "token": token, "subprotocol": "", "text": TEXT, "refused": rejected } });
         let steps = [connect("s3cr3t", ""), connect("s3cr3t", ""), connect("guess", "error")];
         let results = run(&["node", "page.mjs", browser], &steps);
         let line = |result: usize, line: usize| results[result]["log"][line].as_str().unwrap_or_default();
@@ -590,7 +590,7 @@ fn check_tickets_on_the_page(browser: &str) {
         }
         assert_ne!(line(0, 0), line(1, 0));
         assert_eq!(results[2]["log"], json!(["error: Error: a valid token is required"]));
-        assert!(server.refused_no_more());
+        assert!(server.has_no_more_rejections());
     }
 }
 

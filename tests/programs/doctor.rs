@@ -115,13 +115,13 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
-/// Responds with `answer`, after replacing `{accept}` and `{key}`.
-fn respond(stream: &mut (impl Read + Write), answer: &[u8], seen: impl FnOnce(&str)) -> io::Result<()> {
+/// Responds with `response`, after replacing `{accept}` and `{key}`.
+fn respond(stream: &mut (impl Read + Write), response: &[u8], seen: impl FnOnce(&str)) -> io::Result<()> {
     let head = read_head(stream)?;
     seen(&head);
     let key = header(&head, "Sec-WebSocket-Key").unwrap();
     let accept = accept_key(key.as_bytes().try_into().unwrap());
-    let mut rest = answer;
+    let mut rest = response;
     let mut filled = Vec::new();
     while let [first, tail @ ..] = rest {
         (filled, rest) = match (rest.strip_prefix(b"{accept}"), rest.strip_prefix(b"{key}")) {
@@ -134,12 +134,12 @@ fn respond(stream: &mut (impl Read + Write), answer: &[u8], seen: impl FnOnce(&s
 }
 
 /// A server with one response for all requests, and the heads that it received.
-fn answering(answer: impl AsRef<[u8]> + Send + 'static) -> (String, Receiver<String>) {
+fn responding(response: impl AsRef<[u8]> + Send + 'static) -> (String, Receiver<String>) {
     let (sender, heads) = mpsc::channel();
     let address = listen(move |mut stream| {
         // The receiver may be gone, and the client may have left.
         let seen = |head: &str| drop(sender.send(head.to_owned()));
-        respond(&mut stream, answer.as_ref(), seen).ok();
+        respond(&mut stream, response.as_ref(), seen).ok();
     });
     (format!("ws://{address}/ws"), heads)
 }
@@ -150,7 +150,7 @@ fn switch(and: &str) -> String {
     format!("{SWITCH}{and}\r\n")
 }
 
-fn refusal(status: &str, and: &str) -> String {
+fn rejection(status: &str, and: &str) -> String {
     format!("HTTP/1.1 {status}\r\n{and}Content-Length: 0\r\nConnection: close\r\n\r\n")
 }
 
@@ -165,7 +165,7 @@ const ACCEPT: &str = "Sec-WebSocket-Accept: {accept}\r\n";
 type Case = (String, &'static [&'static str], &'static str, &'static [&'static str]);
 
 #[rustfmt::skip]
-fn answers() -> Vec<Case> {
+fn responses() -> Vec<Case> {
     let accepted = switch(ACCEPT);
     let lower = accepted.replace("101 Switching Protocols", "101").to_lowercase().replace(": ", ":").replace("http", "HTTP");
     vec![
@@ -182,24 +182,24 @@ fn answers() -> Vec<Case> {
         (switch(&format!("{ACCEPT}Sec-WebSocket-Extensions: permessage-deflate\r\n")), &[], "faulty", &["extension-not-offered"]),
         (switch(&format!("{ACCEPT}{ACCEPT}")), &[], "faulty", &["header-repeated"]),
         (switch("Sec-WebSocket-Accept: x\r\nSec-WebSocket-Protocol: x\r\n"), &[], "faulty", &["accept-wrong", "subprotocol-not-offered"]),
-        (refusal("401 Unauthorized", "WWW-Authenticate: Basic\r\n"), &[], "refused", &["unauthorized"]),
-        (refusal("403 Forbidden", ""), &[], "refused", &["forbidden", "origin-not-the-cause"]),
-        (refusal("403 Forbidden", "Server: cloudflare\r\n"), &[], "refused", &["refused-by-intermediary", "origin-not-the-cause"]),
-        (refusal("502 Bad Gateway", "Via: 1.1 squid\r\n"), &[], "refused", &["refused-by-intermediary"]),
-        (refusal("504 Gateway Timeout", "Server: nginx\r\n"), &[], "refused", &["refused-by-intermediary"]),
-        (refusal("426 Upgrade Required", "Sec-WebSocket-Version: 8, 7\r\n"), &[], "refused", &["version-refused"]),
-        (refusal("400 Bad Request", "Sec-WebSocket-Version: 13\r\n"), &["--sec-websocket-version", "8"], "refused", &["version-refused"]),
-        (refusal("404 Not Found", ""), &[], "refused", &["not-found"]),
-        (refusal("301 Moved Permanently", "Location: /ws/\r\n"), &[], "refused", &["redirected"]),
-        (refusal("429 Too Many Requests", ""), &[], "refused", &["rate-limited"]),
-        (refusal("503 Service Unavailable", ""), &[], "refused", &["unavailable"]),
-        (refusal("200 OK", ""), &[], "refused", &["upgrade-stripped"]),
-        (refusal("418 I'm a teapot", ""), &[], "refused", &["refused"]),
+        (rejection("401 Unauthorized", "WWW-Authenticate: Basic\r\n"), &[], "refused", &["unauthorized"]),
+        (rejection("403 Forbidden", ""), &[], "refused", &["forbidden", "origin-not-the-cause"]),
+        (rejection("403 Forbidden", "Server: cloudflare\r\n"), &[], "refused", &["refused-by-intermediary", "origin-not-the-cause"]),
+        (rejection("502 Bad Gateway", "Via: 1.1 squid\r\n"), &[], "refused", &["refused-by-intermediary"]),
+        (rejection("504 Gateway Timeout", "Server: nginx\r\n"), &[], "refused", &["refused-by-intermediary"]),
+        (rejection("426 Upgrade Required", "Sec-WebSocket-Version: 8, 7\r\n"), &[], "refused", &["version-refused"]),
+        (rejection("400 Bad Request", "Sec-WebSocket-Version: 13\r\n"), &["--sec-websocket-version", "8"], "refused", &["version-refused"]),
+        (rejection("404 Not Found", ""), &[], "refused", &["not-found"]),
+        (rejection("301 Moved Permanently", "Location: /ws/\r\n"), &[], "refused", &["redirected"]),
+        (rejection("429 Too Many Requests", ""), &[], "refused", &["rate-limited"]),
+        (rejection("503 Service Unavailable", ""), &[], "refused", &["unavailable"]),
+        (rejection("200 OK", ""), &[], "refused", &["upgrade-stripped"]),
+        (rejection("418 I'm a teapot", ""), &[], "refused", &["refused"]),
         (problem("token-missing"), &[], "refused", &["token-missing", "refused"]),
         (problem("token-missing") + "more", &[], "refused", &["token-missing", "refused"]),
         (problem("origin-not-allowed").replace("418 No", "403 Forbidden"), &[], "refused", &["origin-not-allowed", "forbidden"]),
         (problem("quota-exceeded"), &[], "refused", &["problem", "refused"]),
-        (refusal("418 No", "Content-Type: application/problem+json\r\n"), &[], "refused", &["refused"]),
+        (rejection("418 No", "Content-Type: application/problem+json\r\n"), &[], "refused", &["refused"]),
         ("HTTP/1.1 418 No\r\nContent-Type: application/problem+json\r\n\r\n{\"code\":\"host-invalid\"}".into(), &[], "refused", &["host-invalid", "refused"]),
         ("HTTP/1.1 418 No\r\nContent-Type: application/problem+json\r\nTransfer-Encoding: chunked\r\n\r\n\
           9\r\n{\"code\":\"\r\ne;a=b\r\nhost-invalid\"}\r\n0\r\n\r\n".into(), &[], "refused", &["host-invalid", "refused"]),
@@ -215,8 +215,8 @@ fn answers() -> Vec<Case> {
 
 #[test]
 fn response_determines_outcome_and_findings() {
-    for (answer, flags, outcome, codes) in answers() {
-        let (url, heads) = answering(answer.clone());
+    for (response, flags, outcome, codes) in responses() {
+        let (url, heads) = responding(response.clone());
         let report = doctor(&[&[&*url], flags].concat());
         report.assert(outcome, codes);
 
@@ -226,31 +226,31 @@ fn response_determines_outcome_and_findings() {
         if let Some(head) = report.json["response_head"].as_str() {
             let key = header(&sent, "Sec-WebSocket-Key").unwrap();
             let accept = accept_key(key.as_bytes().try_into().unwrap());
-            let answer = answer.replace("{key}", key).replace("{accept}", str::from_utf8(&accept).unwrap());
-            assert!(answer.starts_with(head) && head.ends_with("\r\n\r\n"), "{head}");
+            let response = response.replace("{key}", key).replace("{accept}", str::from_utf8(&accept).unwrap());
+            assert!(response.starts_with(head) && head.ends_with("\r\n\r\n"), "{head}");
         }
     }
 }
 
 #[test]
 fn finding_explains_what_is_known() {
-    for (answer, code, wanted) in [
+    for (response, code, wanted) in [
         (switch("Sec-WebSocket-Accept: {key}\r\n"), "accept-wrong", "the key itself"),
-        (refusal("301 Moved", "Location: https://example.com/ws\r\n"), "redirected", "`https://example.com/ws`"),
-        (refusal("401 No", "WWW-Authenticate: Bearer realm=x\r\n"), "unauthorized", "`Bearer realm=x`"),
-        (refusal("426 No", "Sec-WebSocket-Version: 8\r\n"), "version-refused", "`8`"),
+        (rejection("301 Moved", "Location: https://example.com/ws\r\n"), "redirected", "`https://example.com/ws`"),
+        (rejection("401 No", "WWW-Authenticate: Bearer realm=x\r\n"), "unauthorized", "`Bearer realm=x`"),
+        (rejection("426 No", "Sec-WebSocket-Version: 8\r\n"), "version-refused", "`8`"),
         (problem("token-expired"), "problem", "`token-expired`"),
         ("SSH-2.0-OpenSSH_9.2\r\n".into(), "not-http", "`SSH-2.0-OpenSSH_9.2"),
         (String::new(), "connection-reset", "without an answer"),
     ] {
-        let report = doctor(&[&answering(answer).0]);
+        let report = doctor(&[&responding(response).0]);
         assert!(report.explanation(code).contains(wanted), "{report:?}");
     }
 }
 
 #[test]
 fn request_follows_the_flags() {
-    let (url, heads) = answering(switch(ACCEPT));
+    let (url, heads) = responding(switch(ACCEPT));
     let host = url.trim_start_matches("ws://").trim_end_matches("/ws");
     for (url, line) in [
         (format!("ws://{host}"), "GET / HTTP/1.1"),
@@ -292,7 +292,7 @@ fn request_follows_the_flags() {
 #[test]
 fn token_is_sent_and_not_printed() {
     let long = TOKEN.repeat(20);
-    let places: [(&[&str], &str, &str); 5] = [
+    let positions: [(&[&str], &str, &str); 5] = [
         (&[], "Authorization", "Bearer {token}"),
         (&["--token-in", "authorization"], "Authorization", "Bearer {token}"),
         (&["--token-in", "cookie:session"], "Cookie", "session={token}"),
@@ -300,16 +300,16 @@ fn token_is_sent_and_not_printed() {
         (&["--token-in", "subprotocol:token."], "Sec-WebSocket-Protocol", "chat, token.{token}"),
     ];
     for token in [TOKEN, &*long] {
-        let answers = [
+        let responses = [
             switch(&format!("{ACCEPT}Sec-WebSocket-Protocol: chat\r\nX-Token: {token}\r\n")),
             switch(&format!("Sec-WebSocket-Accept: {token}\r\nSec-WebSocket-Protocol: {token}\r\n")),
-            refusal("302 Found", &format!("Location: /login?next=/ws/{token}\r\n")),
+            rejection("302 Found", &format!("Location: /login?next=/ws/{token}\r\n")),
             format!("what is {token}?"),
             problem(token),
         ];
-        for answer in answers {
-            let (url, heads) = answering(answer);
-            for (flags, name, wanted) in places {
+        for response in responses {
+            let (url, heads) = responding(response);
+            for (flags, name, wanted) in positions {
                 for style in [&["--json"][..], &[]] {
                     let flags = [&[&*url, "--subprotocol", "chat", "--token", token], flags, style].concat();
                     let output = run(&flags, &[]);
@@ -328,7 +328,7 @@ fn token_is_sent_and_not_printed() {
 #[test]
 fn token_is_percent_encoded_and_masked_in_a_query() {
     let token = "a+b/c&d%";
-    let (url, heads) = answering(switch(ACCEPT));
+    let (url, heads) = responding(switch(ACCEPT));
     let report = doctor(&[&format!("{url}?x=y"), "--token", token, "--token-in", "query:the ticket"]);
     report.assert("accepted", &[]);
     let head = heads.recv_timeout(PATIENCE).unwrap();
@@ -344,7 +344,7 @@ fn choosy(origin: Option<&'static str>, accepted: &'static str) -> SocketAddr {
         let head = read_head(&mut stream).unwrap();
         let wanted = origin.map(|origin| origin.replace("{own}", &format!("http://{address}")));
         let status = if header(&head, "Origin") == wanted.as_deref() { accepted } else { "403 Forbidden" };
-        stream.write_all(refusal(status, "").as_bytes()).unwrap();
+        stream.write_all(rejection(status, "").as_bytes()).unwrap();
     })
 }
 
@@ -368,7 +368,7 @@ fn origin_is_varied_after_a_403() {
     }
 
     // Each origin is tried once.
-    let (url, heads) = answering(refusal("403 Forbidden", ""));
+    let (url, heads) = responding(rejection("403 Forbidden", ""));
     let own = url.trim_end_matches("/ws").replace("ws:", "http:");
     for (origin, wanted) in [
         (None, vec![None, Some(&*own)]),
@@ -638,7 +638,7 @@ fn proxy_that_strips_headers_is_diagnosed() {
 
 #[test]
 fn output_for_people_has_no_control_characters_or_colors_when_piped() {
-    let (url, _heads) = answering(refusal("401 Unauthorized", "X-Control: a\u{9b}31mb\r\n"));
+    let (url, _heads) = responding(rejection("401 Unauthorized", "X-Control: a\u{9b}31mb\r\n"));
     let printed = text(&[&url]);
     for wanted in ["GET /ws HTTP/1.1", "HTTP/1.1 401 Unauthorized", "Refused.", "unauthorized: ", "What to do: "] {
         assert!(printed.contains(wanted), "{printed}");
@@ -646,13 +646,13 @@ fn output_for_people_has_no_control_characters_or_colors_when_piped() {
     // Piped output has no colors, and a server cannot control the terminal.
     assert!(!printed.contains(|char: char| char.is_control() && char != '\n'), "{printed:?}");
 
-    let coloured = |environment: &[(&str, &str)]| run(&[&url], environment).stdout.contains(&0x1b);
-    assert!(coloured(&[("CLICOLOR_FORCE", "1")]));
-    assert!(!coloured(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
+    let colored = |environment: &[(&str, &str)]| run(&[&url], environment).stdout.contains(&0x1b);
+    assert!(colored(&[("CLICOLOR_FORCE", "1")]));
+    assert!(!colored(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
 
-    let (url, _heads) = answering(switch(ACCEPT));
+    let (url, _heads) = responding(switch(ACCEPT));
     assert!(text(&[&url]).contains("Accepted"));
-    let (url, _heads) = answering(switch(""));
+    let (url, _heads) = responding(switch(""));
     assert!(text(&[&url]).contains("Faulty"));
 }
 
@@ -693,7 +693,7 @@ fn invalid_flag_is_named_in_the_error() {
 /// The other tests name every finding, except those that `response_determines_outcome_and_findings` must contain.
 #[test]
 fn finding_kinds_are_all_tested() {
-    let seen: HashSet<&str> = answers().iter().flat_map(|(.., codes)| *codes).copied().collect();
+    let seen: HashSet<&str> = responses().iter().flat_map(|(.., codes)| *codes).copied().collect();
     for kind in tower_ws_guard::FindingKind::ALL {
         assert!(seen.contains(kind.code()), "{}", kind.code());
     }

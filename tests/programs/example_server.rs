@@ -53,8 +53,8 @@ async fn echo_works_in_both_modes() {
 }
 
 async fn get(server: &Server, raw: Raw) -> (u16, String) {
-    let mut answer = send(server.address, &raw.and("Connection", "close").bytes()).await;
-    (answer.status, answer.read_rest().await)
+    let mut response = send(server.address, &raw.and("Connection", "close").bytes()).await;
+    (response.status, response.read_rest().await)
 }
 
 #[tokio::test]
@@ -216,13 +216,13 @@ async fn report_only_rejections_are_logged() {
 // Metrics
 
 async fn get_path(server: &Server, path: &str) -> (u16, String) {
-    let mut answer = send(server.address, &plain().target(path).and("Connection", "close").bytes()).await;
-    (answer.status, answer.read_rest().await)
+    let mut response = send(server.address, &plain().target(path).and("Connection", "close").bytes()).await;
+    (response.status, response.read_rest().await)
 }
 
 #[tokio::test]
 async fn metrics_scrape_agrees_with_the_requests() {
-    let refused = [
+    let rejected = [
         (handshake(), 401, "token-missing", 7.0),
         (bearer("guess"), 401, "token-invalid", 13.0),
         (good().and("Authorization", "Bearer good"), 400, "token-ambiguous", 3.0),
@@ -234,8 +234,8 @@ async fn metrics_scrape_agrees_with_the_requests() {
         (good().and("Sec-WebSocket-Protocol", "other"), 400, "subprotocol-unsupported", 19.0),
         (good().without("Upgrade"), 426, "upgrade-missing", 2.0),
     ];
-    assert_eq!(refused.iter().map(|(_, _, _, count)| count).sum::<f64>(), 100.0);
-    let sent = refused.iter().map(|(_, _, code, count)| ("refused", *code, *count));
+    assert_eq!(rejected.iter().map(|(_, _, _, count)| count).sum::<f64>(), 100.0);
+    let sent = rejected.iter().map(|(_, _, code, count)| ("refused", *code, *count));
     let sent = expected(sent.chain([("accepted", "accepted", 100.0)]));
 
     for mode in ["guard", "responder"] {
@@ -255,11 +255,11 @@ async fn metrics_scrape_agrees_with_the_requests() {
         assert_eq!(handshakes(&get_path(&server, "/metrics").await.1), BTreeMap::new());
         let mut open = Vec::new();
         for _ in 0..100 {
-            let answer = send(server.address, &good().bytes()).await;
-            assert_eq!(answer.status, 101);
-            open.push(answer);
+            let response = send(server.address, &good().bytes()).await;
+            assert_eq!(response.status, 101);
+            open.push(response);
         }
-        for (raw, status, code, count) in &refused {
+        for (raw, status, code, count) in &rejected {
             for _ in 0..*count as usize {
                 assert_eq!(send(server.address, &raw.bytes()).await.status, *status, "{code}");
             }

@@ -168,9 +168,9 @@ async fn custom_check() {
     assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("welcome to acme"));
 
     let unknown = handshake().with("Host", "evil.localhost").with("Origin", "http://evil.localhost");
-    let mut refused = send(address, &unknown.bytes()).await;
-    assert_eq!(refused.status, 404);
-    assert!(refused.read_rest().await.contains(r#""code":"tenant-unknown""#));
+    let mut rejected = send(address, &unknown.bytes()).await;
+    assert_eq!(rejected.status, 404);
+    assert!(rejected.read_rest().await.contains(r#""code":"tenant-unknown""#));
 }
 
 #[tokio::test]
@@ -179,10 +179,10 @@ async fn custom_rejection() {
     let own = format!("http://{address}");
     assert!(connect(address, &[("origin", &*own)]).await.is_ok());
 
-    let mut refused = send(address, &handshake().without("Origin").bytes()).await;
-    assert_eq!(refused.status, 403);
-    assert_eq!(refused.all("content-type"), ["application/json"]);
-    assert_eq!(refused.read_rest().await, r#"{"error":{"code":"origin-missing","path":"/ws"}}"#);
+    let mut rejected = send(address, &handshake().without("Origin").bytes()).await;
+    assert_eq!(rejected.status, 403);
+    assert_eq!(rejected.all("content-type"), ["application/json"]);
+    assert_eq!(rejected.read_rest().await, r#"{"error":{"code":"origin-missing","path":"/ws"}}"#);
 }
 
 #[tokio::test]

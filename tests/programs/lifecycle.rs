@@ -32,9 +32,9 @@ const MODES: [&str; 2] = ["guard", "responder"];
 const LONG: Duration = Duration::from_secs(30);
 
 async fn open(address: SocketAddr) -> Result<TcpStream, u16> {
-    let answer = send(address, &handshake().bytes()).await;
-    match answer.status {
-        101 => Ok(answer.stream),
+    let response = send(address, &handshake().bytes()).await;
+    match response.status {
+        101 => Ok(response.stream),
         status => Err(status),
     }
 }
@@ -49,22 +49,22 @@ async fn close(mut socket: TcpStream) {
 async fn max_connections_is_enforced_and_freed_slots_are_reused() {
     for mode in MODES {
         let server = Server::start(&["--mode", mode, "--max-connections", "100", "--rejection", "empty"]);
-        let attempts = async |n| join_all((0..n).map(|_| open(server.address))).await;
-        let (mut sockets, refused): (Vec<_>, Vec<_>) = attempts(150).await.into_iter().partition(Result::is_ok);
-        assert_eq!((sockets.len(), refused.len()), (100, 50));
-        assert!(refused.iter().all(|refused| matches!(refused, Err(503))), "{refused:?}");
+        let open_many = async |n| join_all((0..n).map(|_| open(server.address))).await;
+        let (mut sockets, rejected): (Vec<_>, Vec<_>) = open_many(150).await.into_iter().partition(Result::is_ok);
+        assert_eq!((sockets.len(), rejected.len()), (100, 50));
+        assert!(rejected.iter().all(|rejected| matches!(rejected, Err(503))), "{rejected:?}");
 
         join_all(sockets.drain(..30).map(|socket| close(socket.unwrap()))).await;
         // The client sees the end of a connection before the server has freed the slot.
         let mut accepted = 0;
         let start = Instant::now();
         while accepted < 30 && start.elapsed() < LONG {
-            let (more, _): (Vec<_>, Vec<_>) = attempts(30 - accepted).await.into_iter().partition(Result::is_ok);
+            let (more, _): (Vec<_>, Vec<_>) = open_many(30 - accepted).await.into_iter().partition(Result::is_ok);
             accepted += more.len();
             sockets.extend(more);
         }
         assert_eq!(accepted, 30);
-        assert!(attempts(20).await.iter().all(|attempt| matches!(attempt, Err(503))));
+        assert!(open_many(20).await.iter().all(|opened| matches!(opened, Err(503))));
         assert_eq!(sockets.len(), 100);
     }
 }
@@ -90,12 +90,12 @@ async fn sigterm_sends_a_close_frame_to_every_socket() {
             // During the drain new clients are rejected.
             (socket, open(server.address).await)
         });
-        let mut refused = 0;
+        let mut rejected = 0;
         for (mut socket, late) in join_all(ends).await {
-            refused += usize::from(late.is_err_and(|status| status == 503));
+            rejected += usize::from(late.is_err_and(|status| status == 503));
             socket.write_all(b"\x88\x82\0\0\0\0\x03\xe9").await.unwrap();
         }
-        assert_eq!(refused, 1000);
+        assert_eq!(rejected, 1000);
         assert!(server.wait(LONG).success());
     }
 }
@@ -195,9 +195,9 @@ async fn limit_and_drain_work_over_http2_and_tls() {
             let mut server = Server::start(&flags);
             let route = Route { address: server.address, tls, http2 };
             let exchange = async {
-                let (sockets, refused): (Vec<_>, Vec<_>) =
+                let (sockets, rejected): (Vec<_>, Vec<_>) =
                     route.open_together(8).await.into_iter().partition(Result::is_ok);
-                assert!(refused.len() == 3 && refused.into_iter().all(|refused| refused.err() == Some(503)));
+                assert!(rejected.len() == 3 && rejected.into_iter().all(|rejected| rejected.err() == Some(503)));
                 let mut sockets = sockets.into_iter().map(|socket| socket.ok().unwrap()).collect::<Vec<_>>();
                 assert_eq!(route.open().await.err(), Some(503));
 

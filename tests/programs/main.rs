@@ -1,4 +1,4 @@
-//! Tests that start programs: the examples, and clients, proxies and Redis as they are installed.
+//! Tests that start programs: the examples, and installed clients, proxies and Redis.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -93,15 +93,15 @@ async fn start_tap(server: SocketAddr) -> (SocketAddr, UnboundedReceiver<String>
             let sender = sender.clone();
             tokio::spawn(async move {
                 let mut server = TcpStream::connect(server).await.unwrap();
-                let (mut sent, mut answered) = (Vec::new(), Vec::new());
+                let (mut sent, mut responded) = (Vec::new(), Vec::new());
                 loop {
-                    let (from, to) = (sent.len(), answered.len());
+                    let (from, to) = (sent.len(), responded.len());
                     let read = tokio::select! {
                         read = proxy.read_buf(&mut sent) => read,
-                        read = server.read_buf(&mut answered) => read,
+                        read = server.read_buf(&mut responded) => read,
                     };
                     server.write_all(&sent[from..]).await.ok();
-                    proxy.write_all(&answered[to..]).await.ok();
+                    proxy.write_all(&responded[to..]).await.ok();
                     if read.unwrap_or(0) == 0 {
                         break;
                     }
@@ -226,10 +226,10 @@ impl Setup {
         let mut stream = self.connect("http/1.1").await;
         let bytes: Vec<_> = requests.iter().flat_map(|raw| raw.bytes()).collect();
         stream.write_all(&bytes).await.unwrap();
-        let mut answers = Vec::new();
+        let mut responses = Vec::new();
         // The stream may end without the close_notify of TLS.
-        while soon(stream.read_buf(&mut answers)).await.is_ok_and(|read| read > 0) {}
-        String::from_utf8(answers).unwrap()
+        while soon(stream.read_buf(&mut responses)).await.is_ok_and(|read| read > 0) {}
+        String::from_utf8(responses).unwrap()
     }
 
     /// Returns the bytes that the proxy sent after this text, up to the end of that connection.
@@ -252,7 +252,7 @@ async fn assert_echo<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketSt
     assert!(matches!(soon(socket.next()).await, Some(Ok(Message::Close(_)))));
 }
 
-async fn a_real_client_is_let_in(setup: &Setup) {
+async fn real_client_is_accepted(setup: &Setup) {
     let mut request = format!("wss://localhost:{}/ws", setup.port).into_client_request().unwrap();
     request.headers_mut().insert("origin", setup.origin().parse().unwrap());
     request.headers_mut().insert("authorization", "Bearer s3cr3t".parse().unwrap());
@@ -260,7 +260,7 @@ async fn a_real_client_is_let_in(setup: &Setup) {
     assert_echo(&mut socket).await;
 }
 
-async fn refusals_are_seen_through_the_proxy(setup: &mut Setup) {
+async fn rejections_are_seen_through_the_proxy(setup: &mut Setup) {
     let valid = setup.handshake();
     let other_scheme = setup.origin().replace("https:", "http:");
     for (i, (raw, status, header, code)) in [
@@ -274,10 +274,10 @@ async fn refusals_are_seen_through_the_proxy(setup: &mut Setup) {
     .into_iter()
     .enumerate()
     {
-        let refused = raw.target(&format!("/ws?refused={i}"));
+        let rejected = raw.target(&format!("/ws?refused={i}"));
         let second = setup.at_this_host(plain()).target("/ws?second").and("Connection", "close");
-        let answers = setup.exchange(&[&refused, &second]).await;
-        let (head, rest) = answers.split_once("\r\n\r\n").unwrap();
+        let responses = setup.exchange(&[&rejected, &second]).await;
+        let (head, rest) = responses.split_once("\r\n\r\n").unwrap();
         let head = head.to_lowercase();
         assert!(head.starts_with(&format!("http/1.1 {status} ")), "{code}: {head}");
         assert!(head.contains("\r\ncontent-type: application/problem+json\r\n"), "{code}: {head}");
@@ -295,12 +295,12 @@ async fn refusals_are_seen_through_the_proxy(setup: &mut Setup) {
 
 async fn an_ordinary_request_passes(setup: &Setup) {
     let page = setup.at_this_host(plain()).target("/").and("Connection", "close");
-    let answer = setup.exchange(&[&page]).await;
-    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("<title>"), "{answer}");
+    let response = setup.exchange(&[&page]).await;
+    assert!(response.starts_with("HTTP/1.1 200 ") && response.contains("<title>"), "{response}");
 }
 
 /// HAProxy turns the extended CONNECT into an upgrade, and the 101 of the server into a 200.
-async fn http2_is_let_in_and_refused(setup: &Setup) {
+async fn http2_is_accepted_and_rejected(setup: &Setup) {
     let (mut sender, connection) =
         http2::handshake(TokioExecutor::new(), TokioIo::new(setup.connect("h2").await)).await.unwrap();
     tokio::spawn(connection);
@@ -329,8 +329,8 @@ async fn http2_is_let_in_and_refused(setup: &Setup) {
 async fn nginx() {
     for mode in ["guard", "responder"] {
         let mut setup = Setup::start(Kind::Nginx, mode).await;
-        a_real_client_is_let_in(&setup).await;
-        refusals_are_seen_through_the_proxy(&mut setup).await;
+        real_client_is_accepted(&setup).await;
+        rejections_are_seen_through_the_proxy(&mut setup).await;
         an_ordinary_request_passes(&setup).await;
     }
 }
@@ -340,9 +340,9 @@ async fn nginx() {
 async fn haproxy() {
     for mode in ["guard", "responder"] {
         let mut setup = Setup::start(Kind::Haproxy, mode).await;
-        a_real_client_is_let_in(&setup).await;
-        refusals_are_seen_through_the_proxy(&mut setup).await;
+        real_client_is_accepted(&setup).await;
+        rejections_are_seen_through_the_proxy(&mut setup).await;
         an_ordinary_request_passes(&setup).await;
-        http2_is_let_in_and_refused(&setup).await;
+        http2_is_accepted_and_rejected(&setup).await;
     }
 }

@@ -22,8 +22,8 @@ use crate::{
     server::Server,
 };
 
-const TAKEN: &str = "101";
-const REFUSED: &str = "401 token-invalid";
+const REDEEMED: &str = "101";
+const REJECTED: &str = "401 token-invalid";
 const FAILED: &str = "503 verifier-failed";
 
 /// For tests that do not wait for it: a busy machine may need more than a second.
@@ -62,12 +62,12 @@ fn with_static_token() -> Raw {
 
 /// Returns the status, and the code of a rejection.
 async fn knock(address: SocketAddr, raw: &Raw) -> String {
-    let mut answer = soon(send(address, &raw.bytes())).await;
-    if answer.status == 101 {
-        return TAKEN.to_owned();
+    let mut response = soon(send(address, &raw.bytes())).await;
+    if response.status == 101 {
+        return REDEEMED.to_owned();
     }
-    let problem: Value = serde_json::from_str(&answer.read_rest().await).unwrap();
-    format!("{} {}", answer.status, problem["code"].as_str().unwrap())
+    let problem: Value = serde_json::from_str(&response.read_rest().await).unwrap();
+    format!("{} {}", response.status, problem["code"].as_str().unwrap())
 }
 
 async fn assert_knock(address: SocketAddr, raw: &Raw, expected: &str) {
@@ -75,7 +75,7 @@ async fn assert_knock(address: SocketAddr, raw: &Raw, expected: &str) {
 }
 
 /// Retries until the store is back.
-async fn issue_in_the_end(issuer: &TicketIssuer<RedisTicketStore>) -> Ticket {
+async fn issue_eventually(issuer: &TicketIssuer<RedisTicketStore>) -> Ticket {
     soon(async {
         loop {
             match issuer.issue(&"alice").await {
@@ -88,13 +88,13 @@ async fn issue_in_the_end(issuer: &TicketIssuer<RedisTicketStore>) -> Ticket {
 }
 
 /// Retries with new tickets until one is redeemed.
-async fn taken_in_the_end(address: SocketAddr, issuer: &TicketIssuer<RedisTicketStore>) -> Ticket {
+async fn redeem_eventually(address: SocketAddr, issuer: &TicketIssuer<RedisTicketStore>) -> Ticket {
     soon(async {
         loop {
-            let ticket = issue_in_the_end(issuer).await;
+            let ticket = issue_eventually(issuer).await;
             match &*knock(address, &with(ticket.expose())).await {
-                TAKEN => return ticket,
-                refusal => assert_eq!(refusal, FAILED),
+                REDEEMED => return ticket,
+                rejection => assert_eq!(rejection, FAILED),
             }
             sleep(Duration::from_millis(50)).await;
         }
@@ -126,9 +126,9 @@ async fn ticket_of_one_server_is_redeemed_once_by_another() {
     for (issued_by, taken_by) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
         let ticket = TicketIssuer::new(stores[issued_by].clone()).issue(&"alice").await.unwrap();
         let raw = with(ticket.expose());
-        assert_knock(servers[taken_by], &raw, TAKEN).await;
-        assert_knock(servers[0], &raw, REFUSED).await;
-        assert_knock(servers[1], &raw, REFUSED).await;
+        assert_knock(servers[taken_by], &raw, REDEEMED).await;
+        assert_knock(servers[0], &raw, REJECTED).await;
+        assert_knock(servers[1], &raw, REJECTED).await;
     }
 }
 
@@ -146,8 +146,8 @@ async fn ticket_is_redeemed_by_one_of_many_handshakes_on_two_servers() {
     });
     let mut outcomes = handshakes.collect::<JoinSet<_>>().join_all().await;
     outcomes.sort_unstable();
-    assert_eq!((outcomes.len(), &*outcomes[0]), (200, TAKEN));
-    assert!(outcomes[1..].iter().all(|outcome| outcome == REFUSED), "{outcomes:?}");
+    assert_eq!((outcomes.len(), &*outcomes[0]), (200, REDEEMED));
+    assert!(outcomes[1..].iter().all(|outcome| outcome == REJECTED), "{outcomes:?}");
 }
 
 #[tokio::test]
@@ -158,7 +158,7 @@ async fn stores_with_different_prefixes_share_no_tickets() {
     let (chat, mail) = (store.clone().prefix("chat:"), store.clone().prefix("mail:"));
     let ticket = TicketIssuer::new(chat.clone()).issue(&"alice").await.unwrap();
     let raw = with(ticket.expose());
-    for (store, expected) in [(mail, REFUSED), (store, REFUSED), (chat, TAKEN)] {
+    for (store, expected) in [(mail, REJECTED), (store, REJECTED), (chat, REDEEMED)] {
         assert_knock(start(&store).await, &raw, expected).await;
     }
 }
@@ -184,7 +184,7 @@ async fn redis_holds_only_hashed_tickets_that_expire() {
     assert!((1..=30_000).contains(&ttl), "{ttl}");
 
     // A redeemed ticket is deleted.
-    assert_knock(start(&store(&redis).timeout(PATIENT).unwrap()).await, &with(ticket.expose()), TAKEN).await;
+    assert_knock(start(&store(&redis).timeout(PATIENT).unwrap()).await, &with(ticket.expose()), REDEEMED).await;
     assert_eq!(redis.ask("DBSIZE").await, b":0\r\n");
 }
 
@@ -203,8 +203,8 @@ async fn redis_deletes_expired_tickets() {
         }
     })
     .await;
-    assert_knock(address, &with(short.expose()), REFUSED).await;
-    assert_knock(address, &with(long.expose()), TAKEN).await;
+    assert_knock(address, &with(short.expose()), REJECTED).await;
+    assert_knock(address, &with(long.expose()), REDEEMED).await;
 }
 
 #[tokio::test]
@@ -214,8 +214,8 @@ async fn redis_outage_rejects_tickets_until_redis_is_back() {
     let store = store(&redis);
     let address = start(&store).await;
     let issuer = TicketIssuer::new(store);
-    let taken = taken_in_the_end(address, &issuer).await;
-    let kept = issue_in_the_end(&issuer).await;
+    let taken = redeem_eventually(address, &issuer).await;
+    let kept = issue_eventually(&issuer).await;
 
     for _ in 0..2 {
         redis.stop();
@@ -224,12 +224,12 @@ async fn redis_outage_rejects_tickets_until_redis_is_back() {
             // The error is the cause and not a timeout.
             assert!(!with_sources(&error).contains("within"), "{error:?}");
             assert_knock(address, &with(kept.expose()), FAILED).await;
-            assert_knock(address, &with_static_token(), TAKEN).await;
+            assert_knock(address, &with_static_token(), REDEEMED).await;
         }
         redis.start_again().await;
-        taken_in_the_end(address, &issuer).await;
+        redeem_eventually(address, &issuer).await;
         for ticket in [taken.expose(), kept.expose(), &"A".repeat(43)] {
-            assert_knock(address, &with(ticket), REFUSED).await;
+            assert_knock(address, &with(ticket), REJECTED).await;
         }
     }
 }
@@ -241,7 +241,7 @@ async fn silent_redis_times_out() {
     let store = store(&redis);
     let address = start(&store).await;
     let issuer = TicketIssuer::new(store);
-    let taken = taken_in_the_end(address, &issuer).await;
+    let taken = redeem_eventually(address, &issuer).await;
 
     redis.pause();
     let error = soon(issuer.issue(&"alice")).await.unwrap_err();
@@ -249,12 +249,12 @@ async fn silent_redis_times_out() {
     for _ in 0..2 {
         assert_knock(address, &with(taken.expose()), FAILED).await;
     }
-    assert_knock(address, &with_static_token(), TAKEN).await;
+    assert_knock(address, &with_static_token(), REDEEMED).await;
 
     redis.resume();
-    let taken_too = taken_in_the_end(address, &issuer).await;
+    let taken_too = redeem_eventually(address, &issuer).await;
     for ticket in [taken.expose(), taken_too.expose(), &"A".repeat(43)] {
-        assert_knock(address, &with(ticket), REFUSED).await;
+        assert_knock(address, &with(ticket), REJECTED).await;
     }
 }
 
@@ -271,8 +271,8 @@ async fn store_may_be_created_before_redis_runs() {
         assert_knock(address, &with(&"A".repeat(43)), FAILED).await;
     }
     redis.start_again().await;
-    let ticket = taken_in_the_end(address, &issuer).await;
-    assert_knock(address, &with(ticket.expose()), REFUSED).await;
+    let ticket = redeem_eventually(address, &issuer).await;
+    assert_knock(address, &with(ticket.expose()), REJECTED).await;
 }
 
 #[tokio::test]
@@ -285,7 +285,7 @@ async fn password_is_used_and_never_shown() {
     let store = with_password("tr0ub4dor");
     assert!(!format!("{store:?}").contains("tr0ub4dor"));
     let address = start(&store).await;
-    taken_in_the_end(address, &TicketIssuer::new(store)).await;
+    redeem_eventually(address, &TicketIssuer::new(store)).await;
 
     let wrong = TicketIssuer::new(with_password("hunter2").timeout(PATIENT).unwrap());
     let shown = with_sources(&soon(wrong.issue(&"alice")).await.unwrap_err());
@@ -322,7 +322,7 @@ async fn store_reconnects_after_any_error() {
         .await;
         assert!(!shown.contains("tr0ub4dor"), "{shown}");
         redis.ask(mends).await;
-        issue_in_the_end(&issuer).await;
+        issue_eventually(&issuer).await;
     }
 }
 
@@ -366,10 +366,10 @@ async fn silent_connection_is_replaced() {
         }
     });
     let issuer = TicketIssuer::new(RedisTicketStore::new(&url).unwrap());
-    issue_in_the_end(&issuer).await;
+    issue_eventually(&issuer).await;
     freeze.cancel();
     assert!(soon(issuer.issue(&"alice")).await.is_err());
-    issue_in_the_end(&issuer).await;
+    issue_eventually(&issuer).await;
 }
 
 fn start_servers(redis: &Redis) -> [Server; 2] {
@@ -386,9 +386,9 @@ fn post_with_token() -> Raw {
 
 /// Returns the status and the body.
 async fn ask(server: &Server, raw: &Raw) -> (u16, Value) {
-    let mut answer = soon(send(server.address, &raw.bytes())).await;
-    assert_eq!(answer.all("cache-control"), ["no-store"]);
-    (answer.status, serde_json::from_str(&answer.read_rest().await).unwrap())
+    let mut response = soon(send(server.address, &raw.bytes())).await;
+    assert_eq!(response.all("cache-control"), ["no-store"]);
+    (response.status, serde_json::from_str(&response.read_rest().await).unwrap())
 }
 
 async fn ticket_of(server: &Server, raw: &Raw) -> String {
@@ -402,27 +402,27 @@ async fn ticket_of(server: &Server, raw: &Raw) -> String {
 async fn example_servers_share_tickets() {
     let redis = Redis::start().await;
     let servers = start_servers(&redis);
-    for refused in [post(), post().and("Authorization", "Bearer wrong"), post().and("Authorization", "Basic s3cr3t")] {
-        let (status, body) = ask(&servers[0], &refused).await;
-        assert_eq!((status, &body["ticket"]), (401, &Value::Null), "{refused:?}");
+    for rejected in [post(), post().and("Authorization", "Bearer wrong"), post().and("Authorization", "Basic s3cr3t")] {
+        let (status, body) = ask(&servers[0], &rejected).await;
+        assert_eq!((status, &body["ticket"]), (401, &Value::Null), "{rejected:?}");
     }
 
     let ticket = ticket_of(&servers[0], &post_with_token()).await;
     assert_eq!(ticket.len(), 43);
-    assert_knock(servers[1].address, &handshake().and("Authorization", format!("Bearer {ticket}")), REFUSED).await;
-    assert_knock(servers[1].address, &with("s3cr3t"), REFUSED).await;
-    assert_knock(servers[1].address, &with(&ticket), TAKEN).await;
+    assert_knock(servers[1].address, &handshake().and("Authorization", format!("Bearer {ticket}")), REJECTED).await;
+    assert_knock(servers[1].address, &with("s3cr3t"), REJECTED).await;
+    assert_knock(servers[1].address, &with(&ticket), REDEEMED).await;
     for server in &servers {
-        assert_knock(server.address, &with(&ticket), REFUSED).await;
+        assert_knock(server.address, &with(&ticket), REJECTED).await;
     }
-    let logged = [servers[0].refusal(), servers[1].refusal(), servers[1].refusal(), servers[1].refusal()];
-    for refusal in logged {
-        assert!(refusal.starts_with("token-invalid: "), "{refusal}");
-        assert!(!refusal.contains(&ticket) && !refusal.contains("s3cr3t"), "{refusal}");
+    let logged = [servers[0].rejection(), servers[1].rejection(), servers[1].rejection(), servers[1].rejection()];
+    for rejection in logged {
+        assert!(rejection.starts_with("token-invalid: "), "{rejection}");
+        assert!(!rejection.contains(&ticket) && !rejection.contains("s3cr3t"), "{rejection}");
     }
 
     // A request of a page gets a ticket for its origin.
-    for (origin, expected) in [(ORIGIN, TAKEN), ("https://evil.example", REFUSED)] {
+    for (origin, expected) in [(ORIGIN, REDEEMED), ("https://evil.example", REJECTED)] {
         let ticket = ticket_of(&servers[0], &post_with_token().and("Origin", origin)).await;
         assert_knock(servers[1].address, &with(&ticket), expected).await;
     }
@@ -434,7 +434,7 @@ async fn example_servers_survive_a_redis_outage() {
     let mut redis = Redis::start().await;
     let servers = start_servers(&redis);
     let taken = ticket_of(&servers[0], &post_with_token()).await;
-    assert_knock(servers[1].address, &with(&taken), TAKEN).await;
+    assert_knock(servers[1].address, &with(&taken), REDEEMED).await;
     let kept = ticket_of(&servers[0], &post_with_token()).await;
 
     redis.stop();
@@ -442,8 +442,8 @@ async fn example_servers_survive_a_redis_outage() {
         let (status, body) = ask(server, &post_with_token()).await;
         assert_eq!((status, &body["ticket"]), (503, &Value::Null), "{body}");
         assert_knock(server.address, &with(&kept), FAILED).await;
-        assert!(server.refusal().contains("because: "));
-        assert_knock(server.address, &with_static_token(), TAKEN).await;
+        assert!(server.rejection().contains("because: "));
+        assert_knock(server.address, &with_static_token(), REDEEMED).await;
     }
 
     redis.start_again().await;
@@ -453,15 +453,15 @@ async fn example_servers_survive_a_redis_outage() {
                 if let (201, body) = ask(server, &post_with_token()).await {
                     let ticket = body["ticket"].as_str().unwrap().to_owned();
                     match &*knock(other.address, &with(&ticket)).await {
-                        TAKEN => return ticket,
-                        refusal => assert_eq!(refusal, FAILED),
+                        REDEEMED => return ticket,
+                        rejection => assert_eq!(rejection, FAILED),
                     }
                 }
                 sleep(Duration::from_millis(50)).await;
             }
         });
         for ticket in [&ticket.await, &taken, &kept] {
-            assert_knock(other.address, &with(ticket), REFUSED).await;
+            assert_knock(other.address, &with(ticket), REJECTED).await;
         }
     }
 }

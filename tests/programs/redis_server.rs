@@ -32,7 +32,7 @@ impl Redis {
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("redis-{}-{port}", id()));
         fs::create_dir_all(&directory).unwrap();
         let mut redis = Self { process: spawn(port, &directory, options), port, directory };
-        redis.answers().await;
+        redis.wait_until_ready().await;
         redis
     }
 
@@ -49,7 +49,7 @@ impl Redis {
     /// Restarts on the same port, and empty.
     pub(crate) async fn start_again(&mut self) {
         self.process = spawn(self.port, &self.directory, &[]);
-        self.answers().await;
+        self.wait_until_ready().await;
     }
 
     /// Stops responding, but still accepts connections.
@@ -68,7 +68,7 @@ impl Redis {
 
     /// Returns the raw response to a command.
     pub(crate) async fn ask(&self, command: &str) -> Vec<u8> {
-        self.try_ask(command).await.expect("Redis answers")
+        self.try_ask(command).await.expect("Redis responds")
     }
 
     async fn try_ask(&self, command: &str) -> Option<Vec<u8>> {
@@ -76,15 +76,15 @@ impl Redis {
             let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
             // `QUIT` makes Redis close the connection after the response.
             stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).await?;
-            let mut answer = Vec::new();
-            stream.read_to_end(&mut answer).await?;
-            Ok::<_, std::io::Error>(answer)
+            let mut response = Vec::new();
+            stream.read_to_end(&mut response).await?;
+            Ok::<_, std::io::Error>(response)
         };
-        let mut answer = timeout(Duration::from_secs(10), exchange).await.ok()?.ok()?;
-        answer.ends_with(b"+OK\r\n").then(|| answer.drain(..answer.len() - 5).collect())
+        let mut response = timeout(Duration::from_secs(10), exchange).await.ok()?.ok()?;
+        response.ends_with(b"+OK\r\n").then(|| response.drain(..response.len() - 5).collect())
     }
 
-    async fn answers(&mut self) {
+    async fn wait_until_ready(&mut self) {
         let ready = async {
             while self.try_ask("PING").await.as_deref() != Some(b"+PONG\r\n") {
                 assert!(self.process.try_wait().unwrap().is_none(), "redis-server ended at once");

@@ -48,7 +48,7 @@ async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(10), future).await.expect("it happens in time")
 }
 
-/// An upstream that checks nothing: it responds to every head with the result of `answer`, and echoes all later bytes
+/// An upstream that checks nothing: it responds to every head with the result of `response`, and echoes all later bytes
 /// until it receives `bye`.
 struct Upstream {
     address: SocketAddr,
@@ -57,14 +57,14 @@ struct Upstream {
 }
 
 impl Upstream {
-    async fn start(answer: impl Fn(&str) -> String + Clone + Send + 'static) -> Self {
+    async fn start(response: impl Fn(&str) -> String + Clone + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, seen) = unbounded_channel();
         tokio::spawn(async move {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
-                let (sender, answer) = (sender.clone(), answer.clone());
+                let (sender, response) = (sender.clone(), response.clone());
                 tokio::spawn(async move {
                     let mut read = Vec::new();
                     let end = loop {
@@ -74,7 +74,7 @@ impl Upstream {
                         assert!(stream.read_buf(&mut read).await.unwrap() > 0, "a whole head");
                     };
                     let head = String::from_utf8(read[..end].to_vec()).unwrap();
-                    let mut reply = answer(&head).into_bytes();
+                    let mut reply = response(&head).into_bytes();
                     sender.send(head).ok();
                     reply.extend_from_slice(&read[end..]);
                     let mut sent = 0;
@@ -162,14 +162,14 @@ async fn upstream_receives_the_canonical_handshake_and_all_later_bytes() {
         .and("Sec-WebSocket-Extensions", "permessage-deflate")
         .and("Cookie", "session=1")
         .body("second bye");
-    let mut answer = send(proxy(upstream.address).await, &raw.bytes()).await;
-    assert_eq!(answer.status, 101);
-    assert_eq!(answer.all("upgrade"), ["websocket"]);
-    assert_eq!(answer.all("connection"), ["Upgrade"]);
-    assert_eq!(answer.all("sec-websocket-accept"), [ACCEPT]);
-    assert_eq!(answer.all("set-cookie"), ["a=b"]);
-    assert!(answer.all("keep-alive").is_empty() && answer.all("x-hop").is_empty());
-    assert_eq!(answer.read_rest().await, "first second bye");
+    let mut response = send(proxy(upstream.address).await, &raw.bytes()).await;
+    assert_eq!(response.status, 101);
+    assert_eq!(response.all("upgrade"), ["websocket"]);
+    assert_eq!(response.all("connection"), ["Upgrade"]);
+    assert_eq!(response.all("sec-websocket-accept"), [ACCEPT]);
+    assert_eq!(response.all("set-cookie"), ["a=b"]);
+    assert!(response.all("keep-alive").is_empty() && response.all("x-hop").is_empty());
+    assert_eq!(response.read_rest().await, "first second bye");
 
     let head = upstream.next().await;
     assert!(head.starts_with("GET /ws?room=1 HTTP/1.1\r\n"), "{head}");
@@ -216,9 +216,9 @@ async fn rejected_handshake_never_reaches_the_upstream() {
     for (raw, status, code) in cases {
         let second = handshake().target("/second").bytes();
         let pipelined = [raw.bytes(), second].concat();
-        let mut refused = send(proxy, &pipelined).await;
-        assert_eq!(refused.status, status, "{code}");
-        let body = refused.read_rest().await;
+        let mut rejected = send(proxy, &pipelined).await;
+        assert_eq!(rejected.status, status, "{code}");
+        let body = rejected.read_rest().await;
         assert!(body.ends_with(&format!(r#""code":"{code}"}}"#)) && !body.contains("\r\n"), "{code}: {body}");
     }
     // Each rejected connection has ended, so this is the first request that the upstream sees.
@@ -247,10 +247,10 @@ async fn ordinary_request_cannot_switch_the_upstream() {
         .and("X-Kept", "1");
     // Forwarded unchanged, a switching upstream would take the second request for HTTP/2 frames.
     let raw = [smuggled.bytes(), plain().target("/second").and("Connection", "close").bytes()].concat();
-    let mut answer = send(proxy, &raw).await;
-    assert_eq!(answer.status, 200);
-    assert!(answer.all("x-hop").is_empty());
-    let rest = answer.read_rest().await;
+    let mut response = send(proxy, &raw).await;
+    assert_eq!(response.status, 200);
+    assert!(response.all("x-hop").is_empty());
+    let rest = response.read_rest().await;
     assert!(rest.starts_with("okHTTP/1.1 200 OK\r\n") && rest.ends_with("\r\n\r\nok"), "{rest}");
 
     let head = upstream.next().await;
@@ -277,14 +277,14 @@ async fn invalid_101_of_the_upstream_opens_no_tunnel() {
         (offering.clone(), format!("{good}Sec-WebSocket-Protocol: v2.chat, v1.chat\r\n")),
         (offering, format!("{good}Sec-WebSocket-Protocol: v2.chat\r\nSec-WebSocket-Protocol: v1.chat\r\n")),
     ] {
-        let (case, answer) = (format!("{raw:?} {more:?}"), switching(&more));
-        let mut upstream = Upstream::start(move |_| answer.clone()).await;
+        let (case, response) = (format!("{raw:?} {more:?}"), switching(&more));
+        let mut upstream = Upstream::start(move |_| response.clone()).await;
         // An ordinary request leaves the connection open, so a second one closes it.
         let raw = [raw.bytes(), b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n".to_vec()].concat();
-        let mut answer = send(proxy(upstream.address).await, &raw).await;
-        assert_eq!(answer.status, 502, "{case}");
-        assert!(answer.all("sec-websocket-accept").is_empty() && answer.all("upgrade").is_empty(), "{case}");
-        answer.read_rest().await;
+        let mut response = send(proxy(upstream.address).await, &raw).await;
+        assert_eq!(response.status, 502, "{case}");
+        assert!(response.all("sec-websocket-accept").is_empty() && response.all("upgrade").is_empty(), "{case}");
+        response.read_rest().await;
         upstream.next().await;
         assert_eq!(upstream.next().await, "", "{case}");
     }
@@ -299,12 +299,12 @@ async fn upstream_rejection_is_passed_on() {
     .await;
     let proxy = proxy(upstream.address).await;
     let pipelined = [handshake().bytes(), plain().target("/second").bytes()].concat();
-    let mut refused = send(proxy, &pipelined).await;
-    assert_eq!(refused.status, 429);
-    assert_eq!(refused.all("x-reason"), ["full"]);
-    assert_eq!(refused.all("connection"), ["close"]);
-    assert!(refused.all("x-hop").is_empty() && refused.all("upgrade").is_empty());
-    assert_eq!(refused.read_rest().await, "4\r\nlate\r\n0\r\n\r\n");
+    let mut rejected = send(proxy, &pipelined).await;
+    assert_eq!(rejected.status, 429);
+    assert_eq!(rejected.all("x-reason"), ["full"]);
+    assert_eq!(rejected.all("connection"), ["close"]);
+    assert!(rejected.all("x-hop").is_empty() && rejected.all("upgrade").is_empty());
+    assert_eq!(rejected.read_rest().await, "4\r\nlate\r\n0\r\n\r\n");
 }
 
 #[tokio::test]
@@ -369,15 +369,15 @@ async fn bodies_are_streamed() {
     let proxy = proxy(serve_axum(echo).await).await;
     for method in ["POST", "GET"] {
         let request = plain().method(method).and("Transfer-Encoding", "chunked").body("5\r\nfirst\r\n");
-        let mut answer = send(proxy, &request.bytes()).await;
-        assert_eq!(answer.status, 200);
+        let mut response = send(proxy, &request.bytes()).await;
+        assert_eq!(response.status, 200);
         // The second half of the request is sent after the first half of the response arrived.
-        while !answer.rest.ends_with(b"5\r\nfirst\r\n") {
-            assert!(soon(answer.stream.read_buf(&mut answer.rest)).await.unwrap() > 0);
+        while !response.rest.ends_with(b"5\r\nfirst\r\n") {
+            assert!(soon(response.stream.read_buf(&mut response.rest)).await.unwrap() > 0);
         }
-        answer.stream.write_all(b"6\r\nsecond\r\n0\r\n\r\n").await.unwrap();
-        while !answer.rest.ends_with(b"6\r\nsecond\r\n0\r\n\r\n") {
-            assert!(soon(answer.stream.read_buf(&mut answer.rest)).await.unwrap() > 0);
+        response.stream.write_all(b"6\r\nsecond\r\n0\r\n\r\n").await.unwrap();
+        while !response.rest.ends_with(b"6\r\nsecond\r\n0\r\n\r\n") {
+            assert!(soon(response.stream.read_buf(&mut response.rest)).await.unwrap() > 0);
         }
     }
 }
@@ -456,8 +456,8 @@ async fn program_follows_its_flags() {
         let program = Program::start(&[&["--upstream", &url][..], flags].concat());
         for origin in [own, app, public] {
             let expected = if allowed.contains(&origin) { 101 } else { 403 };
-            let answer = send(program.address, &handshake().with("Origin", origin).bytes()).await;
-            assert_eq!(answer.status, expected, "{flags:?} {origin}");
+            let response = send(program.address, &handshake().with("Origin", origin).bytes()).await;
+            assert_eq!(response.status, expected, "{flags:?} {origin}");
         }
     }
     for upstream in ["https://127.0.0.1:1", "http://127.0.0.1", "http://127.0.0.1:1/path", "http://:1", "127.0.0.1:1"] {

@@ -22,7 +22,7 @@ pub(crate) struct Server {
     process: Child,
     pub(crate) scheme: String,
     pub(crate) address: SocketAddr,
-    refusals: Receiver<String>,
+    rejections: Receiver<String>,
     /// All other log lines.
     log: Receiver<String>,
 }
@@ -42,14 +42,14 @@ impl Server {
             .spawn()
             .expect("`cargo build --example server` was run");
 
-        let (refused, refusals) = mpsc::channel();
+        let (rejected, rejections) = mpsc::channel();
         let (said, log) = mpsc::channel();
         let lines = BufReader::new(process.stderr.take().unwrap()).lines();
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 // The receiver may be gone.
                 match line.split_once("tower_ws_guard: refused: ") {
-                    Some((_, refusal)) => drop(refused.send(refusal.to_owned())),
+                    Some((_, rejection)) => drop(rejected.send(rejection.to_owned())),
                     None => {
                         eprintln!("{line}");
                         drop(said.send(line));
@@ -62,7 +62,7 @@ impl Server {
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url = line.trim_end().strip_prefix("listening on ").expect("its address");
         let (scheme, address) = url.split_once("://").unwrap();
-        Self { process, scheme: scheme.to_owned(), address: address.parse().unwrap(), refusals, log }
+        Self { process, scheme: scheme.to_owned(), address: address.parse().unwrap(), rejections, log }
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -93,13 +93,13 @@ impl Server {
     }
 
     /// Returns the log of the next rejected handshake.
-    pub(crate) fn refusal(&self) -> String {
-        self.refusals.recv_timeout(Duration::from_secs(10)).expect("a refusal in the log")
+    pub(crate) fn rejection(&self) -> String {
+        self.rejections.recv_timeout(Duration::from_secs(10)).expect("a rejection in the log")
     }
 
     /// Returns whether all rejections were taken.
-    pub(crate) fn refused_no_more(&self) -> bool {
-        self.refusals.try_recv().is_err()
+    pub(crate) fn has_no_more_rejections(&self) -> bool {
+        self.rejections.try_recv().is_err()
     }
 }
 

@@ -27,7 +27,7 @@ enum Leaves {
     AtOnce,
     InTheHead,
     WhileBeingVerified,
-    BehindTheAnswer,
+    AfterTheResponse,
     InAFrame,
     Closing,
 }
@@ -36,7 +36,7 @@ const ALL: [Leaves; 6] = [
     Leaves::AtOnce,
     Leaves::InTheHead,
     Leaves::WhileBeingVerified,
-    Leaves::BehindTheAnswer,
+    Leaves::AfterTheResponse,
     Leaves::InAFrame,
     Leaves::Closing,
 ];
@@ -55,15 +55,15 @@ async fn client(address: SocketAddr, seed: u64) -> std::io::Result<Leaves> {
     match leaves {
         Leaves::AtOnce | Leaves::InTheHead => {}
         Leaves::WhileBeingVerified => sleep(Duration::from_millis(random.u64(..10))).await,
-        Leaves::BehindTheAnswer | Leaves::InAFrame | Leaves::Closing => {
-            let mut answer = Vec::new();
-            while !answer.windows(4).any(|end| end == b"\r\n\r\n") && stream.read_buf(&mut answer).await? > 0 {}
-            assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", answer.escape_ascii());
+        Leaves::AfterTheResponse | Leaves::InAFrame | Leaves::Closing => {
+            let mut response = Vec::new();
+            while !response.windows(4).any(|end| end == b"\r\n\r\n") && stream.read_buf(&mut response).await? > 0 {}
+            assert!(response.starts_with(b"HTTP/1.1 101 "), "{}", response.escape_ascii());
             match leaves {
                 Leaves::InAFrame => stream.write_all(&b"\x81\x85mask12345"[..random.usize(1..11)]).await?,
                 Leaves::Closing => {
                     stream.shutdown().await?;
-                    stream.read_to_end(&mut answer).await?;
+                    stream.read_to_end(&mut response).await?;
                 }
                 _ => {}
             }
@@ -95,10 +95,10 @@ async fn dropped_connections_leave_nothing_behind() {
     let at_once = Arc::new(Semaphore::new(100));
     let mut clients = JoinSet::new();
     for seed in 0..CONNECTIONS {
-        let place = Arc::clone(&at_once).acquire_owned().await.unwrap();
+        let slot = Arc::clone(&at_once).acquire_owned().await.unwrap();
         clients.spawn(async move {
             let left = client(address, seed).await;
-            drop(place);
+            drop(slot);
             left
         });
     }
@@ -120,6 +120,11 @@ async fn dropped_connections_leave_nothing_behind() {
         }
     };
     timeout(Duration::from_secs(30), gone).await.unwrap_or_else(|_| {
-        panic!("left: {} places, {} in the drain, {} tasks", limit.connections(), drain.connections(), tasks() - before)
+        panic!(
+            "left: {} permits, {} in the drain, {} tasks",
+            limit.connections(),
+            drain.connections(),
+            tasks() - before
+        )
     });
 }

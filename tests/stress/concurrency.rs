@@ -42,9 +42,9 @@ fn spin(random: &mut Rng) {
 
 /// The response of the service during the race.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Answers {
+enum Reaction {
     Completes,
-    Refuses,
+    Rejects,
     /// The response is dropped, as if the client had left.
     Never,
 }
@@ -59,36 +59,36 @@ enum Outcome {
 
 const ACCEPTING: usize = 3;
 
-/// Several threads accept, await the connection, or drop it, while another one responds.
-async fn race(seed: u64) -> (Answers, Outcome) {
+/// Several threads accept, await the connection, or drop it, while another one reaction.
+async fn race(seed: u64) -> (Reaction, Outcome) {
     let mut random = Rng::with_seed(seed);
-    let answers = random.choice([Answers::Completes, Answers::Refuses, Answers::Never]).unwrap();
+    let reaction = random.choice([Reaction::Completes, Reaction::Rejects, Reaction::Never]).unwrap();
     let limit = ConnectionLimit::total(1).unwrap();
     let shared = Arc::new(Mutex::new(None));
     let share = Arc::clone(&shared);
     let inner = service_fn(move |mut request: Request<()>| {
         *share.lock().unwrap() = request.extensions_mut().remove::<PendingUpgrade>();
         let mut response = Response::new(());
-        if answers == Answers::Refuses {
+        if reaction == Reaction::Rejects {
             *response.status_mut() = StatusCode::FORBIDDEN;
         }
         ready(Ok::<_, Infallible>(response))
     });
     let (request, mut client) = test_util::upgradable(handshake().request()).await;
-    let answer = ResponderLayer::new().limit(limit.clone()).layer(inner).call(request);
+    let future = ResponderLayer::new().limit(limit.clone()).layer(inner).call(request);
     let pending = shared.lock().unwrap().take().unwrap();
 
     let runtime = Handle::current();
-    let (start, answered) = (Barrier::new(ACCEPTING + 1), AtomicBool::new(false));
+    let (start, responded) = (Barrier::new(ACCEPTING + 1), AtomicBool::new(false));
     let (status, connections) = tokio::task::block_in_place(|| {
         thread::scope(|scope| {
             let accepting = (0..ACCEPTING).map(|_| {
-                let (pending, mut random, start, answered, runtime) =
-                    (pending.clone(), random.fork(), &start, &answered, &runtime);
+                let (pending, mut random, start, responded, runtime) =
+                    (pending.clone(), random.fork(), &start, &responded, &runtime);
                 scope.spawn(move || {
                     start.wait();
                     spin(&mut random);
-                    let before = !answered.load(SeqCst);
+                    let before = !responded.load(SeqCst);
                     let upgrade = pending.accept()?;
                     assert!(before, "it is too late");
                     drop(pending);
@@ -99,17 +99,17 @@ async fn race(seed: u64) -> (Answers, Outcome) {
             drop(pending.clone());
             start.wait();
             spin(&mut random);
-            let status = match answers {
-                Answers::Never => {
-                    drop(answer);
+            let status = match reaction {
+                Reaction::Never => {
+                    drop(future);
                     None
                 }
-                _ => match pin!(answer).poll(&mut Context::from_waker(Waker::noop())) {
+                _ => match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
                     Poll::Ready(Ok(response)) => Some(response.status()),
                     Poll::Pending => panic!("the inner service is ready"),
                 },
             };
-            answered.store(true, SeqCst);
+            responded.store(true, SeqCst);
             let connections = accepting.into_iter().filter_map(|thread| thread.join().unwrap());
             (status, connections.collect::<Vec<_>>())
         })
@@ -124,7 +124,7 @@ async fn race(seed: u64) -> (Answers, Outcome) {
             Outcome::HandedOver
         }
         Some(None) => {
-            assert_eq!(status, (answers == Answers::Refuses).then_some(StatusCode::FORBIDDEN), "{seed}");
+            assert_eq!(status, (reaction == Reaction::Rejects).then_some(StatusCode::FORBIDDEN), "{seed}");
             Outcome::Declined
         }
         None => {
@@ -137,7 +137,7 @@ async fn race(seed: u64) -> (Answers, Outcome) {
     let mut received = Vec::new();
     client.read_to_end(&mut received).await.unwrap();
     assert_eq!(received == b"open", outcome == Outcome::HandedOver, "{seed}");
-    (answers, outcome)
+    (reaction, outcome)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -146,17 +146,17 @@ async fn pending_upgrade_is_accepted_by_one_thread_and_handed_over_only_with_the
     for seed in 0..2_000 {
         seen.push(race(seed).await);
     }
-    seen.sort_by_key(|(answers, outcome)| (*answers as u8, *outcome));
+    seen.sort_by_key(|(reaction, outcome)| (*reaction as u8, *outcome));
     seen.dedup();
-    use Answers::{Completes, Never, Refuses};
     use Outcome::{Declined, HandedOver, TooLate};
+    use Reaction::{Completes, Never, Rejects};
     // Each outcome of each race occurred.
     let all =
-        [(Completes, HandedOver), (Completes, TooLate), (Refuses, Declined), (Refuses, TooLate), (Never, Declined)];
+        [(Completes, HandedOver), (Completes, TooLate), (Rejects, Declined), (Rejects, TooLate), (Never, Declined)];
     assert!(all.iter().all(|case| seen.contains(case)), "{seen:?}");
     assert!(
         seen.iter()
-            .all(|(answers, outcome)| (*answers == Completes) == (*outcome == HandedOver) || *outcome == TooLate)
+            .all(|(reaction, outcome)| (*reaction == Completes) == (*outcome == HandedOver) || *outcome == TooLate)
     );
 }
 
@@ -169,8 +169,8 @@ async fn dawdle(random: &mut Rng) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connection_limit_is_never_exceeded_and_loses_no_permit() {
-    const PLACES: usize = 5;
-    let limit = ConnectionLimit::total(PLACES).unwrap();
+    const SLOTS: usize = 5;
+    let limit = ConnectionLimit::total(SLOTS).unwrap();
     // Counts claimed connections independently of the limit.
     let open = Arc::new(AtomicUsize::new(0));
     let inner = service_fn(async |request: Request<()>| {
@@ -204,11 +204,11 @@ async fn connection_limit_is_never_exceeded_and_loses_no_permit() {
             let mut random = Rng::with_seed(seed);
             let mut accepted = 0;
             for _ in 0..300 {
-                let mut answer = pin!(service.clone().oneshot(handshake().upgradable()));
+                let mut future = pin!(service.clone().oneshot(handshake().upgradable()));
                 if random.u8(..8) == 0 {
                     // The client leaves at a random point.
                     for _ in 0..random.u8(..4) {
-                        let polled = std::future::poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await;
+                        let polled = std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await;
                         if polled.is_ready() {
                             break;
                         }
@@ -216,7 +216,7 @@ async fn connection_limit_is_never_exceeded_and_loses_no_permit() {
                     }
                     continue;
                 }
-                let mut response = answer.await.unwrap();
+                let mut response = future.await.unwrap();
                 let Some(mut permits) = response.extensions_mut().remove::<Vec<Permit>>() else {
                     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
                     yield_now().await;
@@ -224,12 +224,12 @@ async fn connection_limit_is_never_exceeded_and_loses_no_permit() {
                 };
                 accepted += 1;
                 let at_once = open.fetch_add(1, SeqCst) + 1;
-                assert!(at_once <= PLACES && limit.connections() >= 1, "{at_once}");
+                assert!(at_once <= SLOTS && limit.connections() >= 1, "{at_once}");
                 dawdle(&mut random).await;
                 // The last permit counts, wherever it is.
                 let last = permits.swap_remove(random.usize(..permits.len()));
                 tokio::spawn(async move { drop(permits) }).await.unwrap();
-                assert!((1..=PLACES).contains(&limit.connections()));
+                assert!((1..=SLOTS).contains(&limit.connections()));
                 open.fetch_sub(1, SeqCst);
                 drop(last);
             }
@@ -243,7 +243,7 @@ async fn connection_limit_is_never_exceeded_and_loses_no_permit() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drain_counts_or_rejects_every_handshake() {
-    let (mut counted, mut refused) = (0, 0);
+    let (mut counted, mut rejected) = (0, 0);
     for seed in 0..300 {
         let mut random = Rng::with_seed(seed);
         let drain = Drain::new();
@@ -298,8 +298,8 @@ async fn drain_counts_or_rejects_every_handshake() {
         waiting.await.unwrap();
         assert_eq!(drain.connections(), 0);
         counted += accepted.iter().filter(|accepted| **accepted).count();
-        refused += accepted.iter().filter(|accepted| !**accepted).count();
+        rejected += accepted.iter().filter(|accepted| !**accepted).count();
     }
     // Both outcomes occurred.
-    assert!(counted > 100 && refused > 100, "{counted} counted, {refused} refused");
+    assert!(counted > 100 && rejected > 100, "{counted} counted, {rejected} rejected");
 }

@@ -164,7 +164,7 @@ async fn verified(address: SocketAddr, random: &mut fastrand::Rng, counts: &Coun
     Ok(())
 }
 
-async fn refused(address: SocketAddr, random: &mut fastrand::Rng, counts: &Counts) -> io::Result<()> {
+async fn rejected(address: SocketAddr, random: &mut fastrand::Rng, counts: &Counts) -> io::Result<()> {
     let mut stream = connect(address, random).await?;
     let foreign = handshake().with("Origin", "https://evil.example");
     assert_eq!(status(&mut stream, &foreign).await?, 403);
@@ -177,9 +177,9 @@ async fn refused(address: SocketAddr, random: &mut fastrand::Rng, counts: &Count
 async fn slow(address: SocketAddr, random: &mut fastrand::Rng, counts: &Counts) -> io::Result<()> {
     let mut stream = connect(address, random).await?;
     for byte in handshake().bytes() {
-        let mut answer = Vec::new();
+        let mut response = Vec::new();
         let written = stream.write_all(&[byte]).await;
-        let read = timeout(Duration::from_secs(1), stream.read_to_end(&mut answer)).await;
+        let read = timeout(Duration::from_secs(1), stream.read_to_end(&mut response)).await;
         // The connection was closed or reset.
         if written.is_err() || read.is_ok() {
             counts.cut_off.fetch_add(1, Ordering::Relaxed);
@@ -192,14 +192,14 @@ async fn slow(address: SocketAddr, random: &mut fastrand::Rng, counts: &Counts) 
 /// Measures ordinary requests over one connection.
 async fn probe(address: SocketAddr, latencies: Arc<Mutex<Vec<Duration>>>, counts: Arc<Counts>) {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     loop {
         sleep(Duration::from_millis(10)).await;
         let start = Instant::now();
         stream.write_all(&plain().bytes()).await.unwrap();
-        answer.clear();
-        while !answer.ends_with(b"drain.") {
-            assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "an ordinary connection was closed");
+        response.clear();
+        while !response.ends_with(b"drain.") {
+            assert!(stream.read_buf(&mut response).await.unwrap() > 0, "an ordinary connection was closed");
         }
         latencies.lock().unwrap().push(start.elapsed());
         counts.ordinary.fetch_add(1, Ordering::Relaxed);
@@ -251,7 +251,7 @@ async fn flood_of_handshakes_is_survived() {
             while !stop.load(Ordering::Relaxed) {
                 match seed {
                     seed if seed < in_flight => verified(address, &mut random, &counts).await,
-                    seed if seed < in_flight + foreign => refused(address, &mut random, &counts).await,
+                    seed if seed < in_flight + foreign => rejected(address, &mut random, &counts).await,
                     _ => slow(address, &mut random, &counts).await,
                 }
                 .unwrap_or_else(|error| panic!("client {seed}: {error}"));
