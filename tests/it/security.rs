@@ -99,7 +99,7 @@ fn exclusions_have_existing_tests() {
 
 #[test]
 fn incidents_and_their_tests_match() {
-    let tests = tests("tests/incidents.rs");
+    let tests = tests("tests/it/incidents.rs");
     let mut named = BTreeSet::new();
     for row in rows(THREATS) {
         let [incident, _, test] = row[..] else { panic!("{row:?}") };

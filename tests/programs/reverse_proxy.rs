@@ -2,7 +2,7 @@
 
 #[path = "../../examples/reverse_proxy.rs"]
 #[allow(dead_code)]
-mod reverse_proxy;
+mod example;
 
 use std::{
     convert::Infallible,
@@ -38,7 +38,7 @@ use crate::common::{self, ACCEPT, Raw, handshake, plain, send, serve_axum};
 async fn proxy(upstream: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let app = reverse_proxy::app(AllowOrigin::same_origin(), upstream.to_string().into());
+    let app = example::app(AllowOrigin::same_origin(), upstream.to_string().into());
     let app = ServiceExt::<AxumRequest>::into_make_service(app);
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
     address

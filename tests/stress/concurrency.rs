@@ -59,7 +59,7 @@ enum Outcome {
 
 const ACCEPTING: usize = 3;
 
-/// Several threads accept, await the connection, or drop it, while another one reaction.
+/// Several threads accept, await the connection, or drop it, while another one responds.
 async fn race(seed: u64) -> (Reaction, Outcome) {
     let mut random = Rng::with_seed(seed);
     let reaction = random.choice([Reaction::Completes, Reaction::Rejects, Reaction::Never]).unwrap();
