@@ -1,6 +1,7 @@
 //! The guard in front of axum's own `WebSocketUpgrade`.
 //!
-//! `cargo run --example axum_guard`, then open a socket to ws://127.0.0.1:3000/ws from a page of http://127.0.0.1:3000.
+//! `cargo run --example axum_guard`, then open a socket to ws://127.0.0.1:3000/ws from a page of
+//! http://127.0.0.1:3000.
 
 use axum::{
     Router,
@@ -13,20 +14,22 @@ use tower_ws_guard::{AllowOrigin, ConfigError, GuardLayer, PlainText, Subprotoco
 pub(crate) fn app() -> Result<Router, ConfigError> {
     let guard = GuardLayer::new(AllowOrigin::same_origin())
         .subprotocols(Subprotocols::list(["v2.echo", "v1.echo"])?)
-        .respond_with(PlainText);
+        .reject_with(PlainText);
     // `any` and not `get`: over HTTP/2 a handshake is a CONNECT.
     Ok(Router::new().route("/ws", any(handler).layer(guard)))
 }
 
-/// The guard has chosen the subprotocol, and sets it on the answer.
+/// The guard selects the subprotocol and names it in the response.
 async fn handler(upgrade: WebSocketUpgrade) -> Response {
     upgrade.on_upgrade(echo)
 }
 
 async fn echo(mut socket: WebSocket) {
     while let Some(Ok(message)) = socket.recv().await {
-        // axum answers pings and the close by itself.
-        if matches!(message, Message::Text(_) | Message::Binary(_)) && socket.send(message).await.is_err() {
+        // axum responds to pings and the close by itself.
+        if matches!(message, Message::Text(_) | Message::Binary(_))
+            && socket.send(message).await.is_err()
+        {
             break;
         }
     }

@@ -1,25 +1,25 @@
-//! Guard and responder with tokio-websockets for the frames, over HTTP/1.1 and HTTP/2.
+//! A guard that completes the handshake, with tokio-websockets for the frames, over HTTP/1.1 and
+//! HTTP/2.
 //!
-//! `cargo run --example codec_tokio_websockets`, then open a socket to ws://127.0.0.1:3000/ws from a page of http://127.0.0.1:3000.
+//! `cargo run --example codec_tokio_websockets`, then open a socket to ws://127.0.0.1:3000/ws from
+//! a page of http://127.0.0.1:3000.
 
 use axum::{Router, routing::any};
 use futures_util::{SinkExt, StreamExt};
 use tokio_websockets::ServerBuilder;
-use tower::ServiceBuilder;
-use tower_ws_guard::{AllowOrigin, GuardLayer, PendingUpgrade, ResponderLayer, Upgraded};
+use tower_ws_guard::{AllowOrigin, GuardLayer, PendingUpgrade, Upgraded};
 
 pub(crate) fn app() -> Router {
-    let guard = GuardLayer::new(AllowOrigin::same_origin());
-    let layers = ServiceBuilder::new().layer(guard).layer(ResponderLayer::new());
+    let guard = GuardLayer::new(AllowOrigin::same_origin()).respond();
     // `any` and not `get`: over HTTP/2 a handshake is a CONNECT.
-    Router::new().route("/ws", any(handler).layer(layers))
+    Router::new().route("/ws", any(handler).layer(guard))
 }
 
 async fn handler(pending: PendingUpgrade) {
     pending.on_upgrade(echo);
 }
 
-/// Reads to the end, because tokio-websockets answers pings and the close while it is read.
+/// Reads to the end, because tokio-websockets responds to pings and the close while it is read.
 async fn echo(socket: Upgraded) {
     let mut socket = ServerBuilder::new().serve(socket);
     while let Some(Ok(message)) = socket.next().await {

@@ -1,27 +1,26 @@
-//! Guard and responder with yawc for the frames, over HTTP/1.1 and HTTP/2.
+//! A guard that completes the handshake, with yawc for the frames, over HTTP/1.1 and HTTP/2.
 //!
-//! `cargo run --example codec_yawc`, then open a socket to ws://127.0.0.1:3000/ws from a page of http://127.0.0.1:3000.
+//! `cargo run --example codec_yawc`, then open a socket to ws://127.0.0.1:3000/ws from a page of
+//! http://127.0.0.1:3000.
 
 use axum::{Router, routing::any};
 use futures_util::{SinkExt, StreamExt};
-use tower::ServiceBuilder;
-use tower_ws_guard::{AllowOrigin, GuardLayer, PendingUpgrade, ResponderLayer, Upgraded};
+use tower_ws_guard::{AllowOrigin, GuardLayer, PendingUpgrade, Upgraded};
 use yawc::{OpCode, Options, Role, WebSocket};
 
 pub(crate) fn app() -> Router {
-    let guard = GuardLayer::new(AllowOrigin::same_origin());
-    let layers = ServiceBuilder::new().layer(guard).layer(ResponderLayer::new());
+    let guard = GuardLayer::new(AllowOrigin::same_origin()).respond();
     // `any` and not `get`: over HTTP/2 a handshake is a CONNECT.
-    Router::new().route("/ws", any(handler).layer(layers))
+    Router::new().route("/ws", any(handler).layer(guard))
 }
 
 async fn handler(pending: PendingUpgrade) {
     pending.on_upgrade(echo);
 }
 
-/// Reads to the end, because yawc answers pings and the close while it is read.
+/// Reads to the end, because yawc responds to pings and the close while it is read.
 async fn echo(socket: Upgraded) {
-    // Its defaults refuse 1 MiB, and do not check that text is UTF-8.
+    // By default it rejects 1 MiB, and does not check that text is UTF-8.
     let options = Options::default().with_max_payload_read(16 << 20).with_utf8();
     let Ok(mut socket) = WebSocket::from_stream(socket, Role::Server, options) else { return };
     while let Some(frame) = socket.next().await {

@@ -1,6 +1,8 @@
-//! A check of your own: one tenant for each host, which the handler finds in the extensions.
+//! A check of your own: it finds the tenant by the host, and leaves it in the extensions for the
+//! handler.
 //!
-//! `cargo run --example custom_check`, then open a socket to ws://acme.localhost:3000/ws from a page of that host.
+//! `cargo run --example custom_check`, then open a socket to ws://acme.localhost:3000/ws from a
+//! page of that host.
 
 use axum::{
     Extension, Router,
@@ -16,7 +18,7 @@ struct Tenant(&'static str);
 
 const TENANTS: [Tenant; 2] = [Tenant("acme"), Tenant("globex")];
 
-/// Runs on well-formed handshakes from allowed origins only, and before a token is looked at.
+/// Runs only on well-formed handshakes from allowed origins, before the token is verified.
 fn known_tenant(handshake: &mut Handshake<'_>) -> Result<(), Rejection> {
     let (label, _) = handshake.host().name().split_once('.').unwrap_or_default();
     let tenant = TENANTS.into_iter().find(|Tenant(name)| label.eq_ignore_ascii_case(name));
@@ -26,11 +28,15 @@ fn known_tenant(handshake: &mut Handshake<'_>) -> Result<(), Rejection> {
 }
 
 pub(crate) fn app() -> Router {
-    let guard = GuardLayer::new(AllowOrigin::same_origin()).check(known_tenant).respond_with(ProblemJson);
+    let guard =
+        GuardLayer::new(AllowOrigin::same_origin()).check(known_tenant).reject_with(ProblemJson);
     Router::new().route("/ws", any(handler).layer(guard))
 }
 
-async fn handler(upgrade: WebSocketUpgrade, Extension(Tenant(name)): Extension<Tenant>) -> Response {
+async fn handler(
+    upgrade: WebSocketUpgrade,
+    Extension(Tenant(name)): Extension<Tenant>,
+) -> Response {
     upgrade.on_upgrade(async move |mut socket| {
         let _ = socket.send(Message::text(format!("welcome to {name}"))).await;
     })

@@ -1,14 +1,17 @@
-//! Refusals in your API's own form, and logged for the operator by a layer outside.
+//! Rejections in the format of your API. An outer layer logs them for the operator.
 //!
-//! `cargo run --example custom_rejection`, then `curl -i -H 'Sec-WebSocket-Version: 13' http://127.0.0.1:3000/ws`.
+//! `cargo run --example custom_rejection`, then
+//! `curl -i -H 'Sec-WebSocket-Version: 13' http://127.0.0.1:3000/ws`.
 
 use axum::{
-    Router, body::Body, extract::ws::WebSocketUpgrade, middleware::map_response, response::Response, routing::any,
+    Router, body::Body, extract::ws::WebSocketUpgrade, middleware::map_response,
+    response::Response, routing::any,
 };
 use http::{HeaderValue, header::CONTENT_TYPE, request::Parts};
 use tower_ws_guard::{AllowOrigin, GuardLayer, Rejection};
 
-/// `prepared` has the status and the headers that the protocol demands. Whatever comes back, these stay.
+/// `prepared` has the status and the required headers. The guard keeps them, whatever this function
+/// returns.
 fn envelope(rejection: &Rejection, request: &Parts, mut prepared: Response<()>) -> Response {
     let error = serde_json::json!({
         "error": { "code": rejection.kind().code(), "path": request.uri.path() },
@@ -17,7 +20,8 @@ fn envelope(rejection: &Rejection, request: &Parts, mut prepared: Response<()>) 
     prepared.map(|()| Body::from(error.to_string()))
 }
 
-/// `Display` of a rejection names the cause, the offending value and the fix: for logs, not for strangers.
+/// `Display` of a rejection names the cause, the offending value and the fix. It is for logs, not
+/// for untrusted clients.
 async fn log(response: Response) -> Response {
     if let Some(rejection) = response.extensions().get::<Rejection>() {
         eprintln!("{rejection}");
@@ -26,7 +30,7 @@ async fn log(response: Response) -> Response {
 }
 
 pub(crate) fn app() -> Router {
-    let guard = GuardLayer::new(AllowOrigin::same_origin()).respond_with(envelope);
+    let guard = GuardLayer::new(AllowOrigin::same_origin()).reject_with(envelope);
     Router::new().route("/ws", any(handler).layer(guard).layer(map_response(log)))
 }
 

@@ -1,6 +1,8 @@
-//! A graceful end beside `axum::serve`: no more handshakes, a close frame for every socket, and a deadline.
+//! A graceful shutdown beside `axum::serve`: it rejects new handshakes, sends a close frame to
+//! every socket, and has a deadline.
 //!
-//! `cargo run --example drain_axum`, open a socket to ws://127.0.0.1:3000/ws from a page of http://127.0.0.1:3000, and press Ctrl-C.
+//! `cargo run --example drain_axum`, open a socket to ws://127.0.0.1:3000/ws from a page of
+//! http://127.0.0.1:3000, and press Ctrl-C.
 
 use std::{future::Future, io, time::Duration};
 
@@ -11,11 +13,13 @@ use axum::{
     routing::any,
 };
 use tokio::{net::TcpListener, time::sleep};
-use tower_ws_guard::{AllowOrigin, ConnectionLimit, Drain, GuardLayer, Permit, extract::GuardedUpgrade};
+use tower_ws_guard::{
+    AllowOrigin, ConnectionLimit, Drain, GuardLayer, Permit, axum::GuardedUpgrade,
+};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Returns how many sockets were left at the end.
+/// Returns the number of sockets that were still open at the deadline.
 pub(crate) async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
@@ -31,7 +35,8 @@ pub(crate) async fn serve(
         shutdown.await;
         begin.start();
     };
-    // It waits for requests, but neither for upgraded connections nor with a deadline: hence the drain.
+    // axum waits for requests, without a deadline, and not for upgraded connections. The drain
+    // does.
     let served = async {
         axum::serve(listener, app).with_graceful_shutdown(shutdown).await?;
         io::Result::Ok(drain.wait(DEADLINE).await)
@@ -52,16 +57,19 @@ async fn handler(upgrade: GuardedUpgrade<Permit>) -> Response {
             () = echo(&mut socket) => return,
             () = permit.draining() => {}
         }
-        let close = CloseFrame { code: close_code::AWAY, reason: "the server is going down".into() };
+        let close =
+            CloseFrame { code: close_code::AWAY, reason: "the server is shutting down".into() };
         socket.send(Message::Close(Some(close))).await.ok();
-        // Until the client has answered.
+        // Until the client sends its close frame.
         while let Some(Ok(_)) = socket.recv().await {}
     })
 }
 
 async fn echo(socket: &mut WebSocket) {
     while let Some(Ok(message)) = socket.recv().await {
-        if matches!(message, Message::Text(_) | Message::Binary(_)) && socket.send(message).await.is_err() {
+        if matches!(message, Message::Text(_) | Message::Binary(_))
+            && socket.send(message).await.is_err()
+        {
             break;
         }
     }
@@ -71,7 +79,9 @@ async fn echo(socket: &mut WebSocket) {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listener = TcpListener::bind("127.0.0.1:3000").await?;
     println!("listening on http://{}", listener.local_addr()?);
-    let left = serve(listener, async { tokio::signal::ctrl_c().await.expect("Ctrl-C can be waited for") }).await?;
-    println!("sockets that had to be cut off: {left}");
+    let left =
+        serve(listener, async { tokio::signal::ctrl_c().await.expect("Ctrl-C can be waited for") })
+            .await?;
+    println!("sockets still open at the deadline: {left}");
     Ok(())
 }

@@ -1,6 +1,8 @@
-//! A graceful end beside hyper-util's `GracefulShutdown`: no more handshakes, a close frame for every socket, and a deadline.
+//! A graceful shutdown beside hyper-util's `GracefulShutdown`: it rejects new handshakes, sends a
+//! close frame to every socket, and has a deadline.
 //!
-//! `cargo run --example drain_hyper`, open a socket to ws://127.0.0.1:3000 from a page of http://127.0.0.1:3000, and press Ctrl-C.
+//! `cargo run --example drain_hyper`, open a socket to ws://127.0.0.1:3000 from a page of
+//! http://127.0.0.1:3000, and press Ctrl-C.
 
 use std::{convert::Infallible, future::Future, pin::pin, time::Duration};
 
@@ -23,24 +25,27 @@ use tokio_tungstenite::{
     tungstenite::protocol::{CloseFrame, Role, frame::coding::CloseCode},
 };
 use tower::{ServiceBuilder, service_fn};
-use tower_ws_guard::{AllowOrigin, ConfigError, ConnectionLimit, Drain, GuardLayer, ResponderLayer, Upgraded};
+use tower_ws_guard::{AllowOrigin, ConfigError, ConnectionLimit, Drain, GuardLayer, Upgraded};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Returns how many sockets were left at the end.
-pub(crate) async fn serve(listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<usize, ConfigError> {
+/// Returns the number of sockets that were still open at the deadline.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> Result<usize, ConfigError> {
     let drain = Drain::new();
-    let guard = GuardLayer::new(AllowOrigin::same_origin()).limit(ConnectionLimit::total(1000)?).drain(&drain);
-    let service = ServiceBuilder::new()
-        .layer(guard)
-        .layer(ResponderLayer::on_upgraded(echo_until_drained))
-        .service(service_fn(other_requests));
+    let guard = GuardLayer::new(AllowOrigin::same_origin())
+        .limit(ConnectionLimit::total(1000)?)
+        .drain(&drain)
+        .on_upgraded(echo_until_drained);
+    let service = ServiceBuilder::new().layer(guard).service(service_fn(other_requests));
     let graceful = GracefulShutdown::new();
 
     let mut shutdown = pin!(shutdown);
     loop {
         let (stream, _) = tokio::select! {
-            // An error is the client's, or that of too many open files: neither is the end.
+            // The client is gone, or too many files are open. Neither ends the server.
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(_) => {
@@ -52,13 +57,14 @@ pub(crate) async fn serve(listener: TcpListener, shutdown: impl Future<Output = 
         };
         let service = TowerToHyperService::new(service.clone());
         let server = auto::Builder::new(TokioExecutor::new());
-        let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let connection =
+            server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         tokio::spawn(graceful.watch(connection));
     }
-    // Nobody new comes in: let go of the port.
+    // Free the port.
     drop(listener);
 
-    // hyper waits for requests, and takes an upgraded connection for over: hence the drain.
+    // For hyper an upgraded connection is done. The drain waits for it.
     let (left, _) = tokio::join!(drain.wait(DEADLINE), timeout(DEADLINE, graceful.shutdown()));
     Ok(left)
 }
@@ -74,9 +80,9 @@ async fn echo_until_drained(upgraded: Upgraded, _: Parts) {
         () = echo(&mut socket) => return,
         () = draining => {}
     }
-    let close = CloseFrame { code: CloseCode::Away, reason: "the server is going down".into() };
+    let close = CloseFrame { code: CloseCode::Away, reason: "the server is shutting down".into() };
     socket.close(Some(close)).await.ok();
-    // Until the client has answered.
+    // Until the client sends its close frame.
     while let Some(Ok(_)) = socket.next().await {}
 }
 
@@ -92,7 +98,9 @@ async fn echo(socket: &mut WebSocketStream<Upgraded>) {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listener = TcpListener::bind("127.0.0.1:3000").await?;
     println!("listening on http://{}", listener.local_addr()?);
-    let left = serve(listener, async { tokio::signal::ctrl_c().await.expect("Ctrl-C can be waited for") }).await?;
-    println!("sockets that had to be cut off: {left}");
+    let left =
+        serve(listener, async { tokio::signal::ctrl_c().await.expect("Ctrl-C can be waited for") })
+            .await?;
+    println!("sockets still open at the deadline: {left}");
     Ok(())
 }

@@ -1,6 +1,7 @@
-//! Bare hyper with a stack of separate layers: the responder accepts, and a callback gets the connection.
+//! Bare hyper: the guard completes the handshake, and a callback gets the connection.
 //!
-//! `cargo run --example hyper_responder`, then open a socket to ws://127.0.0.1:3000 from a page of http://127.0.0.1:3000.
+//! `cargo run --example hyper_responder`, then open a socket to ws://127.0.0.1:3000 from a page of
+//! http://127.0.0.1:3000.
 
 use std::convert::Infallible;
 
@@ -17,20 +18,21 @@ use hyper_util::{
 use tokio::net::TcpListener;
 use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 use tower::{ServiceBuilder, service_fn};
-use tower_ws_guard::{AllowOrigin, OriginCheckLayer, ProblemJson, ResponderLayer, Upgraded};
+use tower_ws_guard::{AllowOrigin, GuardLayer, ProblemJson, Upgraded};
 
 pub(crate) async fn serve(listener: TcpListener) -> std::io::Result<()> {
-    let service = ServiceBuilder::new()
-        .layer(OriginCheckLayer::new(AllowOrigin::same_origin()).respond_with(ProblemJson))
-        .layer(ResponderLayer::on_upgraded(echo).respond_with(ProblemJson))
-        .service(service_fn(other_requests));
+    let guard =
+        GuardLayer::new(AllowOrigin::same_origin()).reject_with(ProblemJson).on_upgraded(echo);
+    let service = ServiceBuilder::new().layer(guard).service(service_fn(other_requests));
     loop {
         let (stream, _) = listener.accept().await?;
         let service = TowerToHyperService::new(service.clone());
         tokio::spawn(async move {
             let server = auto::Builder::new(TokioExecutor::new());
-            // Without `_with_upgrades` every handshake would be refused as `not-upgradable`.
-            if let Err(error) = server.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
+            // Without `_with_upgrades` every handshake is rejected as `not-upgradable`.
+            if let Err(error) =
+                server.serve_connection_with_upgrades(TokioIo::new(stream), service).await
+            {
                 eprintln!("connection: {error}");
             }
         });

@@ -1,6 +1,7 @@
-//! JSON Web Tokens: who has one gets a socket, until the token expires.
+//! JSON Web Tokens: a client with a token gets a socket, until the token expires.
 //!
-//! `cargo run --example jwt`, then `websocat -H 'Authorization: Bearer TOKEN' ws://127.0.0.1:3000/ws` with a token that it prints.
+//! `cargo run --example jwt`, then
+//! `websocat -H 'Authorization: Bearer TOKEN' ws://127.0.0.1:3000/ws` with a token that it prints.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,24 +16,23 @@ use tokio_tungstenite::{
         protocol::{CloseFrame, Role, frame::coding::CloseCode},
     },
 };
-use tower::ServiceBuilder;
 use tower_ws_guard::{
-    AllowOrigin, Claims, ConfigError, GuardLayer, PendingUpgrade, ProblemJson, ResponderLayer, TokenPolicy, Upgraded,
-    VerifyToken,
+    AllowOrigin, Claims, ConfigError, GuardLayer, PendingUpgrade, ProblemJson, TokenPolicy,
+    Upgraded, VerifyToken,
     token::jwt::{JwtAlgorithm, JwtKey, JwtKeys, JwtVerifier},
 };
 
 const ISSUER: &str = "https://id.example.com";
 const AUDIENCE: &str = "chat";
 
-/// What is read from a token beyond `iss`, `aud` and `exp`, which are checked anyway.
+/// The claims that the application reads. The verifier checks `iss`, `aud` and `exp` by itself.
 #[derive(Clone, Deserialize, Serialize)]
 struct User {
     sub: String,
     scope: String,
 }
 
-/// An identity provider hands out a key set instead: `JwtKey::from_jwks`.
+/// An identity provider has a key set instead: `JwtKey::from_jwks`.
 pub(crate) fn key(secret: &[u8]) -> Result<JwtKey, ConfigError> {
     JwtKey::hmac(JwtAlgorithm::HS256, secret)
 }
@@ -43,12 +43,13 @@ pub(crate) fn app(keys: JwtKeys) -> Result<Router, ConfigError> {
         .audience(AUDIENCE)
         .leeway(Duration::ZERO)?
         .require(|user| user.scope.split(' ').any(|scope| scope == "chat"));
-    // Clients other than browsers send no Origin; these authenticate with a token and not with a cookie.
+    // Clients other than browsers send no Origin; these authenticate with a token and not with a
+    // cookie.
     let guard = GuardLayer::new(AllowOrigin::same_origin().allow_missing())
-        .token(TokenPolicy::bearer(verifier))
-        .respond_with(ProblemJson);
-    let layers = ServiceBuilder::new().layer(guard).layer(ResponderLayer::new());
-    Ok(Router::new().route("/ws", any(handler).layer(layers)))
+        .token(TokenPolicy::bearer(verifier))?
+        .reject_with(ProblemJson)
+        .respond();
+    Ok(Router::new().route("/ws", any(handler).layer(guard)))
 }
 
 async fn handler(pending: PendingUpgrade, Claims(user): Claims<User>) {
@@ -62,7 +63,7 @@ async fn serve(socket: Upgraded, user: User) {
         () = echo(&mut socket, user) => {}
         () = expired => {
             let reason = CloseFrame { code: CloseCode::Policy, reason: "the token has expired".into() };
-            // A client that does not read must not delay it.
+            // A client that does not read must not delay the end of the task.
             let _ = timeout(Duration::from_secs(5), socket.close(Some(reason))).await;
         }
     }
@@ -77,13 +78,15 @@ async fn echo(socket: &mut WebSocketStream<Upgraded>, user: User) {
     }
 }
 
-/// What an identity provider does.
+/// Issues a token, as an identity provider does.
 pub(crate) fn issue(secret: &[u8], sub: &str, scope: &str, lifetime: Duration) -> String {
     let expires_at = SystemTime::now() + lifetime;
-    let exp = expires_at.duration_since(SystemTime::UNIX_EPOCH).expect("it is after 1970").as_secs();
+    let exp =
+        expires_at.duration_since(SystemTime::UNIX_EPOCH).expect("it is after 1970").as_secs();
     let claims = serde_json::json!({ "iss": ISSUER, "aud": AUDIENCE, "sub": sub, "scope": scope, "exp": exp });
     let key = jsonwebtoken::EncodingKey::from_secret(secret);
-    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("it is a key for HS256")
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key)
+        .expect("it is a key for HS256")
 }
 
 #[tokio::main]

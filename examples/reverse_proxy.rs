@@ -1,7 +1,7 @@
-//! A reverse proxy that guards a WebSocket server written in anything.
+//! A reverse proxy that guards a WebSocket server in any language.
 //!
-//! `cargo run --example reverse_proxy -- --upstream http://127.0.0.1:8080`, then open a socket to ws://127.0.0.1:3000 from a page
-//! of http://127.0.0.1:3000. `--help` lists the flags.
+//! `cargo run --example reverse_proxy -- --upstream http://127.0.0.1:8080`, then open a socket to
+//! ws://127.0.0.1:3000 from a page of http://127.0.0.1:3000. `--help` lists the flags.
 
 use std::{convert::Infallible, error::Error, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -16,14 +16,17 @@ use clap::Parser;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version,
     header::{
-        CONNECTION, CONTENT_LENGTH, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-        TRANSFER_ENCODING, UPGRADE,
+        CONNECTION, CONTENT_LENGTH, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+        SEC_WEBSOCKET_PROTOCOL, TRANSFER_ENCODING, UPGRADE,
     },
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tower::{ServiceBuilder, service_fn, util::BoxCloneSyncService};
-use tower_ws_guard::{AllowOrigin, ConfigError, GuardLayer, Handshake, ProblemJson, Rejection, accept_key, is_attempt};
+use tower_ws_guard::{
+    AllowOrigin, ConfigError, GuardLayer, Handshake, ProblemJson, Rejection, accept_key,
+    is_upgrade_request,
+};
 
 #[derive(Parser)]
 #[command(about = "A reverse proxy with tower-ws-guard in front of a WebSocket server")]
@@ -34,10 +37,11 @@ struct Options {
     /// The server behind, as http://HOST:PORT.
     #[arg(long, value_name = "URL", value_parser = parse_upstream)]
     upstream: Arc<str>,
-    /// Allow pages of this origin, as https://app.example.com or http://localhost:*; with none given: same-origin.
+    /// Allow pages of this origin, such as https://app.example.com or http://localhost:*. Default:
+    /// same-origin.
     #[arg(long, value_name = "PATTERN", value_parser = |pattern: &str| AllowOrigin::list([pattern]).map(|_| pattern.to_owned()))]
     allow_origin: Vec<String>,
-    /// Allow pages of this origin, under which the proxy itself is reached.
+    /// Allow pages of this origin, which is the proxy's own.
     #[arg(long, value_name = "ORIGIN", value_parser = |origin: &str| AllowOrigin::public_origin(origin).map(|_| origin.to_owned()))]
     public_origin: Option<String>,
 }
@@ -45,27 +49,35 @@ struct Options {
 fn parse_upstream(url: &str) -> Result<Arc<str>, &'static str> {
     let address = url.strip_prefix("http://").map(|address| address.trim_end_matches('/'));
     match address.and_then(|address| address.rsplit_once(':')) {
-        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(format!("{host}:{port}").into()),
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+            Ok(format!("{host}:{port}").into())
+        }
         _ => Err("use http://HOST:PORT"),
     }
 }
 
 fn origins(options: &Options) -> Result<AllowOrigin, ConfigError> {
     match &options.public_origin {
-        Some(origin) => Ok(AllowOrigin::list(&options.allow_origin)?.or(AllowOrigin::public_origin(origin)?)),
+        Some(origin) => {
+            Ok(AllowOrigin::list(&options.allow_origin)?.or(AllowOrigin::public_origin(origin)?))
+        }
         None if options.allow_origin.is_empty() => Ok(AllowOrigin::same_origin()),
         None => AllowOrigin::list(&options.allow_origin),
     }
 }
 
 /// `upstream` is `HOST:PORT`.
-pub(crate) fn app(origins: AllowOrigin, upstream: Arc<str>) -> BoxCloneSyncService<Request, Response, Infallible> {
-    let guard = GuardLayer::new(origins).check(note_nominated).respond_with(ProblemJson);
+pub(crate) fn app(
+    origins: AllowOrigin,
+    upstream: Arc<str>,
+) -> BoxCloneSyncService<Request, Response, Infallible> {
+    let guard = GuardLayer::new(origins).check(note_nominated).reject_with(ProblemJson);
     let proxy = service_fn(move |request| proxy(request, Arc::clone(&upstream)));
     BoxCloneSyncService::new(ServiceBuilder::new().layer(guard).service(proxy))
 }
 
-/// What `Connection` says is for one hop alone. The guard rewrites that header of a handshake.
+/// The hop-by-hop headers that `Connection` names. A check must note them, because the guard
+/// normalizes `Connection`.
 #[derive(Clone)]
 struct Nominated(Vec<HeaderName>);
 
@@ -76,14 +88,18 @@ fn note_nominated(handshake: &mut Handshake<'_>) -> Result<(), Rejection> {
 }
 
 async fn proxy(request: Request, upstream: Arc<str>) -> Result<Response, Infallible> {
-    let is_handshake = is_attempt(&request);
+    let is_handshake = is_upgrade_request(&request);
     Ok(forward(request, is_handshake, &upstream).await.unwrap_or_else(IntoResponse::into_response))
 }
 
-/// Passes on a request that the guard let in. Nothing but a valid handshake asks the upstream to switch protocols, and only an answer
-/// to that very handshake makes a tunnel.
-async fn forward(mut request: Request, is_handshake: bool, upstream: &str) -> Result<Response, StatusCode> {
-    // To proxy a CONNECT is to open a tunnel to anywhere; and the upstream speaks HTTP/1.1.
+/// Forwards a request that the guard accepted. Only a valid handshake asks the upstream to switch
+/// protocols, and only the response to that handshake opens a tunnel.
+async fn forward(
+    mut request: Request,
+    is_handshake: bool,
+    upstream: &str,
+) -> Result<Response, StatusCode> {
+    // A proxied CONNECT would be a tunnel to any host. And the upstream speaks HTTP/1.1.
     if request.method() == Method::CONNECT || request.version() >= Version::HTTP_2 {
         return Err(StatusCode::NOT_IMPLEMENTED);
     }
@@ -122,23 +138,27 @@ async fn forward(mut request: Request, is_handshake: bool, upstream: &str) -> Re
         return Ok(response);
     }
     if !is_handshake || !completes(&asked, response.headers()) {
-        eprintln!("upstream: a 101 that nobody asked for");
+        eprintln!("upstream: a 101 to a request that is not its handshake");
         return Err(StatusCode::BAD_GATEWAY);
     }
     response.headers_mut().remove(CONTENT_LENGTH);
     switch_to_websocket(response.headers_mut());
     tokio::spawn(async {
         if let Ok((client, server)) = tokio::try_join!(client, server) {
-            tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(server)).await.ok();
+            tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(server))
+                .await
+                .ok();
         }
     });
     Ok(response)
 }
 
 async fn send(request: Request, upstream: &str) -> Result<Response, Box<dyn Error + Send + Sync>> {
-    let stream = tokio::time::timeout(Duration::from_secs(10), TcpStream::connect(upstream)).await??;
+    let stream =
+        tokio::time::timeout(Duration::from_secs(10), TcpStream::connect(upstream)).await??;
     stream.set_nodelay(true)?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection.with_upgrades());
     Ok(sender.send_request(request).await?.map(Body::new))
 }
@@ -148,20 +168,31 @@ fn switch_to_websocket(headers: &mut HeaderMap) {
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
 }
 
-/// Whether a 101 answers what was asked (RFC 6455 4.1): with the accept of that key, and with one of those subprotocols.
-fn completes(asked: &HeaderMap, answered: &HeaderMap) -> bool {
-    let accept = asked.get(SEC_WEBSOCKET_KEY).and_then(|key| key.as_bytes().try_into().ok()).map(accept_key);
-    let is_offered = |chosen: &HeaderValue| elements(asked, SEC_WEBSOCKET_PROTOCOL).any(|offer| chosen == offer);
-    let mut chosen = answered.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
-    accept.is_some_and(|accept| answered.get_all(SEC_WEBSOCKET_ACCEPT).iter().eq([&accept[..]]))
-        && chosen.next().is_none_or(is_offered)
-        && chosen.next().is_none()
+/// Whether a 101 completes this handshake (RFC 6455 4.1): with the accept value of its key and one
+/// of its subprotocols.
+fn completes(asked: &HeaderMap, response: &HeaderMap) -> bool {
+    let accept =
+        asked.get(SEC_WEBSOCKET_KEY).and_then(|key| key.as_bytes().try_into().ok()).map(accept_key);
+    let is_offered = |selected: &HeaderValue| {
+        elements(asked, SEC_WEBSOCKET_PROTOCOL).any(|offer| selected == offer)
+    };
+    let mut selected = response.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    accept.is_some_and(|accept| response.get_all(SEC_WEBSOCKET_ACCEPT).iter().eq([&accept[..]]))
+        && selected.next().is_none_or(is_offered)
+        && selected.next().is_none()
 }
 
-/// What is for one hop alone, and what `Connection` says is so (RFC 9110 7.6.1).
+/// Removes the hop-by-hop headers, and those that `Connection` names (RFC 9110 7.6.1).
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    const ALWAYS: [&str; 7] =
-        ["connection", "http2-settings", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
+    const ALWAYS: [&str; 7] = [
+        "connection",
+        "http2-settings",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+    ];
     nominated(headers).iter().for_each(|name| drop(headers.remove(name)));
     if headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH); // RFC 9112 6.3

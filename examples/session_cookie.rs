@@ -1,4 +1,4 @@
-//! Sessions of tower-sessions: who is logged in gets a socket, and logging out ends it.
+//! Sessions of tower-sessions: a logged-in user gets a socket, and logging out closes it.
 //!
 //! `cargo run --example session_cookie`, then open the address that it prints.
 
@@ -24,11 +24,10 @@ use tokio_tungstenite::{
         protocol::{CloseFrame, Role, frame::coding::CloseCode},
     },
 };
-use tower::ServiceBuilder;
 use tower_sessions::{MemoryStore, Session, SessionManagerLayer, SessionStore, session::Id};
 use tower_ws_guard::{
-    AllowOrigin, CancellationToken, Claims, ConfigError, GuardLayer, PendingUpgrade, Rejection, RejectionKind,
-    ResponderLayer, Token, TokenPolicy, TokenSource, Upgraded, Verified,
+    AllowOrigin, CancellationToken, Claims, ConfigError, GuardLayer, PendingUpgrade, Rejection,
+    RejectionKind, Token, TokenPolicy, TokenSource, Upgraded, Verified,
 };
 
 const PAGE: &str = r#"<!doctype html>
@@ -45,8 +44,8 @@ const PAGE: &str = r#"<!doctype html>
 </script>
 "#;
 
-/// What ends the sockets of a session. It holds what was logged in here: with several servers a log-out is a message to all of
-/// them, and a real one forgets sessions that expire.
+/// Closes the sockets of a session at its log-out. It knows only the sessions of this server. With
+/// several servers, send a log-out to all of them; and remove the sessions that expire.
 #[derive(Clone, Default)]
 struct Logouts(Arc<Mutex<HashMap<Id, CancellationToken>>>);
 
@@ -59,7 +58,7 @@ impl Logouts {
 pub(crate) fn app() -> Result<Router, ConfigError> {
     let store = MemoryStore::default();
     let logouts = Logouts::default();
-    // Without TLS a browser keeps no `Secure` cookie: leave that out behind TLS.
+    // Without TLS, browsers do not keep a `Secure` cookie. Behind TLS, remove `with_secure(false)`.
     let sessions = SessionManagerLayer::new(store.clone()).with_name("session").with_secure(false);
 
     let verifier = {
@@ -67,35 +66,42 @@ pub(crate) fn app() -> Result<Router, ConfigError> {
         move |token: Token| user(store.clone(), logouts.clone(), token)
     };
     let token = TokenPolicy::from_sources([TokenSource::cookie("session")?], verifier)?;
-    // A browser adds the cookie to the handshake of any page: the origin check is what keeps foreign ones out.
-    let guard = GuardLayer::new(AllowOrigin::same_origin()).token(token);
-    let layers = ServiceBuilder::new().layer(guard).layer(ResponderLayer::new());
+    // A browser adds the cookie to the handshake of any page. The origin check rejects foreign
+    // pages.
+    let guard = GuardLayer::new(AllowOrigin::same_origin()).token(token)?.respond();
     Ok(Router::new()
         .route("/", get(Html(PAGE)))
         .route("/login", post(login))
         .route("/logout", post(logout))
         .with_state(logouts)
         .layer(sessions)
-        .route("/ws", any(handler).layer(layers)))
+        .route("/ws", any(handler).layer(guard)))
 }
 
 #[derive(Clone)]
 struct User(String);
 
-/// The user of a session, if there is one.
-async fn user(store: MemoryStore, logouts: Logouts, token: Token) -> Result<Verified<User>, Rejection> {
+/// Returns the user of a session.
+async fn user(
+    store: MemoryStore,
+    logouts: Logouts,
+    token: Token,
+) -> Result<Verified<User>, Rejection> {
     let unknown = || Rejection::new(RejectionKind::TokenInvalid);
     let session = token.expose().parse::<Id>().map_err(|_| unknown())?;
-    // First this and then the session: so a log-out in between ends the socket.
+    // Read this before the session, so that a log-out in between closes the socket.
     let logout = logouts.lock().get(&session).cloned().ok_or_else(unknown)?;
-    let record = store.load(&session).await.map_err(Rejection::verifier_failed)?.ok_or_else(unknown)?;
+    let record =
+        store.load(&session).await.map_err(Rejection::verifier_failed)?.ok_or_else(unknown)?;
     let name = record.data.get("user").and_then(|name| name.as_str()).ok_or_else(unknown)?;
-    Ok(Verified::new(User(name.to_owned())).expires_at(record.expiry_date.into()).revoked_by(logout))
+    Ok(Verified::new(User(name.to_owned()))
+        .expires_at(record.expiry_date.into())
+        .revoked_by(logout))
 }
 
 async fn login(State(logouts): State<Logouts>, session: Session) -> Result<(), StatusCode> {
     let failed = |_| StatusCode::INTERNAL_SERVER_ERROR;
-    // A new session, or whoever planted the cookie of the old one would be logged in, too.
+    // A new session, so that nobody who planted the cookie of the old one is logged in, too.
     session.cycle_id().await.map_err(failed)?;
     session.insert("user", "alice").await.map_err(failed)?;
     session.save().await.map_err(failed)?;
@@ -127,7 +133,7 @@ async fn serve(socket: Upgraded, name: String) {
         () = async { while let Some(Ok(_)) = socket.next().await {} } => {}
         () = ended => {
             let reason = CloseFrame { code: CloseCode::Policy, reason: "logged out".into() };
-            // A client that does not read must not delay it.
+            // A client that does not read must not delay the end of the task.
             let _ = timeout(Duration::from_secs(5), socket.close(Some(reason))).await;
         }
     }

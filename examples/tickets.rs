@@ -1,4 +1,5 @@
-//! One-time tickets: a page gets one by an authenticated request, and opens its socket with it.
+//! One-time tickets: a page gets a ticket by an authenticated request, and opens its socket with
+//! it.
 //!
 //! `cargo run --example tickets`, then open the address that it prints.
 
@@ -18,8 +19,8 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use tower_ws_guard::{
-    AllowOrigin, Claims, ConfigError, GuardLayer, Origin, ProblemJson, StaticTokens, Token, TokenPolicy, TokenSource,
-    VerifyToken,
+    AllowOrigin, Claims, ConfigError, GuardLayer, Origin, ProblemJson, StaticTokens, Token,
+    TokenPolicy, TokenSource, VerifyToken,
     token::ticket::{MemoryTicketStore, TicketIssuer, TicketStore, TicketVerifier},
 };
 
@@ -29,8 +30,8 @@ const PAGE: &str = r#"<!doctype html>
 <script>
   (async () => {
     const headers = { Authorization: "Bearer s3cr3t" }; // As your page authenticates: with a session, for instance.
-    const answer = await fetch("/tickets", { method: "POST", headers });
-    const { ticket } = await answer.json();
+    const response = await fetch("/tickets", { method: "POST", headers });
+    const { ticket } = await response.json();
     new WebSocket(`/ws?ticket=${ticket}`).onmessage = ({ data }) => (said.value = data);
   })();
 </script>
@@ -44,9 +45,13 @@ struct User {
 pub(crate) fn app<S: TicketStore + Clone>(store: S) -> Result<Router, ConfigError> {
     let verifier = TicketVerifier::<User, _>::new(store.clone());
     let token = TokenPolicy::from_sources([TokenSource::query("ticket")?], verifier)?;
-    let guard = GuardLayer::new(AllowOrigin::same_origin()).token(token).respond_with(ProblemJson);
-    let tickets = Router::new().route("/tickets", post(ticket)).with_state(TicketIssuer::new(store));
-    Ok(Router::new().route("/", get(Html(PAGE))).route("/ws", any(handler).layer(guard)).merge(tickets))
+    let guard = GuardLayer::new(AllowOrigin::same_origin()).token(token)?.reject_with(ProblemJson);
+    let tickets =
+        Router::new().route("/tickets", post(ticket)).with_state(TicketIssuer::new(store));
+    Ok(Router::new()
+        .route("/", get(Html(PAGE)))
+        .route("/ws", any(handler).layer(guard))
+        .merge(tickets))
 }
 
 async fn ticket<S: TicketStore>(
@@ -54,23 +59,31 @@ async fn ticket<S: TicketStore>(
     headers: HeaderMap,
     user: User,
 ) -> Result<Response, StatusCode> {
-    // The ticket is for the page that asks, and for no other.
+    // Only the page that asks can redeem the ticket.
     let origin = headers.get(ORIGIN).ok_or(StatusCode::BAD_REQUEST)?;
     let origin = Origin::parse(origin.as_bytes()).map_err(|_| StatusCode::BAD_REQUEST)?;
-    let ticket = issuer.issue_to_origin(&user, &origin).await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    let ticket = issuer
+        .issue_to_origin(&user, &origin)
+        .await
+        .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     let body = Json(serde_json::json!({ "ticket": ticket.expose() }));
     Ok((StatusCode::CREATED, [(CACHE_CONTROL, "no-store")], body).into_response())
 }
 
-/// Stands for the authentication that your application has already.
+/// A stand-in for the authentication of your application.
 impl<S: Sync> FromRequestParts<S> for User {
     type Rejection = StatusCode;
 
     async fn from_request_parts(request: &mut Parts, _: &S) -> Result<Self, StatusCode> {
         let tokens = StaticTokens::new([("s3cr3t", "alice")]);
         let header = request.headers.get(AUTHORIZATION).and_then(|header| header.to_str().ok());
-        let token = header.and_then(|header| header.strip_prefix("Bearer ")).ok_or(StatusCode::UNAUTHORIZED)?;
-        let verified = tokens.verify(Token::new(token), request).await.map_err(|_| StatusCode::UNAUTHORIZED)?;
+        let token = header
+            .and_then(|header| header.strip_prefix("Bearer "))
+            .ok_or(StatusCode::UNAUTHORIZED)?;
+        let verified = tokens
+            .verify(Token::new(token), request)
+            .await
+            .map_err(|_| StatusCode::UNAUTHORIZED)?;
         Ok(Self { name: (*verified.claims()).to_owned() })
     }
 }

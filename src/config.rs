@@ -1,6 +1,6 @@
 use std::{error::Error, fmt, time::Duration};
 
-/// A configuration that can't work. It names the value and what to do about it.
+/// A configuration that cannot work. It names the value and the fix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     value: Box<str>,
@@ -13,12 +13,12 @@ impl ConfigError {
     }
 }
 
-/// A time that something can be done in.
-pub(crate) fn nonzero(time: Duration) -> Result<Duration, ConfigError> {
-    match time.is_zero() {
-        true => Err(ConfigError::new("0", "no time is left then; use `Duration::MAX` for no bound")),
-        false => Ok(time),
+/// Checks that a timeout is longer than zero.
+pub(crate) fn nonzero(timeout: Duration) -> Result<Duration, ConfigError> {
+    if timeout.is_zero() {
+        return Err(ConfigError::new("0", "use a longer timeout, or `Duration::MAX` for none"));
     }
+    Ok(timeout)
 }
 
 impl fmt::Display for ConfigError {

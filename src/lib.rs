@@ -1,20 +1,20 @@
 //! Tower layers that validate WebSocket handshakes, for axum, hyper and every other tower service.
 //!
-//! A browser lets any page open a WebSocket to your server with your user's cookies, and neither CORS nor CSRF layers look at
-//! that. The handshakes of most servers are also lax on the protocol, so that what one part of a system takes for an ordinary
-//! request another takes for a WebSocket. These layers refuse both, before a handler sees it, and say why.
+//! A browser lets any page open a WebSocket to your server with your user's cookies. CORS and CSRF
+//! layers do not prevent that. Most servers are also lax on the protocol, so one part of a system
+//! may take a request for ordinary that another part takes for a WebSocket. These layers reject
+//! both before a handler sees them, and say why.
 //!
-//! | layer | lets in |
+//! | layer | accepts |
 //! |---|---|
-//! | [`GuardLayer`] | what passes all of the following checks, in the right order |
+//! | [`GuardLayer`] | handshakes that pass all of the following checks, in the right order |
 //! | [`VersionCheckLayer`] | well-formed handshakes: RFC 6455 4.2.1 in full, RFC 8441 over HTTP/2 |
 //! | [`OriginCheckLayer`] | handshakes from allowed pages, to allowed hosts |
-//! | [`TokenCheckLayer`] | handshakes with exactly one valid credential; hands over its [`Claims`] |
-//! | [`ResponderLayer`] | answers 101 with `Sec-WebSocket-Accept` and the subprotocol, and hands over the connection |
+//! | [`TokenCheckLayer`] | handshakes with exactly one valid credential; provides its [`Claims`] |
+//! | [`ResponderLayer`] | completes handshakes: 101 with `Sec-WebSocket-Accept` and the subprotocol, and the connection |
 //!
-//! Requests that are not handshake [attempts](is_attempt) pass untouched, without an allocation.
-//!
-//! [`ClientHandshake`] is the other side: it judges a server's answer as a browser would, and says what is wrong with it.
+//! Ordinary requests pass untouched, without an allocation. [`is_upgrade_request`] is the
+//! classifier.
 //!
 //! # Example
 //!
@@ -47,50 +47,55 @@
 //! let (request, _client) = upgradable(handshake("https://app.example.com")).await;
 //! let accepted = app.clone().oneshot(request).await.unwrap();
 //! assert_eq!(accepted.status(), StatusCode::SWITCHING_PROTOCOLS);
-//! let refused = app.oneshot(handshake("https://evil.example")).await.unwrap();
-//! assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+//! let rejected = app.oneshot(handshake("https://evil.example")).await.unwrap();
+//! assert_eq!(rejected.status(), StatusCode::FORBIDDEN);
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! # Order
 //!
-//! [`GuardLayer`] is the easy way: it makes all checks in one service. Separate layers go into one `ServiceBuilder`, from the outside:
-//! [`OriginCheckLayer`], [`TokenCheckLayer`], [`ResponderLayer`]. Each of them parses the handshake strictly by itself, so no malformed
-//! one reaches a policy whatever the order; but a token check outside the origin check would tell every page on the web whether a
-//! token is good.
+//! Use [`GuardLayer`]: it makes all checks in one service, and with
+//! [`respond`](GuardLayer::respond) it completes the handshake too. Separate layers go into one
+//! `ServiceBuilder`, the outermost first: [`OriginCheckLayer`], [`TokenCheckLayer`],
+//! [`ResponderLayer`]. Each of them parses the handshake strictly by itself, so no malformed
+//! handshake reaches a policy in any order. But a token check outside of the origin check tells
+//! every page on the web whether a token is valid.
 //!
-//! # Why a handshake was refused
+//! # Why a handshake was rejected
 //!
-//! [`refusals`] has a section for each code. [`observe`] tells it to your logs and metrics, [`AcceptThenClose`] to a script in a browser,
-//! and [`verify`] is for the client's side of your tests.
+//! [`rejections`] has a section for each code. [`telemetry`] sends the reason to your logs and
+//! metrics. [`AcceptThenClose`] shows it to a script in a browser.
 //!
-//! # After the 101
+//! # After the handshake
 //!
-//! [`connection`] has limits for the number of connections, and a drain for the end of the server. [`hardening`] says what hyper and you
-//! must bound beside it, [`threats`] which attacks all this is made for, and a [table](guard#when-something-fails) what the client sees
-//! when a part of your own fails.
+//! [`upgrade`] hands over the connection, and [`connection`] has limits and a drain. [`hardening`]
+//! says what you must bound in hyper and in your codec, [`threats`] lists the attacks that this
+//! crate is made for, and a [table](guard#when-something-fails) says what the client sees when a
+//! part of your own fails.
 //!
-//! # Limits
+//! # What this crate does not do
 //!
-//! - `Origin` protects browser users. It authenticates nobody.
-//! - The layers end at the 101. Frames, their size and their rate are up to the codec.
-//! - A request that is no attempt passes. A handler that answers 101 to anything else, as a proxy that reflects its upstream's
-//!   answer may, is outside their reach.
+//! - `Origin` protects the users of browsers. It authenticates nobody.
+//! - The layers end at the 101. The codec bounds frames, their size and their rate.
+//! - Ordinary requests pass. If a handler responds to one with 101, as a proxy that passes on the
+//!   response of its upstream may do, the layers do not see it.
 //!
 //! # Features
 //!
+//! None is on by default.
+//!
 //! | feature | adds |
 //! |---|---|
-//! | `responder` (default) | [`ResponderLayer`], [`accept_key`] and [`ClientHandshake`], on hyper's upgrades |
-//! | `axum` | the [extractors](extract), and tokens taken out of `OriginalUri` too |
-//! | `axum-ws` | [`GuardedUpgrade`](extract::GuardedUpgrade): axum's `WebSocketUpgrade` with what the guard knows; implies `axum` |
-//! | `http2` | WebSocket over HTTP/2; without it every extended `CONNECT` is refused, because it cannot be told what it is for |
+//! | `axum` | the [extractors](mod@axum), and the removal of tokens from `OriginalUri` |
+//! | `axum-ws` | [`GuardedUpgrade`](axum::GuardedUpgrade): axum's `WebSocketUpgrade` behind a guard; implies `axum` |
+//! | `client` | [`client`]: the check of a server's response, for tests of your own |
+//! | `http2` | WebSocket over HTTP/2; without it every extended `CONNECT` is rejected, because its protocol cannot be read |
 //! | `jwt` | [JSON Web Tokens](token::jwt), on `jsonwebtoken` with RustCrypto |
 //! | `tickets` | [one-time tickets](token::ticket), in memory or in a store of your own |
 //! | `redis` | one-time tickets in Redis, for several servers; implies `tickets` |
-//! | `tracing` | [an event](observe) for each decision, and a span for each connection |
-//! | `metrics` | [counters and histograms](observe) of handshakes and connections |
+//! | `tracing` | [an event](telemetry) for each handshake, and a span for each connection |
+//! | `metrics` | [counters and histograms](telemetry) of handshakes and connections |
 //! | `full` | all of the above |
 //! | `test-util` | [`test_util`]: requests that can be upgraded in memory, for tests |
 
@@ -98,56 +103,64 @@
 #![warn(clippy::unwrap_used)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-#[macro_use]
-mod macros;
-
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-#[cfg(feature = "responder")]
-mod close;
+#[cfg(feature = "axum")]
+pub mod axum;
+#[cfg(feature = "client")]
+pub mod client;
 mod config;
 pub mod connection;
-#[cfg(feature = "axum")]
-pub mod extract;
+mod context;
 pub mod guard;
-pub mod handshake;
-pub mod hardening;
-pub mod observe;
-pub mod origin;
-pub mod refusals;
+mod handshake;
+mod host;
+mod http;
+mod layers;
+mod origin;
 pub mod rejection;
-#[cfg(feature = "responder")]
-pub mod responder;
 mod subprotocol;
+pub mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod test_util;
-pub mod threats;
 pub mod token;
-#[cfg(feature = "responder")]
-pub mod verify;
-pub mod version;
+pub mod upgrade;
 
-#[cfg(feature = "responder")]
-pub use self::{
-    close::AcceptThenClose,
-    handshake::accept_key,
-    responder::{PendingUpgrade, Responder, ResponderLayer, Upgrade, UpgradeError, Upgraded},
-    verify::{Accepted, ClientHandshake, Finding, FindingKind, Findings},
-};
+#[doc = include_str!("../docs/hardening.md")]
+pub mod hardening {}
+#[doc = include_str!("../docs/rejections.md")]
+pub mod rejections {}
+#[doc = include_str!("../docs/threats.md")]
+pub mod threats {}
+
+#[doc(inline)]
 pub use self::{
     config::ConfigError,
     connection::{ConnectionLimit, Drain, Permit},
-    guard::{Check, Guard, GuardLayer, check_fn},
-    handshake::{ConnectProtocol, Handshake, Host, Transport, is_attempt},
-    origin::{AllowHost, AllowOrigin, InvalidOrigin, Origin, OriginCheck, OriginCheckLayer, RequestOrigin},
-    rejection::{EmptyBody, PlainText, ProblemJson, Rejection, RejectionKind, RespondRejection, respond_fn},
+    context::OriginChecked,
+    guard::{AcceptThenClose, Check, Forward, Guard, GuardLayer, Respond, check_fn},
+    handshake::Handshake,
+    host::AllowHost,
+    http::{
+        ConnectProtocol, Host, InvalidOrigin, Origin, RequestOrigin, Transport, accept_key,
+        is_upgrade_request,
+    },
+    layers::{
+        ConfirmUpgrade, ConfirmUpgradeLayer, OriginCheck, OriginCheckLayer, Responder,
+        ResponderLayer, TokenCheck, TokenCheckLayer, VersionCheck, VersionCheckLayer,
+    },
+    origin::AllowOrigin,
+    rejection::{
+        EmptyBody, PlainText, ProblemJson, Rejection, RejectionKind, RejectionResponse, Reported,
+        response_fn,
+    },
     subprotocol::Subprotocols,
     token::{
-        Claims, NoToken, StaticTokens, Token, TokenCheck, TokenCheckLayer, TokenPolicy, TokenSource, Validity,
-        Verified, VerifyToken,
+        BoxVerifier, Claims, StaticTokens, Token, TokenPolicy, TokenSource, Validity, Verified,
+        VerifyToken,
     },
-    version::{VersionCheck, VersionCheckLayer},
+    upgrade::{PendingUpgrade, Upgrade, UpgradeError, Upgraded},
 };
 pub use tokio_util::sync::CancellationToken;

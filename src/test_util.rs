@@ -1,7 +1,8 @@
 //! Tests of WebSocket services without a socket.
 //!
-//! hyper makes upgrades for its own connections only, so a request that was built by hand cannot be upgraded, and a service
-//! that wants to is told so. [`upgradable`] makes one that can, and gives you the client's end of the connection.
+//! Only hyper's own connections can be upgraded: with a request that a test builds, a service finds
+//! no upgrade. [`upgradable`] adds one to the request, and returns the client's end of the
+//! connection.
 //!
 //! # Example
 //!
@@ -13,7 +14,9 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
-//! let inner = service_fn(async |_: Request<()>| Ok::<_, std::convert::Infallible>(Response::new(())));
+//! let inner = service_fn(async |_: Request<()>| {
+//!     Ok::<_, std::convert::Infallible>(Response::new(()))
+//! });
 //! let layer = ResponderLayer::on_upgraded(async |mut socket, _| {
 //!     socket.write_all(b"frames").await.unwrap();
 //! });
@@ -35,8 +38,8 @@
 //! assert_eq!(received, b"frames");
 //!
 //! let (request, _) = upgradable(handshake("8")).await;
-//! let refused = layer.layer(inner).oneshot(request).await.unwrap();
-//! assert_eq!(refused.status(), StatusCode::UPGRADE_REQUIRED);
+//! let rejected = layer.layer(inner).oneshot(request).await.unwrap();
+//! assert_eq!(rejected.status(), StatusCode::UPGRADE_REQUIRED);
 //! # }
 //! ```
 
@@ -55,34 +58,39 @@ use tokio::{
     sync::mpsc,
 };
 
-/// Gives `request` an upgrade, as a server does, and returns it with the client's end of the connection.
+/// Adds an upgrade to `request`, as hyper does, and returns the request with the client's end of
+/// the connection.
 ///
-/// The upgrade is there at once, whatever the service answers: that a refusal cancels it is hyper's part, and cannot be seen
-/// here. It works with every service that uses `hyper::upgrade::on`, axum's `WebSocketUpgrade` among them.
+/// The upgrade completes at once, whatever the response of the service is. So a test cannot see
+/// that a rejection cancels it, as it does in a server. The request works with every service that
+/// uses `hyper::upgrade::on`, such as axum's `WebSocketUpgrade`.
 ///
 /// # Panics
 ///
-/// Outside a Tokio runtime.
+/// Panics outside of a Tokio runtime.
 pub async fn upgradable<B>(mut request: Request<B>) -> (Request<B>, DuplexStream) {
-    const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: test\r\n\r\n";
+    const UPGRADE: &[u8] =
+        b"GET / HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: test\r\n\r\n";
 
     let (mut client, server) = tokio::io::duplex(64 * 1024);
     let (sender, mut on_upgrade) = mpsc::unbounded_channel();
     let switch = service_fn(move |mut request: Request<Incoming>| {
-        // The receiver lives until it has got this.
+        // The receiver outlives this send.
         sender.send(hyper::upgrade::on(&mut request)).ok();
         let mut response = Response::new(Empty::<Bytes>::new());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         ready(Ok::<_, Infallible>(response))
     });
-    tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(server), switch).with_upgrades());
+    tokio::spawn(
+        http1::Builder::new().serve_connection(TokioIo::new(server), switch).with_upgrades(),
+    );
 
     client.write_all(UPGRADE).await.expect("the connection is in memory");
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(client.read_u8().await.expect("the connection is in memory"));
     }
-    let on_upgrade = on_upgrade.recv().await.expect("the service has sent it");
+    let on_upgrade = on_upgrade.recv().await.expect("the service sends the upgrade");
     request.extensions_mut().insert(on_upgrade);
     (request, client)
 }

@@ -14,8 +14,9 @@ use common::{Raw, handshake, plain};
 use http::{HeaderName, HeaderValue, Request, Response};
 use tower::{Service, ServiceBuilder, service_fn};
 use tower_ws_guard::{
-    AllowHost, AllowOrigin, GuardLayer, Handshake, OriginCheckLayer, PendingUpgrade, ResponderLayer, StaticTokens,
-    Subprotocols, TokenCheckLayer, TokenPolicy, TokenSource, VersionCheckLayer,
+    AllowHost, AllowOrigin, GuardLayer, Handshake, OriginCheckLayer, PendingUpgrade,
+    ResponderLayer, StaticTokens, Subprotocols, TokenCheckLayer, TokenPolicy, TokenSource,
+    VersionCheckLayer,
 };
 
 type ResponseFuture = Ready<Result<Response<()>, Infallible>>;
@@ -41,7 +42,9 @@ where
     let info = allocation_counter::measure(|| {
         let mut cx = Context::from_waker(Waker::noop());
         assert!(service.poll_ready(&mut cx).is_ready());
-        let Poll::Ready(Ok(response)) = pin!(service.call(request)).poll(&mut cx) else { panic!("not ready") };
+        let Poll::Ready(Ok(response)) = pin!(service.call(request)).poll(&mut cx) else {
+            panic!("not ready")
+        };
         status = response.status().as_u16();
     });
     (info.count_total, status)
@@ -67,7 +70,7 @@ fn origins() -> AllowOrigin {
     AllowOrigin::list([common::ORIGIN, "https://*.example.com"]).unwrap()
 }
 
-fn token() -> TokenPolicy<StaticTokens<u64>> {
+fn token() -> TokenPolicy<u64> {
     let sources = [TokenSource::authorization(), TokenSource::subprotocol("auth.").unwrap()];
     TokenPolicy::from_sources(sources, StaticTokens::new([("s3cr3t", 7)])).unwrap()
 }
@@ -102,7 +105,8 @@ fn ordinary_request_allocates_nothing() {
                 .allow_host(AllowHost::list([common::HOST]).unwrap())
                 .check(|_: &mut Handshake<'_>| Ok(()))
                 .subprotocols(Subprotocols::list(["chat"]).unwrap())
-                .token(token()),
+                .token(token())
+                .unwrap(),
         )
         .service(service_fn(ok));
     let mut layers = ServiceBuilder::new()
@@ -131,16 +135,23 @@ fn rejection_allocates_its_headers_and_extension() {
 
 #[test]
 fn accepted_handshake_allocates_little() {
-    let mut guarded = ServiceBuilder::new().layer(GuardLayer::new(origins())).service(service_fn(switch));
+    let mut guarded =
+        ServiceBuilder::new().layer(GuardLayer::new(origins())).service(service_fn(switch));
     allocations(&mut guarded, received(&handshake()));
     // `tracing` and `metrics` keep data of the request in the extensions, which have little room.
     assert_eq!(allocations(&mut guarded, received(&handshake())), (2, 101));
 
-    let stack = || ServiceBuilder::new().layer(GuardLayer::new(origins())).layer(ResponderLayer::new());
-    // The header map takes two, the accept key one, `PendingUpgrade` in the extensions two; with `tracing` or
-    // `metrics` each of the two layers keeps data in the extensions, which grow.
+    let stack =
+        || ServiceBuilder::new().layer(GuardLayer::new(origins())).layer(ResponderLayer::new());
+    // The header map takes two, the accept key one, `PendingUpgrade` two, and `tracing` and `metrics` two.
+    let mut one = ServiceBuilder::new()
+        .layer(GuardLayer::new(origins()).respond())
+        .service(service_fn(accept));
+    assert_eq!(allocations(&mut one, received(&handshake())), (7, 101));
+
+    // The inner layer leaves the decision about the connection in the extensions of the response.
     let mut responder = stack().service(service_fn(accept));
-    assert_eq!(allocations(&mut responder, received(&handshake())), (8, 101));
+    assert_eq!(allocations(&mut responder, received(&handshake())), (10, 101));
 }
 
 #[test]

@@ -53,9 +53,10 @@ use tower_http::{
     trace::{DefaultMakeSpan, DefaultOnRequest, DefaultOnResponse, HttpMakeClassifier, TraceLayer},
 };
 use tower_ws_guard::{
-    AllowOrigin, Claims, EmptyBody, GuardLayer, PendingUpgrade, PlainText, ProblemJson, Rejection, RejectionKind,
-    RespondRejection, ResponderLayer, StaticTokens, Subprotocols, Token, TokenCheckLayer, TokenPolicy, TokenSource,
-    Upgraded, Validity, Verified, VerifyToken, respond_fn,
+    AllowOrigin, Claims, EmptyBody, GuardLayer, PendingUpgrade, PlainText, ProblemJson, Rejection,
+    RejectionKind, RejectionResponse, ResponderLayer, StaticTokens, Subprotocols, Token,
+    TokenCheckLayer, TokenPolicy, TokenSource, Upgraded, Validity, Verified, VerifyToken,
+    response_fn,
     token::{
         jwt::{JwtAlgorithm, JwtKey, JwtKeys, JwtVerifier},
         ticket::{MemoryTicketStore, TicketIssuer, TicketVerifier},
@@ -89,7 +90,11 @@ impl Write for Log {
 fn capture() {
     static CAPTURE: LazyLock<()> = LazyLock::new(|| {
         let spans = FmtSpan::NEW | FmtSpan::CLOSE;
-        tracing_subscriber::fmt().with_max_level(Level::TRACE).with_span_events(spans).with_writer(|| Log).init();
+        tracing_subscriber::fmt()
+            .with_max_level(Level::TRACE)
+            .with_span_events(spans)
+            .with_writer(|| Log)
+            .init();
     });
     LazyLock::force(&CAPTURE);
 }
@@ -148,8 +153,10 @@ impl Secrets {
     /// line.
     fn shown_in<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
         text.lines().flat_map(move |line| {
-            let decoded = percent_decode_str(if line.contains('%') { line } else { "" }).decode_utf8_lossy();
-            let numbers = if line.contains('[') { line } else { "" }.split(|it: char| !it.is_ascii_digit());
+            let decoded =
+                percent_decode_str(if line.contains('%') { line } else { "" }).decode_utf8_lossy();
+            let numbers =
+                if line.contains('[') { line } else { "" }.split(|it: char| !it.is_ascii_digit());
             let bytes = numbers.filter_map(|number| number.parse().ok()).collect::<Vec<u8>>();
             let is_in_word = |it: char| it.is_ascii_alphanumeric() || it == '-' || it == '_';
             let texts = [line, &decoded, &String::from_utf8_lossy(&bytes)];
@@ -242,7 +249,8 @@ impl Mint {
 
     async fn secret(&mut self, kind: Kind, outcome: Outcome) -> String {
         self.number += 1;
-        let (number, claims, known) = (self.number, format!("{outcome:?}"), outcome != Outcome::Unknown);
+        let (number, claims, known) =
+            (self.number, format!("{outcome:?}"), outcome != Outcome::Unknown);
         let text = format!("s3cr3t-{number}-{kind:?}-{claims}");
         match kind {
             Kind::Closure => text,
@@ -258,7 +266,11 @@ impl Mint {
                 encode(&header, &user, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
             }
             Kind::Ticket => {
-                let issuer = if known { &self.issuer } else { &TicketIssuer::new(MemoryTicketStore::default()) };
+                let issuer = if known {
+                    &self.issuer
+                } else {
+                    &TicketIssuer::new(MemoryTicketStore::default())
+                };
                 issuer.issue(&claims).await.unwrap().expose().to_owned()
             }
         }
@@ -283,9 +295,14 @@ const CARRIERS: [Carrier; 8] = [
     ("encoded query", |secret| Position::Query(format!("%74oken={}", percent_encode(secret)))),
     ("subprotocol", |secret| Position::Offer(format!("auth.{secret}"))),
     ("Kubernetes", |secret| {
-        Position::Offer(format!("base64url.bearer.authorization.k8s.io.{}", URL_SAFE_NO_PAD.encode(secret)))
+        Position::Offer(format!(
+            "base64url.bearer.authorization.k8s.io.{}",
+            URL_SAFE_NO_PAD.encode(secret)
+        ))
     }),
-    ("Phoenix", |secret| Position::Offer(format!("base64url.bearer.phx.{}", STANDARD_NO_PAD.encode(secret)))),
+    ("Phoenix", |secret| {
+        Position::Offer(format!("base64url.bearer.phx.{}", STANDARD_NO_PAD.encode(secret)))
+    }),
     ("pair", |secret| Position::Offer(format!("bearer, {secret}"))),
 ];
 
@@ -308,7 +325,11 @@ fn percent_encode(text: &str) -> String {
 }
 
 fn raw(path: &str, (_, position): Carrier, secret: &str, outcome: Outcome) -> Raw {
-    let secret = if outcome == Outcome::TooLong { format!("{secret}{}", "a".repeat(8193)) } else { secret.to_owned() };
+    let secret = if outcome == Outcome::TooLong {
+        format!("{secret}{}", "a".repeat(8193))
+    } else {
+        secret.to_owned()
+    };
     let (raw, carrier) = match position(&secret) {
         Position::Header(name, value) => (handshake().target(path).and(name, value), None),
         Position::Query(query) => (handshake().target(&format!("{path}?{query}")), None),
@@ -344,7 +365,9 @@ impl<V: VerifyToken<Claims = String>> VerifyToken for Observed<V> {
         trace!("{token:?}");
         look_at_request(request);
         let verdict = match self.0.verify(token, request).await {
-            Ok(user) if Outcome::Forbidden.is(user.claims()) => Err(RejectionKind::TokenForbidden.into()),
+            Ok(user) if Outcome::Forbidden.is(user.claims()) => {
+                Err(RejectionKind::TokenForbidden.into())
+            }
             Ok(user) if Outcome::Failed.is(user.claims()) => {
                 Err(Rejection::verifier_failed(io::Error::other("no connection to the database")))
             }
@@ -355,7 +378,10 @@ impl<V: VerifyToken<Claims = String>> VerifyToken for Observed<V> {
     }
 }
 
-fn verifier(statics: Vec<(String, String)>, tickets: MemoryTicketStore) -> impl VerifyToken<Claims = String> {
+fn verifier(
+    statics: Vec<(String, String)>,
+    tickets: MemoryTicketStore,
+) -> impl VerifyToken<Claims = String> {
     let closure = |token: Token| async move {
         let claims = token.expose().split_once("-Closure-").map(|(_, claims)| claims.to_owned());
         let known = claims.filter(|claims| !Outcome::Unknown.is(claims));
@@ -369,7 +395,8 @@ fn verifier(statics: Vec<(String, String)>, tickets: MemoryTicketStore) -> impl 
 const RESPONDERS: [&str; 4] = ["empty", "text", "json", "own"];
 const MODES: [&str; 5] = ["axum", "traced", "outside", "pending", "callback"];
 
-fn trace_layer() -> TraceLayer<HttpMakeClassifier, DefaultMakeSpan, DefaultOnRequest, DefaultOnResponse> {
+fn trace_layer()
+-> TraceLayer<HttpMakeClassifier, DefaultMakeSpan, DefaultOnRequest, DefaultOnResponse> {
     TraceLayer::new_for_http()
         .make_span_with(DefaultMakeSpan::new().level(Level::TRACE).include_headers(true))
         .on_request(DefaultOnRequest::new().level(Level::TRACE))
@@ -377,13 +404,14 @@ fn trace_layer() -> TraceLayer<HttpMakeClassifier, DefaultMakeSpan, DefaultOnReq
 }
 
 /// The same endpoint in each mode.
-fn endpoints<V, R>(policy: &TokenPolicy<V>, responder: R) -> Router
+fn endpoints<C, R>(policy: &TokenPolicy<C>, responder: R) -> Router
 where
-    V: VerifyToken + Clone,
-    R: RespondRejection<Body> + Clone + Send + Sync + 'static,
+    C: Clone + Send + Sync + 'static,
+    R: RejectionResponse<Body> + Clone + Send + Sync + 'static,
 {
     let stuck = map_request(async |mut request: Request| {
-        if matches!(request.extensions().get::<Claims<String>>(), Some(Claims(claims)) if Outcome::Stuck.is(claims)) {
+        if matches!(request.extensions().get::<Claims<String>>(), Some(Claims(claims)) if Outcome::Stuck.is(claims))
+        {
             request.extensions_mut().remove::<OnUpgrade>();
         }
         request
@@ -391,15 +419,20 @@ where
     let guard = GuardLayer::new(AllowOrigin::same_origin())
         .subprotocols(Subprotocols::list(["chat"]).unwrap())
         .token(policy.clone())
-        .respond_with(responder.clone());
+        .unwrap()
+        .reject_with(responder.clone());
     let guard = ServiceBuilder::new().layer(guard).layer(stuck);
     // A layer outside sees the secret, and must hide it itself.
     let span = |request: &Request| trace_span!("outside", path = request.uri().path(), headers = ?request.headers());
     let careful = ServiceBuilder::new()
-        .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL]))
+        .layer(SetSensitiveRequestHeadersLayer::new([
+            AUTHORIZATION,
+            COOKIE,
+            SEC_WEBSOCKET_PROTOCOL,
+        ]))
         .layer(trace_layer().make_span_with(span))
         .layer(guard.clone());
-    let pending = ResponderLayer::new().respond_with(responder.clone());
+    let pending = ResponderLayer::new().reject_with(responder.clone());
     let callback = ResponderLayer::on_upgraded(async |upgraded: Upgraded, request| {
         look_at_request(&request);
         trace!("{upgraded:?} {:?}", upgraded.validity());
@@ -410,16 +443,20 @@ where
         .route("/axum/ws", handler().layer(guard.clone()))
         .route("/traced/ws", handler().layer(careful))
         .route("/pending/ws", handler().layer(pending).layer(guard.clone()))
-        .route("/callback/ws", handler().layer(callback.respond_with(responder)).layer(guard.clone()))
+        .route(
+            "/callback/ws",
+            handler().layer(callback.reject_with(responder)).layer(guard.clone()),
+        )
         .merge(outside.layer(guard))
 }
 
 fn app<V: VerifyToken>(verifier: V) -> Router {
     let policy = TokenPolicy::from_sources(sources(), Arc::new(verifier)).unwrap();
-    let own = respond_fn(|rejection: &Rejection, request: &Parts, prepared| {
+    let own = response_fn(|rejection: &Rejection, request: &Parts, prepared| {
         trace!("{}", chain(rejection));
         // Rejected after the token was removed.
-        if matches!(rejection.kind(), RejectionKind::TokenForbidden | RejectionKind::VerifierFailed) {
+        if matches!(rejection.kind(), RejectionKind::TokenForbidden | RejectionKind::VerifierFailed)
+        {
             look_at_request(request);
         }
         prepared.map(|()| Body::from(format!("{rejection:?} {:?}", request.headers)))
@@ -429,7 +466,9 @@ fn app<V: VerifyToken>(verifier: V) -> Router {
         .nest("/text", endpoints(&policy, PlainText))
         .nest("/json", endpoints(&policy, ProblemJson))
         .nest("/own", endpoints(&policy, own))
-        .layer(from_fn(async |request: Request, next: Next| look_at_response(next.run(request).await)));
+        .layer(from_fn(async |request: Request, next: Next| {
+            look_at_response(next.run(request).await)
+        }));
     Router::new().route("/unguarded", any(handle).layer(trace_layer())).merge(guarded)
 }
 
@@ -458,8 +497,12 @@ async fn handle(request: Request) -> Response {
     }
     if let Some(pending) = parts.extensions.get::<PendingUpgrade>() {
         if is(Outcome::Claimed) {
-            return if parts.version == Version::HTTP_2 { StatusCode::OK } else { StatusCode::SWITCHING_PROTOCOLS }
-                .into_response();
+            return if parts.version == Version::HTTP_2 {
+                StatusCode::OK
+            } else {
+                StatusCode::SWITCHING_PROTOCOLS
+            }
+            .into_response();
         }
         pending.on_upgrade(async |upgraded| trace!("{upgraded:?} {:?}", upgraded.validity()));
         return StatusCode::NO_CONTENT.into_response();
@@ -485,7 +528,11 @@ async fn http1(address: SocketAddr, raw: &Raw) -> (String, String) {
     let mut response = Vec::new();
     stream.read_to_end(&mut response).await.unwrap();
     let response = String::from_utf8_lossy(&response).into_owned();
-    let outcome = response.lines().find_map(|line| line.strip_prefix("x-outcome: ")).unwrap_or_default().to_owned();
+    let outcome = response
+        .lines()
+        .find_map(|line| line.strip_prefix("x-outcome: "))
+        .unwrap_or_default()
+        .to_owned();
     (response, outcome)
 }
 
@@ -493,7 +540,11 @@ async fn http1(address: SocketAddr, raw: &Raw) -> (String, String) {
 async fn http2(client: &mut SendRequest<Empty<Bytes>>, raw: &Raw) -> (String, String) {
     client.ready().await.unwrap();
     let response = client.send_request(raw.extended_connect()).await.unwrap();
-    let outcome = response.headers().get("x-outcome").map_or("", |outcome| outcome.to_str().unwrap()).to_owned();
+    let outcome = response
+        .headers()
+        .get("x-outcome")
+        .map_or("", |outcome| outcome.to_str().unwrap())
+        .to_owned();
     let mut received = format!("{:?}", response.status()).into_bytes();
     for (name, value) in response.headers() {
         received.extend([b"\n", name.as_str().as_bytes(), b": ", value.as_bytes()].concat());
@@ -525,6 +576,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 fn expected(outcome: Outcome, mode: &str, version: Version) -> &'static str {
     match outcome {
         Outcome::Declined if mode != "callback" => "403",
+        // Over HTTP/2 it is the response of another handler.
+        Outcome::Claimed if mode == "pending" && version == Version::HTTP_2 => "404",
         Outcome::Claimed if mode == "pending" => "not-upgradable",
         Outcome::Stuck if mode == "pending" || mode == "callback" => "not-upgradable",
         Outcome::Stuck => "426",
@@ -553,7 +606,8 @@ async fn token_is_in_no_log_and_no_response() {
     capture();
     let tickets = MemoryTicketStore::default();
     let mut mint = Mint::new(tickets.clone());
-    let (mut guarded, mut unguarded, mut cases) = (Secrets::default(), Secrets::default(), Vec::new());
+    let (mut guarded, mut unguarded, mut cases) =
+        (Secrets::default(), Secrets::default(), Vec::new());
     guarded.add(HMAC, "the secret of the JWTs");
 
     for (i, carrier) in CARRIERS.into_iter().enumerate() {
@@ -562,11 +616,19 @@ async fn token_is_in_no_log_and_no_response() {
                 for (l, mode) in MODES.into_iter().enumerate() {
                     // Each outcome meets each kind of token and each responder, with every carrier.
                     let (kind, responder) = (KINDS[(i + l) % 4], RESPONDERS[(j * 2 + k + l) % 4]);
-                    let name = format!("{} {version:?} {outcome:?} {mode} {kind:?} {responder}", carrier.0);
+                    let name = format!(
+                        "{} {version:?} {outcome:?} {mode} {kind:?} {responder}",
+                        carrier.0
+                    );
                     let secret = mint.secret(kind, outcome).await;
                     let raw = raw(&format!("/{responder}/{mode}/ws"), carrier, &secret, outcome);
                     guarded.add(&secret, &name);
-                    cases.push(Case { name, raw, version, expected: expected(outcome, mode, version) });
+                    cases.push(Case {
+                        name,
+                        raw,
+                        version,
+                        expected: expected(outcome, mode, version),
+                    });
                 }
             }
             for kind in KINDS {
@@ -588,7 +650,8 @@ async fn token_is_in_no_log_and_no_response() {
                 _ => http1(address, &raw).await,
             }
         };
-        let (response, outcome) = timeout(TIMEOUT, exchange).await.unwrap_or_else(|_| panic!("no end: {name}"));
+        let (response, outcome) =
+            timeout(TIMEOUT, exchange).await.unwrap_or_else(|_| panic!("no end: {name}"));
         assert_eq!(outcome, expected, "{name}: {response}");
         trace!("{response}");
     }
@@ -605,7 +668,7 @@ async fn token_is_in_no_log_and_no_response() {
         " tokio_tungstenite::handshake: ",
         "\"cookie\": Sensitive",
         "no connection to the database",
-        "its signature is by none of the keys",
+        "no configured key matches the signature",
         "OriginalUri(/own/axum/ws",
     ] {
         assert!(log.contains(there), "{there}");
@@ -631,7 +694,7 @@ async fn debug_output_hides_secrets() {
     let tickets = TicketVerifier::<String, _>::new(store.clone());
     let either = statics.clone().or(statics.clone());
     let policy = TokenPolicy::from_sources(sources(), statics.clone()).unwrap();
-    let layer = GuardLayer::new(AllowOrigin::same_origin()).token(policy.clone());
+    let layer = GuardLayer::new(AllowOrigin::same_origin()).token(policy.clone()).unwrap();
     let jwks = format!(r#"{{"keys":[{{"kty":"oct","k":"{}"}}]}}"#, URL_SAFE_NO_PAD.encode(HMAC));
     let errors = [
         JwtKey::hmac(JwtAlgorithm::HS512, HMAC.as_bytes()).unwrap_err(),
@@ -716,7 +779,7 @@ async fn kept_credential_is_not_shown() {
         Ok::<_, Infallible>(http::Response::new(format!("{request:?}")))
     });
     for request in handshake().and("Authorization", format!("Bearer {SECRET}")).over_both() {
-        let layer = GuardLayer::new(AllowOrigin::same_origin()).token(policy.clone());
+        let layer = GuardLayer::new(AllowOrigin::same_origin()).token(policy.clone()).unwrap();
         let response = layer.layer(inner).oneshot(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
         secrets.assert_hidden_in(response.body());

@@ -1,7 +1,9 @@
 //! Instructions, as callgrind counts them.
 
 use benches::{Case, Operation, cases};
-use gungraun::{Callgrind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main};
+use gungraun::{
+    Callgrind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main,
+};
 
 fn prepared(case: Case) -> Box<dyn Operation> {
     let mut operation = case.operation();

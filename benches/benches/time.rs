@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use benches::cases;
 use criterion::{Criterion, criterion_group, criterion_main};
 
-/// Few enough for what is prepared to stay in the cache.
+/// Few enough for the prepared inputs to stay in the cache.
 const BATCH: u64 = 16;
 
 fn time(criterion: &mut Criterion) {

@@ -15,12 +15,15 @@ pub(crate) const CASES: &[Case] = &[
     case(GROUP, "nothing: the loop around each operation", || of(|key| key)),
     case(GROUP, "tower-ws-guard, `[u8; 28]`", || of(|key| tower_ws_guard::accept_key(&key))),
     case(GROUP, "tungstenite, `String`", || of(|key| derive_accept_key(&key))),
-    case(GROUP, "fastwebsockets, `String` (a copy: it is private)", || of(|key| fastwebsockets(&key))),
+    case(GROUP, "fastwebsockets, `String` (a copy: it is private)", || {
+        of(|key| fastwebsockets(&key))
+    }),
     case(GROUP, "tower-ws-guard, `HeaderValue`", || of(|key| guard(&key))),
     case(GROUP, "axum, `HeaderValue` (a copy: it is private)", || of(|key| axum(&key))),
     case(GROUP, "headers, `SecWebsocketAccept`", || {
         let header = HeaderValue::from_static(std::str::from_utf8(KEY).expect("ASCII"));
-        let key: Option<SecWebsocketKey> = headers::Header::decode(&mut std::iter::once(&header)).ok();
+        let key: Option<SecWebsocketKey> =
+            headers::Header::decode(&mut std::iter::once(&header)).ok();
         let key = key.expect("a key");
         operation(move || key.clone(), SecWebsocketAccept::from)
     }),
@@ -38,7 +41,8 @@ fn guard(key: &[u8; 24]) -> HeaderValue {
 }
 
 fn axum(key: &[u8]) -> HeaderValue {
-    HeaderValue::from_maybe_shared(Bytes::from(fastwebsockets(key))).expect("base64 is a valid value")
+    HeaderValue::from_maybe_shared(Bytes::from(fastwebsockets(key)))
+        .expect("base64 is a valid value")
 }
 
 fn fastwebsockets(key: &[u8]) -> String {

@@ -1,4 +1,4 @@
-//! axum apps and the policies of all rows: `https://app.example.com` is allowed, and nothing else.
+//! axum apps and the policies of all rows: only `https://app.example.com` is allowed.
 
 use axum::{
     Extension, Router,
@@ -11,7 +11,8 @@ use axum::{
 use http::{HeaderMap, StatusCode, header::ORIGIN};
 use tower::ServiceBuilder;
 use tower_ws_guard::{
-    AllowOrigin, GuardLayer, PendingUpgrade, ResponderLayer, StaticTokens, Subprotocols, TokenPolicy, TokenSource,
+    AllowOrigin, GuardLayer, PendingUpgrade, ResponderLayer, StaticTokens, Subprotocols,
+    TokenPolicy, TokenSource,
 };
 
 use crate::input;
@@ -25,7 +26,7 @@ pub(crate) fn guard() -> GuardLayer {
 }
 
 /// A token in the subprotocol `auth.…`.
-pub(crate) fn token() -> TokenPolicy<StaticTokens<u64>> {
+pub(crate) fn token() -> TokenPolicy<u64> {
     let sources = [TokenSource::subprotocol("auth.").expect("a valid prefix")];
     TokenPolicy::from_sources(sources, StaticTokens::new([(input::TOKEN, 7)])).expect("one source")
 }
@@ -38,7 +39,7 @@ pub(crate) fn is_allowed(headers: &HeaderMap) -> bool {
     headers.get(ORIGIN).is_some_and(|origin| origin == input::ORIGIN)
 }
 
-/// As `axum::serve` serves it: without a state, handlers are made services now and not for each request.
+/// With its state, as `axum::serve` does: otherwise axum makes the services again for each request.
 fn app(websocket: MethodRouter) -> Router {
     Router::new().route("/", any(async || "hello")).route("/ws", websocket).with_state(())
 }
@@ -47,7 +48,7 @@ async fn upgrade(upgrade: WebSocketUpgrade) -> Response {
     upgrade.on_upgrade(async |socket| drop(socket))
 }
 
-/// axum's own handshake, of which `/` is the part that is no WebSocket.
+/// axum's own handshake, and `/` for ordinary requests.
 pub fn axum() -> Router {
     app(any(upgrade))
 }
@@ -74,10 +75,12 @@ pub fn axum_guard_and_handler<H: Handler<T, ()>, T: 'static>(handler: H) -> Rout
 }
 
 pub fn axum_guard_and_responder() -> Router {
-    axum_guard_and_handler(async |pending: Extension<PendingUpgrade>| pending.on_upgrade(async |socket| drop(socket)))
+    axum_guard_and_handler(async |pending: Extension<PendingUpgrade>| {
+        pending.on_upgrade(async |socket| drop(socket))
+    })
 }
 
-/// Guard and responder with a callback on the route: nothing behind them sees a handshake.
+/// Guard and responder with a callback on the route: no handshake reaches the handler.
 pub fn axum_guard_and_callback() -> Router {
     let responder = ResponderLayer::on_upgraded(async |socket, _| drop(socket));
     let layers = ServiceBuilder::new().layer(guard()).layer(responder);

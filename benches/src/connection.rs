@@ -1,4 +1,4 @@
-//! Whole connections in memory: the client and the reading and the writing of HTTP are in every row.
+//! Whole connections in memory: every row includes the client, and reading and writing HTTP.
 
 use std::{convert::Infallible, error::Error, future::ready};
 
@@ -36,7 +36,9 @@ const REFUSED: &str = "Connection in memory, refused for its origin";
 pub(crate) const CASES: &[Case] = &[
     case(BARE, "client and a constant answer", || connection(constant, HANDSHAKE, 101)),
     case(BARE, "hyper, ordinary request", || over_hyper(service_fn(ok), ORDINARY, 200)),
-    case(BARE, "hyper, `GuardLayer` and `ResponderLayer`", || over_hyper(accepted(drop_stream), HANDSHAKE, 101)),
+    case(BARE, "hyper, `GuardLayer` and `ResponderLayer`", || {
+        over_hyper(accepted(drop_stream), HANDSHAKE, 101)
+    }),
     case(BARE, "axum, ordinary request", || over_hyper(app::axum(), ORDINARY, 200)),
     case(BARE, "axum, `GuardLayer` and `ResponderLayer` on the route", || {
         over_hyper(app::axum_guard_and_responder(), HANDSHAKE, 101)
@@ -51,41 +53,57 @@ pub(crate) const CASES: &[Case] = &[
     case(CODEC, "hyper, `GuardLayer` and `ResponderLayer`, tokio-tungstenite", || {
         over_hyper(accepted(drop_tungstenite), HANDSHAKE, 101)
     }),
-    case(CODEC, "hyper, hyper-tungstenite", || over_hyper(service_fn(hyper_tungstenite), HANDSHAKE, 101)),
+    case(CODEC, "hyper, hyper-tungstenite", || {
+        over_hyper(service_fn(hyper_tungstenite), HANDSHAKE, 101)
+    }),
     case(CODEC, "axum, `GuardLayer` and `ResponderLayer` on the route, tokio-tungstenite", || {
-        let handler = async |pending: Extension<PendingUpgrade>| pending.on_upgrade(drop_tungstenite);
+        let handler =
+            async |pending: Extension<PendingUpgrade>| pending.on_upgrade(drop_tungstenite);
         over_hyper(app::axum_guard_and_handler(handler), HANDSHAKE, 101)
     }),
     case(CODEC, "axum's `WebSocketUpgrade`", || over_hyper(app::axum(), HANDSHAKE, 101)),
-    case(CODEC, "axum, origin checked in the handler", || over_hyper(app::axum_origin_in_handler(), HANDSHAKE, 101)),
-    case(CODEC, "axum, origin checked in a `from_fn` layer", || over_hyper(app::axum_origin_from_fn(), HANDSHAKE, 101)),
+    case(CODEC, "axum, origin checked in the handler", || {
+        over_hyper(app::axum_origin_in_handler(), HANDSHAKE, 101)
+    }),
+    case(CODEC, "axum, origin checked in a `from_fn` layer", || {
+        over_hyper(app::axum_origin_from_fn(), HANDSHAKE, 101)
+    }),
     case(CODEC, "`GuardLayer` on the route, axum's `WebSocketUpgrade`", || {
         over_hyper(app::axum_guard(), HANDSHAKE, 101)
     }),
     case(CODEC, "tokio-tungstenite, `accept_async`", || {
-        connection(async |stream| drop(tokio_tungstenite::accept_async(stream).await), HANDSHAKE, 101)
+        connection(
+            async |stream| drop(tokio_tungstenite::accept_async(stream).await),
+            HANDSHAKE,
+            101,
+        )
     }),
     case(CODEC, "tokio-tungstenite, `accept_hdr_async` that checks the origin", || {
         connection(accept_hdr_async, HANDSHAKE, 101)
     }),
     case(CODEC, "tokio-websockets", || {
-        let server = async |stream| drop(tokio_websockets::ServerBuilder::new().accept(stream).await);
+        let server =
+            async |stream| drop(tokio_websockets::ServerBuilder::new().accept(stream).await);
         connection(server, HANDSHAKE, 101)
     }),
     case(REFUSED, "hyper, `GuardLayer`", || {
         over_hyper(app::guard().layer(service_fn(ok)), input::foreign_origin(), 403)
     }),
-    case(REFUSED, "axum, `GuardLayer` on the route", || over_hyper(app::axum_guard(), input::foreign_origin(), 403)),
+    case(REFUSED, "axum, `GuardLayer` on the route", || {
+        over_hyper(app::axum_guard(), input::foreign_origin(), 403)
+    }),
     case(REFUSED, "axum, in a `from_fn` layer", || {
         over_hyper(app::axum_origin_from_fn(), input::foreign_origin(), 403)
     }),
-    case(REFUSED, "axum, in the handler", || over_hyper(app::axum_origin_in_handler(), input::foreign_origin(), 403)),
+    case(REFUSED, "axum, in the handler", || {
+        over_hyper(app::axum_origin_in_handler(), input::foreign_origin(), 403)
+    }),
     case(REFUSED, "tokio-tungstenite, `accept_hdr_async`", || {
         connection(accept_hdr_async, input::foreign_origin(), 403)
     }),
 ];
 
-/// Sends `head`, and reads the answer while a task serves the other end.
+/// Sends `head`, and reads the response while a task serves the other end.
 fn connection<F>(
     serve: impl Fn(DuplexStream) -> F + 'static,
     head: impl Into<String>,
@@ -119,13 +137,17 @@ where
 
 fn over_hyper<S, B>(service: S, head: impl Into<String>, status: u16) -> Box<dyn Operation>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
     S::Future: Send,
     B: Body<Error: Into<Box<dyn Error + Send + Sync>>, Data: Send> + Send + 'static,
 {
     let service = TowerToHyperService::new(service);
     let serve = move |stream| {
-        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service.clone());
+        let connection =
+            http1::Builder::new().serve_connection(TokioIo::new(stream), service.clone());
         async { connection.with_upgrades().await.unwrap_or_default() }
     };
     connection(serve, head, status)
@@ -136,7 +158,8 @@ async fn constant(mut stream: DuplexStream) {
     while !head[..length].ends_with(b"\r\n\r\n") {
         length += stream.read(&mut head[length..]).await.expect("a request");
     }
-    let answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+    let answer =
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
     stream.write_all(answer).await.expect("a client");
 }
@@ -148,7 +171,8 @@ async fn ok(_: Request<Incoming>) -> Result<Response<Empty<Bytes>>, Infallible> 
 /// Guard and responder around a service that accepts, and hands the connection to `take`.
 fn accepted<F>(
     take: fn(Upgraded) -> F,
-) -> impl Service<Request<Incoming>, Response = Response<Empty<Bytes>>, Error = Infallible, Future: Send> + Clone
+) -> impl Service<Request<Incoming>, Response = Response<Empty<Bytes>>, Error = Infallible, Future: Send>
++ Clone
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -160,13 +184,17 @@ where
     ServiceBuilder::new().layer(app::guard()).layer(ResponderLayer::new()).service_fn(accept)
 }
 
-async fn hyper_tungstenite(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn hyper_tungstenite(
+    mut request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let (response, upgrade) = hyper_tungstenite::upgrade(&mut request, None).expect("a handshake");
     tokio::spawn(async { drop(upgrade.await) });
     Ok(response)
 }
 
-async fn fastwebsockets(mut request: Request<Incoming>) -> Result<Response<Empty<Bytes>>, Infallible> {
+async fn fastwebsockets(
+    mut request: Request<Incoming>,
+) -> Result<Response<Empty<Bytes>>, Infallible> {
     let (response, upgrade) = fastwebsockets::upgrade::upgrade(&mut request).expect("a handshake");
     tokio::spawn(async { drop(upgrade.await) });
     Ok(response)

@@ -1,4 +1,4 @@
-//! Costs that must not grow with the configuration, or no faster than what a client sends.
+//! Costs that must not grow with the configuration, and not faster than the request.
 
 use std::convert::Infallible;
 
@@ -21,9 +21,15 @@ const K8: usize = 8 << 10;
 const K64: usize = 64 << 10;
 
 pub(crate) const CASES: &[Case] = &[
-    case(ORIGINS, "1, accepted", || guarded(GuardLayer::new(origins("https://app", 1)), HANDSHAKE, 101)),
-    case(ORIGINS, "10,000, accepted", || guarded(GuardLayer::new(origins("https://app", 10_000)), HANDSHAKE, 101)),
-    case(ORIGINS, "1, refused", || guarded(GuardLayer::new(origins("https://app", 1)), input::foreign_origin(), 403)),
+    case(ORIGINS, "1, accepted", || {
+        guarded(GuardLayer::new(origins("https://app", 1)), HANDSHAKE, 101)
+    }),
+    case(ORIGINS, "10,000, accepted", || {
+        guarded(GuardLayer::new(origins("https://app", 10_000)), HANDSHAKE, 101)
+    }),
+    case(ORIGINS, "1, refused", || {
+        guarded(GuardLayer::new(origins("https://app", 1)), input::foreign_origin(), 403)
+    }),
     case(ORIGINS, "10,000, refused", || {
         guarded(GuardLayer::new(origins("https://app", 10_000)), input::foreign_origin(), 403)
     }),
@@ -33,13 +39,25 @@ pub(crate) const CASES: &[Case] = &[
     case(ORIGINS, "10,000 with all subdomains of each, refused", || {
         guarded(GuardLayer::new(origins("https://*.app", 10_000)), input::foreign_origin(), 403)
     }),
-    case(TOKENS, "1, accepted", || guarded(app::guard().token(tokens(1)), bearer(TOKEN), 101)),
-    case(TOKENS, "10,000, accepted", || guarded(app::guard().token(tokens(10_000)), bearer(TOKEN), 101)),
-    case(TOKENS, "1, refused", || guarded(app::guard().token(tokens(1)), bearer("another"), 401)),
-    case(TOKENS, "10,000, refused", || guarded(app::guard().token(tokens(10_000)), bearer("another"), 401)),
+    case(TOKENS, "1, accepted", || {
+        guarded(app::guard().token(tokens(1)).unwrap(), bearer(TOKEN), 101)
+    }),
+    case(TOKENS, "10,000, accepted", || {
+        guarded(app::guard().token(tokens(10_000)).unwrap(), bearer(TOKEN), 101)
+    }),
+    case(TOKENS, "1, refused", || {
+        guarded(app::guard().token(tokens(1)).unwrap(), bearer("another"), 401)
+    }),
+    case(TOKENS, "10,000, refused", || {
+        guarded(app::guard().token(tokens(10_000)).unwrap(), bearer("another"), 401)
+    }),
     case(LINES, "no more than Chrome's", || guarded(app::guard(), HANDSHAKE, 101)),
-    case(LINES, "100 of `Connection`", || guarded(app::guard(), lines(|_| "Connection: keep-alive".into()), 101)),
-    case(LINES, "100 of `Upgrade`", || guarded(app::guard(), lines(|_| "Upgrade: h2c".into()), 101)),
+    case(LINES, "100 of `Connection`", || {
+        guarded(app::guard(), lines(|_| "Connection: keep-alive".into()), 101)
+    }),
+    case(LINES, "100 of `Upgrade`", || {
+        guarded(app::guard(), lines(|_| "Upgrade: h2c".into()), 101)
+    }),
     case(LINES, "100 of `Sec-WebSocket-Protocol`", || {
         guarded(app::guard(), lines(|i| format!("Sec-WebSocket-Protocol: chat.v{i}")), 101)
     }),
@@ -48,15 +66,33 @@ pub(crate) const CASES: &[Case] = &[
         guarded(guard, lines(|i| format!("Sec-WebSocket-Protocol: chat.v{i}")), 101)
     }),
     case(LINES, "100 of `Cookie`, with a token in one", || {
-        guarded(cookie(), input::and(&format!("Cookie: token={TOKEN}\r\n{}", "Cookie: a=b\r\n".repeat(99))), 101)
+        guarded(
+            cookie(),
+            input::and(&format!("Cookie: token={TOKEN}\r\n{}", "Cookie: a=b\r\n".repeat(99))),
+            101,
+        )
     }),
-    case(HOSTILE, "8 KiB of `Connection: ,,…`", || hostile("Connection", ",", K8, ", Upgrade", 101)),
-    case(HOSTILE, "64 KiB of `Connection: ,,…`", || hostile("Connection", ",", K64, ", Upgrade", 101)),
-    case(HOSTILE, "64 KiB of `Connection: upgrad,…`", || hostile("Connection", "upgrad,", K64, " Upgrade", 101)),
-    case(HOSTILE, "8 KiB of `Upgrade: websocke…`", || hostile("Upgrade", "websocke", K8, ", websocket", 101)),
-    case(HOSTILE, "64 KiB of `Upgrade: websocke…`", || hostile("Upgrade", "websocke", K64, ", websocket", 101)),
+    case(HOSTILE, "8 KiB of `Connection: ,,…`", || {
+        hostile("Connection", ",", K8, ", Upgrade", 101)
+    }),
+    case(HOSTILE, "64 KiB of `Connection: ,,…`", || {
+        hostile("Connection", ",", K64, ", Upgrade", 101)
+    }),
+    case(HOSTILE, "64 KiB of `Connection: upgrad,…`", || {
+        hostile("Connection", "upgrad,", K64, " Upgrade", 101)
+    }),
+    case(HOSTILE, "8 KiB of `Upgrade: websocke…`", || {
+        hostile("Upgrade", "websocke", K8, ", websocket", 101)
+    }),
+    case(HOSTILE, "64 KiB of `Upgrade: websocke…`", || {
+        hostile("Upgrade", "websocke", K64, ", websocket", 101)
+    }),
     case(HOSTILE, "64 KiB of `Sec-WebSocket-Protocol: ,,…`", || {
-        guarded(app::guard(), input::and(&format!("Sec-WebSocket-Protocol: {}a\r\n", ",".repeat(K64))), 400)
+        guarded(
+            app::guard(),
+            input::and(&format!("Sec-WebSocket-Protocol: {}a\r\n", ",".repeat(K64))),
+            400,
+        )
     }),
     case(HOSTILE, "8 KiB of `Sec-WebSocket-Protocol`, 128 equally long elements", || {
         guarded(app::guard(), subprotocols(K8), 101)
@@ -73,29 +109,38 @@ pub(crate) const CASES: &[Case] = &[
     }),
     case(HOSTILE, "8 KiB of `Host: aa…`", || hostile("Host", "a", K8, "", 101)),
     case(HOSTILE, "64 KiB of `Host: aa…`", || hostile("Host", "a", K64, "", 101)),
-    case(HOSTILE, "64 KiB of `Sec-WebSocket-Key: AA…`", || hostile("Sec-WebSocket-Key", "A", K64, "==", 400)),
-    case(HOSTILE, "8 KiB of `Cookie: a;…`, with a token behind", || guarded(cookie(), cookies(K8), 101)),
-    case(HOSTILE, "64 KiB of `Cookie: a;…`, with a token behind", || guarded(cookie(), cookies(K64), 101)),
+    case(HOSTILE, "64 KiB of `Sec-WebSocket-Key: AA…`", || {
+        hostile("Sec-WebSocket-Key", "A", K64, "==", 400)
+    }),
+    case(HOSTILE, "8 KiB of `Cookie: a;…`, with a token behind", || {
+        guarded(cookie(), cookies(K8), 101)
+    }),
+    case(HOSTILE, "64 KiB of `Cookie: a;…`, with a token behind", || {
+        guarded(cookie(), cookies(K64), 101)
+    }),
     case(HOSTILE, "64 KiB of `Authorization: Bearer aa…`", || {
-        guarded(app::guard().token(tokens(1)), bearer(&"a".repeat(K64)), 401)
+        guarded(app::guard().token(tokens(1)).unwrap(), bearer(&"a".repeat(K64)), 401)
     }),
 ];
 
 /// Accepts behind the guard.
 fn guarded<L>(guard: L, head: impl Into<String>, status: u16) -> Box<dyn Operation>
 where
-    L: Layer<Constant, Service: Service<Request<()>, Response = Response<()>, Error = Infallible> + 'static>,
+    L: Layer<
+            Constant,
+            Service: Service<Request<()>, Response = Response<()>, Error = Infallible> + 'static,
+        >,
 {
     call(guard.layer(SWITCH), head, status)
 }
 
-/// The one that counts is the last of them.
+/// Only the last origin is that of the handshake.
 fn origins(prefix: &str, count: usize) -> AllowOrigin {
     let others = (1..count).map(|i| format!("{prefix}{i}.example.net"));
     AllowOrigin::list(others.chain([ORIGIN.into()])).expect("valid origins")
 }
 
-fn tokens(count: usize) -> TokenPolicy<StaticTokens<usize>> {
+fn tokens(count: usize) -> TokenPolicy<usize> {
     let others = (1..count).map(|i| (format!("another-token-{i}"), i));
     TokenPolicy::bearer(StaticTokens::new(others.chain([(TOKEN.into(), 0)])))
 }
@@ -112,16 +157,16 @@ fn hostile(name: &str, part: &str, length: usize, end: &str, status: u16) -> Box
     guarded(app::guard(), input::with(name, &(part.repeat(length / part.len()) + end)), status)
 }
 
-/// The most elements that are allowed, which differ at their ends only.
+/// The maximum number of elements, which differ only at their ends.
 fn subprotocols(length: usize) -> String {
     let elements = (100..228).map(|i| "a".repeat(length / 128 - 4) + &i.to_string());
     input::and(&format!("Sec-WebSocket-Protocol: {}\r\n", elements.collect::<Vec<_>>().join(",")))
 }
 
-fn cookie() -> GuardLayer<(), TokenPolicy<StaticTokens<u64>>> {
+fn cookie() -> GuardLayer {
     let sources = [TokenSource::cookie("token").expect("a valid name")];
     let tokens = StaticTokens::new([(TOKEN, 7)]);
-    app::guard().token(TokenPolicy::from_sources(sources, tokens).expect("one source"))
+    app::guard().token(TokenPolicy::from_sources(sources, tokens).expect("one source")).unwrap()
 }
 
 fn cookies(length: usize) -> String {

@@ -1,4 +1,4 @@
-//! Requests as hyper hands them over: every value is a slice of the one buffer that was read.
+//! Requests as hyper makes them: every value is a slice of one buffer.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header::UPGRADE};
@@ -25,7 +25,7 @@ pub const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\n\
     Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\
     \r\n";
 
-/// What `fetch` of the same browser sends, with 10 headers.
+/// A `fetch` of the same browser with 10 headers.
 pub(crate) const ORDINARY: &str = "GET / HTTP/1.1\r\n\
     Host: app.example.com\r\n\
     Connection: keep-alive\r\n\
@@ -41,11 +41,14 @@ pub(crate) const ORDINARY: &str = "GET / HTTP/1.1\r\n\
 
 /// The handshake with another value in this line.
 pub fn with(name: &str, value: &str) -> String {
-    let line = HANDSHAKE.lines().find(|line| line.starts_with(&format!("{name}: "))).expect("a line of the handshake");
+    let line = HANDSHAKE
+        .lines()
+        .find(|line| line.starts_with(&format!("{name}: ")))
+        .expect("a line of the handshake");
     HANDSHAKE.replacen(line, &format!("{name}: {value}"), 1)
 }
 
-/// The handshake with these lines as well.
+/// The handshake with additional lines.
 pub(crate) fn and(lines: &str) -> String {
     HANDSHAKE.replacen("Pragma", &format!("{lines}Pragma"), 1)
 }
@@ -64,11 +67,13 @@ pub(crate) fn request<B: Default>(head: &Bytes) -> Request<B> {
     let mut headers = HeaderMap::with_capacity(lines.len());
     for line in lines {
         let (name, value) = line.split_once(": ").expect("name and value");
-        let value = HeaderValue::from_maybe_shared(head.slice_ref(value.as_bytes())).expect("a valid value");
+        let value = HeaderValue::from_maybe_shared(head.slice_ref(value.as_bytes()))
+            .expect("a valid value");
         headers.append(HeaderName::from_bytes(name.as_bytes()).expect("a valid name"), value);
     }
     let mut request = Request::new(B::default());
-    *request.uri_mut() = Uri::from_maybe_shared(head.slice_ref(target.as_bytes())).expect("a valid target");
+    *request.uri_mut() =
+        Uri::from_maybe_shared(head.slice_ref(target.as_bytes())).expect("a valid target");
     *request.headers_mut() = headers;
     if request.headers().contains_key(UPGRADE) {
         let on_upgrade = hyper::upgrade::on(&mut request);

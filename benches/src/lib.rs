@@ -1,4 +1,4 @@
-//! The cases: what is measured, each defined once for time, instructions and allocations.
+//! The cases, each defined once for time, instructions and allocations.
 
 mod accept_key;
 mod app;
@@ -14,7 +14,7 @@ use std::hint::black_box;
 
 pub use input::{FOREIGN_ORIGIN, HANDSHAKE, with};
 
-/// So many times is an operation run to count its instructions.
+/// The number of runs of an operation to count its instructions.
 pub const INSTRUCTION_RUNS: usize = 50;
 
 /// One row of a table.
@@ -25,11 +25,17 @@ pub struct Case {
     make: fn() -> Box<dyn Operation>,
 }
 
-/// All rows, by group; with `observed` those of this crate.
+/// All rows, by group. With `observed`: those of this crate.
 pub fn cases() -> Vec<Case> {
-    let mut cases =
-        [accept_key::CASES, ordinary::CASES, refusal::CASES, handshake::CASES, connection::CASES, growth::CASES]
-            .concat();
+    let mut cases = [
+        accept_key::CASES,
+        ordinary::CASES,
+        refusal::CASES,
+        handshake::CASES,
+        connection::CASES,
+        growth::CASES,
+    ]
+    .concat();
     cases.retain(|case| !cfg!(feature = "observed") || case.name.contains("`GuardLayer`"));
     cases
 }
@@ -39,7 +45,7 @@ const fn case(group: &'static str, name: &'static str, make: fn() -> Box<dyn Ope
 }
 
 impl Case {
-    /// Warm: what is made once is made.
+    /// Warm, after everything that is made once.
     pub fn operation(&self) -> Box<dyn Operation> {
         let mut operation = (self.make)();
         operation.prepare(4);
@@ -48,11 +54,12 @@ impl Case {
     }
 }
 
-/// An operation whose inputs are made ahead, so that only the operation is measured: and that its input and its output are dropped.
+/// An operation with prepared inputs, so that only the operation is measured, and the drop of its
+/// input and output.
 pub trait Operation {
     fn prepare(&mut self, count: usize);
 
-    /// Runs it once for each input that is prepared.
+    /// Runs the operation once for each prepared input.
     fn run(&mut self);
 }
 

@@ -24,14 +24,26 @@ pub(crate) const CASES: &[Case] = &[
     }),
     case(SERVICE, "tower-http's `CorsLayer`", || call(cors().layer(OK), ORDINARY, 200)),
     case(SERVICE, "four layers that do nothing", || {
-        call(ServiceBuilder::new().layer(Pass).layer(Pass).layer(Pass).layer(Pass).service(OK), ORDINARY, 200)
+        call(
+            ServiceBuilder::new().layer(Pass).layer(Pass).layer(Pass).layer(Pass).service(OK),
+            ORDINARY,
+            200,
+        )
     }),
     case(SERVICE, "four separate layers of this crate", four_layers),
     case(ROUTER, "the router alone", || call_axum(app::axum(), ORDINARY, 200)),
-    case(ROUTER, "a layer that does nothing, around the router", || call_axum(Pass.layer(app::axum()), ORDINARY, 200)),
-    case(ROUTER, "`GuardLayer` around the router", || call_axum(app::guard().layer(app::axum()), ORDINARY, 200)),
-    case(ROUTER, "a layer that does nothing, by `Router::layer`", || call_axum(app::axum().layer(Pass), ORDINARY, 200)),
-    case(ROUTER, "`GuardLayer` by `Router::layer`", || call_axum(app::axum().layer(app::guard()), ORDINARY, 200)),
+    case(ROUTER, "a layer that does nothing, around the router", || {
+        call_axum(Pass.layer(app::axum()), ORDINARY, 200)
+    }),
+    case(ROUTER, "`GuardLayer` around the router", || {
+        call_axum(app::guard().layer(app::axum()), ORDINARY, 200)
+    }),
+    case(ROUTER, "a layer that does nothing, by `Router::layer`", || {
+        call_axum(app::axum().layer(Pass), ORDINARY, 200)
+    }),
+    case(ROUTER, "`GuardLayer` by `Router::layer`", || {
+        call_axum(app::axum().layer(app::guard()), ORDINARY, 200)
+    }),
     case(ROUTER, "`ValidateRequestHeaderLayer` by `Router::layer`", || {
         let validate = |_: &mut Request<Body>| Ok::<(), Response<Body>>(());
         call_axum(app::axum().layer(ValidateRequestHeaderLayer::custom(validate)), ORDINARY, 200)
@@ -40,10 +52,14 @@ pub(crate) const CASES: &[Case] = &[
         call_axum(app::axum_origin_from_fn(), ORDINARY, 200)
     }),
     case(ROUTER, "`from_fn` that does nothing, by `Router::layer`", || {
-        let pass = async |request: axum::extract::Request, next: axum::middleware::Next| next.run(request).await;
+        let pass = async |request: axum::extract::Request, next: axum::middleware::Next| {
+            next.run(request).await
+        };
         call_axum(app::axum().layer(from_fn(pass)), ORDINARY, 200)
     }),
-    case(ROUTER, "`CorsLayer` by `Router::layer`", || call_axum(app::axum().layer(cors()), ORDINARY, 200)),
+    case(ROUTER, "`CorsLayer` by `Router::layer`", || {
+        call_axum(app::axum().layer(cors()), ORDINARY, 200)
+    }),
 ];
 
 fn cors() -> CorsLayer {
@@ -51,7 +67,11 @@ fn cors() -> CorsLayer {
 }
 
 fn full_guard() -> Box<dyn Operation> {
-    call(app::guard().token(app::token()).subprotocols(app::subprotocols()).layer(OK), ORDINARY, 200)
+    call(
+        app::guard().token(app::token()).unwrap().subprotocols(app::subprotocols()).layer(OK),
+        ORDINARY,
+        200,
+    )
 }
 
 fn four_layers() -> Box<dyn Operation> {

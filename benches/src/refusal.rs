@@ -21,24 +21,42 @@ const NO_TOKEN: &str = "Refusal without a token";
 pub(crate) const CASES: &[Case] = &[
     case(ORIGIN, "`GuardLayer`", || call(app::guard().layer(OK), input::foreign_origin(), 403)),
     case(ORIGIN, "`GuardLayer` with `PlainText`", || {
-        call_axum(app::guard().respond_with(PlainText).layer(app::axum()), input::foreign_origin(), 403)
+        call_axum(
+            app::guard().reject_with(PlainText).layer(app::axum()),
+            input::foreign_origin(),
+            403,
+        )
     }),
     case(ORIGIN, "`GuardLayer` with `ProblemJson`", || {
-        call_axum(app::guard().respond_with(ProblemJson).layer(app::axum()), input::foreign_origin(), 403)
+        call_axum(
+            app::guard().reject_with(ProblemJson).layer(app::axum()),
+            input::foreign_origin(),
+            403,
+        )
     }),
     case(ORIGIN, "tower-http's `ValidateRequestHeaderLayer`", validate_origin),
     case(ORIGIN, "`GuardLayer` around an axum router", || {
         call_axum(app::guard().layer(app::axum()), input::foreign_origin(), 403)
     }),
-    case(ORIGIN, "`GuardLayer` on an axum route", || call_axum(app::axum_guard(), input::foreign_origin(), 403)),
-    case(ORIGIN, "axum, in a `from_fn` layer", || call_axum(app::axum_origin_from_fn(), input::foreign_origin(), 403)),
-    case(ORIGIN, "axum, in the handler", || call_axum(app::axum_origin_in_handler(), input::foreign_origin(), 403)),
+    case(ORIGIN, "`GuardLayer` on an axum route", || {
+        call_axum(app::axum_guard(), input::foreign_origin(), 403)
+    }),
+    case(ORIGIN, "axum, in a `from_fn` layer", || {
+        call_axum(app::axum_origin_from_fn(), input::foreign_origin(), 403)
+    }),
+    case(ORIGIN, "axum, in the handler", || {
+        call_axum(app::axum_origin_in_handler(), input::foreign_origin(), 403)
+    }),
     case(VERSION, "`GuardLayer`", || call(app::guard().layer(OK), version_8(), 426)),
     case(VERSION, "tungstenite's `create_response`", || {
         fails(|request| tungstenite::handshake::server::create_response(&request).err().map(drop))
     }),
-    case(VERSION, "hyper-tungstenite", || fails(|request| hyper_tungstenite::upgrade(request, None).err().map(drop))),
-    case(VERSION, "fastwebsockets", || fails(|request| fastwebsockets::upgrade::upgrade(request).err().map(drop))),
+    case(VERSION, "hyper-tungstenite", || {
+        fails(|request| hyper_tungstenite::upgrade(request, None).err().map(drop))
+    }),
+    case(VERSION, "fastwebsockets", || {
+        fails(|request| fastwebsockets::upgrade::upgrade(request).err().map(drop))
+    }),
     case(VERSION, "axum's `WebSocketUpgrade`", || call_axum(app::axum(), version_8(), 400)),
     case(NO_TOKEN, "`GuardLayer` with a bearer token", || call(bearer().layer(OK), HANDSHAKE, 401)),
     case(NO_TOKEN, "tower-http's `ValidateRequestHeaderLayer`", validate_token),
@@ -53,8 +71,8 @@ fn version_8() -> String {
     input::with("Sec-WebSocket-Version", "8")
 }
 
-fn bearer() -> GuardLayer<(), TokenPolicy<StaticTokens<u64>>> {
-    app::guard().token(TokenPolicy::bearer(StaticTokens::new([(TOKEN, 7)])))
+fn bearer() -> GuardLayer {
+    app::guard().token(TokenPolicy::bearer(StaticTokens::new([(TOKEN, 7)]))).unwrap()
 }
 
 fn validate_origin() -> Box<dyn Operation> {
@@ -73,7 +91,7 @@ fn validate_token() -> Box<dyn Operation> {
     call(ValidateRequestHeaderLayer::custom(validate).layer(OK), HANDSHAKE, 401)
 }
 
-/// A peer that is no service and leaves the response to others: an empty one is what costs least.
+/// A peer that is not a service and makes no response: an empty one costs least.
 fn fails(refuse: fn(Request<()>) -> Option<()>) -> Box<dyn Operation> {
     let service = service_fn(move |request| {
         refuse(request).expect("a refusal");
@@ -82,6 +100,7 @@ fn fails(refuse: fn(Request<()>) -> Option<()>) -> Box<dyn Operation> {
     call(service, version_8(), 400)
 }
 
-fn empty() -> impl tower::Service<Request<()>, Response = Response<Empty<Bytes>>, Error = Infallible> {
+fn empty() -> impl tower::Service<Request<()>, Response = Response<Empty<Bytes>>, Error = Infallible>
+{
     service_fn(|_: Request<()>| std::future::ready(Ok(Response::new(Empty::new()))))
 }

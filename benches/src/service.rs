@@ -1,4 +1,4 @@
-//! Services are called here, all in one way, and peers are made services.
+//! Calls services, all in the same way, and makes services of peers.
 
 use std::{
     convert::Infallible,
@@ -16,8 +16,12 @@ use tower::{Layer, Service, ServiceExt};
 
 use crate::{Operation, input, operation};
 
-/// Calls a service that is ready with its answer at once, and needs no runtime.
-pub(crate) fn call<S, B, A>(mut service: S, head: impl Into<String>, status: u16) -> Box<dyn Operation>
+/// Calls a service that responds at once and needs no runtime.
+pub(crate) fn call<S, B, A>(
+    mut service: S,
+    head: impl Into<String>,
+    status: u16,
+) -> Box<dyn Operation>
 where
     S: Service<Request<B>, Response = Response<A>> + 'static,
     S::Error: Debug,
@@ -29,7 +33,9 @@ where
         move |request| {
             let mut cx = Context::from_waker(Waker::noop());
             assert!(service.poll_ready(&mut cx).is_ready());
-            let Poll::Ready(response) = pin!(service.call(request)).poll(&mut cx) else { panic!("no answer") };
+            let Poll::Ready(response) = pin!(service.call(request)).poll(&mut cx) else {
+                panic!("no answer")
+            };
             let response = response.expect("an answer");
             assert_eq!(response.status().as_u16(), status);
             response
@@ -45,8 +51,13 @@ where
     call(service, head, status)
 }
 
-/// Calls an axum service in a runtime, in which it spawns a task for the connection: it runs to its end, too.
-pub(crate) fn call_and_spawn<S>(mut service: S, head: impl Into<String>, status: u16) -> Box<dyn Operation>
+/// Calls an axum service in a runtime, and runs the task that it spawns for the connection to its
+/// end.
+pub(crate) fn call_and_spawn<S>(
+    mut service: S,
+    head: impl Into<String>,
+    status: u16,
+) -> Box<dyn Operation>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + 'static,
 {
@@ -56,7 +67,8 @@ where
         move || input::request::<Body>(&head),
         move |request| {
             runtime.block_on(async {
-                let response = service.ready().await.expect("ready").call(request).await.expect("an answer");
+                let response =
+                    service.ready().await.expect("ready").call(request).await.expect("an answer");
                 assert_eq!(response.status().as_u16(), status);
                 tokio::task::yield_now().await;
                 response
@@ -69,7 +81,7 @@ pub(crate) fn runtime() -> Runtime {
     Builder::new_current_thread().build().expect("a runtime")
 }
 
-/// Answers with this status, and does nothing else.
+/// Responds with this status, and does nothing else.
 #[derive(Clone, Copy)]
 pub(crate) struct Constant(pub(crate) StatusCode);
 

@@ -1,4 +1,4 @@
-//! The way to the server, and where it may end: before HTTP.
+//! The connection to the server, and the errors before HTTP.
 
 use std::{fmt, io, sync::Arc};
 
@@ -14,7 +14,7 @@ use tokio_rustls::{
 
 use crate::Options;
 
-/// Why the handshake never got an answer in HTTP.
+/// The reason why there was no HTTP response.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     DnsFailed,
@@ -30,54 +30,78 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Code, explanation, fix.
-    #[rustfmt::skip]
     pub(crate) const fn entry(self) -> (&'static str, &'static str, &'static str) {
         match self {
-            Self::DnsFailed => ("dns-failed",
+            Self::DnsFailed => (
+                "dns-failed",
                 "the name of the server has no address",
-                "check the host in the URL, and the network's name server"),
-            Self::ConnectionRefused => ("connection-refused",
-                "nothing takes connections at this address and port, or there is no way to it",
-                "check that the server runs and listens on this port and on this address, and not on 127.0.0.1 alone; then the firewall"),
-            Self::ConnectionTimeout => ("connection-timeout",
-                "there was no answer in time: a firewall drops what is sent, or the server hangs",
-                "check the address, the port and the firewalls on the way; a server that took the connection and says nothing is busy, or \
-                 waits for TLS: use wss: there"),
-            Self::ConnectionReset => ("connection-reset",
-                "the connection was closed before an answer",
-                "look into the server's log; a firewall or a proxy on the way may close what it does not like, and a TLS port what is no TLS"),
-            Self::TlsUntrusted => ("tls-untrusted",
-                "the server's certificate is from nobody that is trusted",
-                "let the server send the whole chain up to a trusted root; for a self-signed certificate or a root of your own: --ca FILE"),
-            Self::TlsExpired => ("tls-expired",
-                "the server's certificate is not valid at this time",
-                "renew it and see that the server has loaded the new one; check the clock of this machine"),
-            Self::TlsNameMismatch => ("tls-name-mismatch",
-                "the server's certificate is for another name",
-                "use a name that is in the certificate, or get one for this name; a proxy may have sent that of another site"),
-            Self::TlsFailed => ("tls-failed",
-                "no TLS connection could be made",
-                "check that this port speaks TLS (else use ws:), in version 1.2 or 1.3, and takes HTTP/1.1 by ALPN"),
-            Self::NotHttp => ("not-http",
-                "what answers does not speak HTTP/1.1",
-                "check the port: another service listens there, or TLS (use wss:), or a server that takes HTTP/2 alone"),
+                "check the host in the URL, and the name server of the network",
+            ),
+            Self::ConnectionRefused => (
+                "connection-refused",
+                "nothing listens at this address and port, or there is no route to it",
+                "check that the server runs, and listens on this port and this address, not only \
+                 on 127.0.0.1; then check the firewall",
+            ),
+            Self::ConnectionTimeout => (
+                "connection-timeout",
+                "there was no response in time: a firewall drops the packets, or the server hangs",
+                "check the address, the port and the firewalls on the way; a server that accepts \
+                 the connection and sends nothing is busy, or waits for TLS: then use wss:",
+            ),
+            Self::ConnectionReset => (
+                "connection-reset",
+                "the connection was closed before a response",
+                "look into the log of the server; a firewall or a proxy on the way may close \
+                 connections, and a TLS port closes those without TLS",
+            ),
+            Self::TlsUntrusted => (
+                "tls-untrusted",
+                "the certificate of the server is not from a trusted authority",
+                "make the server send the whole chain up to a trusted root; for a self-signed \
+                 certificate or a root of your own use --ca FILE",
+            ),
+            Self::TlsExpired => (
+                "tls-expired",
+                "the certificate of the server has expired or is not valid yet",
+                "renew the certificate, and make the server load the new one; check the clock of \
+                 this machine",
+            ),
+            Self::TlsNameMismatch => (
+                "tls-name-mismatch",
+                "the certificate of the server is for another name",
+                "use a name of the certificate, or get a certificate for this name; a proxy may \
+                 have sent the certificate of another site",
+            ),
+            Self::TlsFailed => (
+                "tls-failed",
+                "the TLS connection failed",
+                "check that this port speaks TLS 1.2 or 1.3 (otherwise use ws:), and accepts \
+                 HTTP/1.1 in ALPN",
+            ),
+            Self::NotHttp => (
+                "not-http",
+                "the server does not speak HTTP/1.1",
+                "check the port: another service may listen there, or TLS (use wss:), or a server \
+                 that accepts only HTTP/2",
+            ),
         }
     }
 }
 
-/// A [`Kind`], and what is known beyond it.
+/// A [`Kind`], and its details.
 pub(crate) struct Unreachable {
     pub(crate) kind: Kind,
     pub(crate) detail: String,
 }
 
-/// How far it got.
+/// The stage at which the connection failed.
 #[derive(Clone, Copy)]
 pub(crate) enum Stage {
     Lookup,
     Connect,
     Tls,
-    Answer,
+    Response,
 }
 
 impl fmt::Display for Stage {
@@ -86,7 +110,7 @@ impl fmt::Display for Stage {
             Self::Lookup => "looking up the name",
             Self::Connect => "connecting",
             Self::Tls => "in the TLS handshake",
-            Self::Answer => "connected, waiting for the answer",
+            Self::Response => "connected, waiting for the response",
         })
     }
 }
@@ -101,19 +125,21 @@ impl Unreachable {
 
         let tls = error.get_ref().and_then(|source| source.downcast_ref::<rustls::Error>());
         let kind = match (tls, error.kind(), stage) {
-            (Some(error), ..) => of_tls(error),
+            (Some(error), ..) => tls_kind(error),
             (_, _, Stage::Lookup) => Kind::DnsFailed,
             (_, E::TimedOut, _) => Kind::ConnectionTimeout,
-            (_, E::ConnectionReset | E::ConnectionAborted | E::BrokenPipe, _) => Kind::ConnectionReset,
-            // rustls has the first for a connection that ends.
-            (_, E::UnexpectedEof, Stage::Tls) | (_, _, Stage::Answer) => Kind::ConnectionReset,
+            (_, E::ConnectionReset | E::ConnectionAborted | E::BrokenPipe, _) => {
+                Kind::ConnectionReset
+            }
+            // rustls reports a closed connection as `UnexpectedEof`.
+            (_, E::UnexpectedEof, Stage::Tls) | (_, _, Stage::Response) => Kind::ConnectionReset,
             (_, _, Stage::Tls) => Kind::TlsFailed,
             (_, _, Stage::Connect) => Kind::ConnectionRefused,
         };
         Self::new(kind, format!("{stage}: {error}"))
     }
 
-    /// What `step` gives, if it does so in time.
+    /// The result of `step`, or a timeout at `deadline`.
     pub(crate) async fn unless<T>(
         stage: Stage,
         deadline: Instant,
@@ -122,19 +148,26 @@ impl Unreachable {
         match timeout_at(deadline, step).await {
             Ok(done) => done.map_err(|error| Self::from_io(stage, &error)),
             Err(_) => {
-                let kind = if matches!(stage, Stage::Lookup) { Kind::DnsFailed } else { Kind::ConnectionTimeout };
-                Err(Self::new(kind, format!("{stage}: the time is over")))
+                let kind = if matches!(stage, Stage::Lookup) {
+                    Kind::DnsFailed
+                } else {
+                    Kind::ConnectionTimeout
+                };
+                Err(Self::new(kind, format!("{stage}: timeout")))
             }
         }
     }
 }
 
-fn of_tls(error: &rustls::Error) -> Kind {
+fn tls_kind(error: &rustls::Error) -> Kind {
     use CertificateError as E;
 
     match error {
         rustls::Error::InvalidCertificate(error) => match error {
-            E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. } => Kind::TlsExpired,
+            E::Expired
+            | E::ExpiredContext { .. }
+            | E::NotValidYet
+            | E::NotValidYetContext { .. } => Kind::TlsExpired,
             E::NotValidForName | E::NotValidForNameContext { .. } => Kind::TlsNameMismatch,
             _ => Kind::TlsUntrusted,
         },
@@ -146,13 +179,17 @@ fn of_tls(error: &rustls::Error) -> Kind {
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 
-pub(crate) async fn connect(options: &Options, deadline: Instant) -> Result<Box<dyn Stream>, Unreachable> {
+pub(crate) async fn connect(
+    options: &Options,
+    deadline: Instant,
+) -> Result<Box<dyn Stream>, Unreachable> {
     let target = &options.url;
     let host = target.host.trim_start_matches('[').trim_end_matches(']');
 
     let lookup = async { lookup_host((host, target.port)).await.map(Vec::from_iter) };
     let addresses = Unreachable::unless(Stage::Lookup, deadline, lookup).await?;
-    let stream = Unreachable::unless(Stage::Connect, deadline, TcpStream::connect(&*addresses)).await?;
+    let stream =
+        Unreachable::unless(Stage::Connect, deadline, TcpStream::connect(&*addresses)).await?;
     if !target.tls {
         return Ok(Box::new(stream));
     }
@@ -166,7 +203,7 @@ pub(crate) async fn connect(options: &Options, deadline: Instant) -> Result<Box<
     Ok(Box::new(Unreachable::unless(Stage::Tls, deadline, handshake).await?))
 }
 
-/// Certificates that cannot be read are left out: what they would vouch for is then not trusted.
+/// Skips certificates that cannot be read.
 fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

@@ -1,6 +1,6 @@
-//! The handshakes behind the buttons of the page: one that is right, and others with one thing wrong.
+//! The handshakes behind the buttons of the page: a valid one, and others with one fault each.
 //!
-//! A browser would send hardly any of them, so the server sends them over plain TCP, and only ever to itself.
+//! A browser cannot send most of them, so the server sends them over plain TCP, and only to itself.
 
 use std::{
     io,
@@ -26,28 +26,32 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 const MAX_RESPONSE: u64 = 64 * 1024;
 
-/// What a handshake must say to be accepted by this server.
+/// What a handshake must send for this server to accept it.
 #[derive(Clone)]
 pub(crate) struct Attempts {
     /// The address that the server listens on.
     pub(crate) address: SocketAddr,
-    /// A `Host` that the server answers for; `None`: the address.
+    /// A `Host` that the server allows. `None`: the address.
     pub(crate) host: Option<String>,
-    /// An origin that the server allows; `None`: `http://` and the host.
+    /// An origin that the server allows. `None`: `http://` and the host.
     pub(crate) origin: Option<String>,
-    /// A token that the server accepts as `Authorization: Bearer`, if that is one of its sources. It is never shown.
+    /// A token that the server accepts as `Authorization: Bearer`, if that is one of its sources.
+    /// It is never shown.
     pub(crate) bearer: Option<String>,
     /// A subprotocol that the server supports, if there is one.
     pub(crate) subprotocol: Option<String>,
-    /// Whether it takes one-time tickets.
+    /// Whether the server redeems one-time tickets.
     pub(crate) tickets: bool,
-    /// Whether it accepts some handshakes to close the socket at once.
+    /// Whether the server closes some sockets at once, to show the reason.
     pub(crate) closes: bool,
 }
 
-/// `GET /attempts` lists them, `POST /attempts/{id}` makes one and tells what came of it.
+/// `GET /attempts` lists the handshakes, `POST /attempts/{id}` makes one and returns the result.
 pub(crate) fn routes(attempts: Attempts) -> Router {
-    Router::new().route("/attempts", get(list)).route("/attempts/{id}", post(make)).with_state(attempts)
+    Router::new()
+        .route("/attempts", get(list))
+        .route("/attempts/{id}", post(make))
+        .with_state(attempts)
 }
 
 async fn list(State(attempts): State<Attempts>) -> Json<Value> {
@@ -62,7 +66,10 @@ async fn list(State(attempts): State<Attempts>) -> Json<Value> {
     Json(available.collect())
 }
 
-async fn make(State(attempts): State<Attempts>, Path(id): Path<String>) -> Result<Json<Value>, Failure> {
+async fn make(
+    State(attempts): State<Attempts>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Failure> {
     let Some(attempt) = attempts.available().find(|attempt| attempt.id == id) else {
         return Err(failure(StatusCode::NOT_FOUND, "there is no such attempt"));
     };
@@ -88,12 +95,12 @@ struct Attempt {
     title: &'static str,
     summary: &'static str,
     request_line: &'static str,
-    /// In place of those in [`HEADERS`].
+    /// They replace those in [`HEADERS`].
     headers: &'static [Header],
     body: &'static str,
 }
 
-/// A name and the values of all its lines. Braces stand for what [`Attempts::fill`] knows.
+/// A name and the values of all its lines. [`Attempts::fill`] fills in the names in braces.
 type Header = (&'static str, &'static [&'static str]);
 
 const REQUEST_LINE: &str = "GET /ws HTTP/1.1";
@@ -127,13 +134,13 @@ const ATTEMPTS: &[Attempt] = &[
         "A page of another site opens a socket with your user's cookies: cross-site WebSocket hijacking.",
         &[("Origin", &["https://evil.example"])]),
     attempt(ORIGIN, "missing-origin", "No origin",
-        "Every browser sends an origin, most other clients do not.",
+        "Every browser sends an origin. Most other clients do not.",
         &[("Origin", &[])]),
     attempt(ORIGIN, "null-origin", "Null origin",
-        "What a page in a sandboxed frame sends, so any page can.",
+        "A page in a sandboxed frame sends it, so any page can.",
         &[("Origin", &["null"])]),
     attempt(ORIGIN, "malformed-origin", "Malformed origin",
-        "The right origin with a slash behind it, which no browser sends.",
+        "The right origin with a trailing slash. No browser sends it.",
         &[("Origin", &["{origin}/"])]),
     attempt(ORIGIN, "two-origins", "Two origins",
         "One part of a system may look at the first, and another at the last.",
@@ -142,20 +149,20 @@ const ATTEMPTS: &[Attempt] = &[
         "DNS rebinding: the name of the attacker's page now leads to this server, so its host and origin agree.",
         &[("Host", &["evil.example:{port}"]), ("Origin", &["http://evil.example:{port}"])]),
     attempt(ORIGIN, "missing-host", "No host",
-        "HTTP/1.1 demands one, and the origin cannot be compared without it.",
+        "HTTP/1.1 requires one, and the origin cannot be compared without it.",
         &[("Host", &[])]),
 
     attempt(TOKEN, "missing-token", "No token",
-        "The client does not say who it is.",
+        "The client sends no credential.",
         &[("Authorization", &[])]),
     attempt(TOKEN, "wrong-token", "Wrong token",
-        "One that the server does not know.",
+        "The server does not know the token.",
         &[("Authorization", &["Bearer wrong-token"])]),
     attempt(TOKEN, "two-tokens", "Two tokens",
-        "The right one and another: it is not for the server to choose.",
+        "The right one and another. The server does not guess which one counts.",
         &[("Authorization", &["Bearer {token}", "Bearer wrong-token"])]),
     Attempt { request_line: "GET /ws?ticket=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA HTTP/1.1", ..attempt(TOKEN, USED_TICKET,
-        "Used ticket", "A ticket works once and for 30 seconds, so what a log keeps of it is worthless.",
+        "Used ticket", "A ticket works once and for 30 seconds, so a copy in a log is worthless.",
         &[("Authorization", &[])]) },
 
     attempt(PROTOCOL, "wrong-version", "Old version",
@@ -165,35 +172,35 @@ const ATTEMPTS: &[Attempt] = &[
         "Some proxies drop headers that they do not know.",
         &[("Sec-WebSocket-Version", &[])]),
     attempt(PROTOCOL, "malformed-version", "Malformed version",
-        "A server may list the versions that it speaks, a client names one.",
+        "A server may list the versions that it supports. A client names one.",
         &[("Sec-WebSocket-Version", &["13, 8"])]),
     attempt(PROTOCOL, "missing-key", "No key",
-        "Without a key the answer cannot prove that the server speaks WebSocket.",
+        "Without a key the response cannot prove that the server speaks WebSocket.",
         &[("Sec-WebSocket-Key", &[])]),
     attempt(PROTOCOL, "malformed-key", "Malformed key",
         "Base64, but of 8 bytes and not of 16.",
         &[("Sec-WebSocket-Key", &["dG9vc2hvcnQ="])]),
     attempt(PROTOCOL, "two-keys", "Two keys",
-        "A client sends one, so somebody on the way added another.",
+        "A client sends one, so a proxy added another.",
         &[("Sec-WebSocket-Key", &["dGhlIHNhbXBsZSBub25jZQ==", "x3JJHMbDL1EzLkh9GBhXDw=="])]),
     attempt(PROTOCOL, "missing-upgrade", "No Upgrade",
-        "What arrives through a proxy that was not told to pass it on.",
+        "A proxy that is not configured for WebSockets drops it.",
         &[("Upgrade", &[])]),
     attempt(PROTOCOL, "broken-connection", "Broken Connection",
-        "What arrives through a proxy that puts its own in place.",
+        "A proxy replaced it with its own.",
         &[("Connection", &["keep-alive"])]),
     Attempt { request_line: "POST /ws HTTP/1.1", ..attempt(PROTOCOL, "post", "POST",
         "A handshake is a GET.", &[]) },
     Attempt { request_line: "GET /ws HTTP/1.0", ..attempt(PROTOCOL, "http-1-0", "HTTP/1.0",
-        "The default of some proxies towards the servers behind them.", &[]) },
+        "Some proxies use it by default towards the servers behind them.", &[]) },
     Attempt { body: "hello", ..attempt(PROTOCOL, "body", "A body",
-        "Frames begin behind the head, so there is no place for a body.",
+        "Frames follow the head, so a handshake cannot have a body.",
         &[("Content-Length", &["5"])]) },
     attempt(PROTOCOL, "unsupported-subprotocol", "Unsupported subprotocol",
-        "The client offers only one, and the server does not speak it.",
+        "The client offers only one, and the server does not support it.",
         &[("Sec-WebSocket-Protocol", &["unsupported.example"])]),
     attempt(PROTOCOL, "malformed-subprotocols", "Malformed subprotocols",
-        "The name of a subprotocol has no spaces.",
+        "The name of a subprotocol cannot have spaces.",
         &[("Sec-WebSocket-Protocol", &["chat, two words"])]),
 ];
 
@@ -209,9 +216,9 @@ const fn attempt(
 
 struct Request {
     text: String,
-    /// Which lines differ from the valid handshake, from 0.
+    /// The lines that differ from the valid handshake, from 0.
     changed: Vec<usize>,
-    /// Which headers the valid handshake has and this has not.
+    /// The headers of the valid handshake that this one lacks.
     left_out: Vec<&'static str>,
 }
 
@@ -226,7 +233,7 @@ impl Attempts {
         ATTEMPTS.iter().filter(possible)
     }
 
-    /// Where the server can reach itself. Nothing of this comes from the client.
+    /// The address at which the server reaches itself. No part of it comes from the client.
     fn target(&self) -> SocketAddr {
         let mut target = self.address;
         if target.ip().is_unspecified() {
@@ -258,10 +265,14 @@ impl Attempts {
                 lines.push(format!("{name}: {value}"));
             }
         }
-        Request { text: format!("{}\r\n\r\n{}", lines.join("\r\n"), attempt.body), changed, left_out }
+        Request {
+            text: format!("{}\r\n\r\n{}", lines.join("\r\n"), attempt.body),
+            changed,
+            left_out,
+        }
     }
 
-    /// `None` if the template asks for what the server does not have.
+    /// `None` if the template names something that the server does not have.
     fn fill(&self, template: &str, token: Option<&str>) -> Option<String> {
         let target = self.target();
         let host = self.host.clone().unwrap_or_else(|| target.to_string());
@@ -298,7 +309,7 @@ async fn exchange(target: SocketAddr, request: &str, closes: bool) -> io::Result
 
         let mut stream = stream.take(MAX_RESPONSE);
         while !is_complete(&received) && stream.read_buf(&mut received).await? > 0 {}
-        // Behind a 101 there may be a close frame, or nothing for ever.
+        // A close frame may follow a 101, or nothing ever.
         if closes {
             let frame = async {
                 while stream.read_buf(&mut received).await? > 0 {}
@@ -309,7 +320,8 @@ async fn exchange(target: SocketAddr, request: &str, closes: bool) -> io::Result
         io::Result::Ok(())
     };
     timeout(TIMEOUT, exchange).await??;
-    parse(&received).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
+    parse(&received)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the response is not HTTP"))
 }
 
 fn parse(received: &[u8]) -> Option<Response> {
@@ -319,21 +331,23 @@ fn parse(received: &[u8]) -> Option<Response> {
     Some(Response { status, head, body: received[end + 4..].to_vec() })
 }
 
-/// Whether there is nothing to wait for; without a `Content-Length` the end of the connection is the end.
+/// Whether the response is complete. Without a `Content-Length` it ends with the connection.
 fn is_complete(received: &[u8]) -> bool {
     parse(received).is_some_and(|response| {
-        let length = header(&response.head, "content-length").and_then(|length| length.parse().ok());
+        let length =
+            header(&response.head, "content-length").and_then(|length| length.parse().ok());
         response.status == 101 || length.is_some_and(|length: usize| response.body.len() >= length)
     })
 }
 
 impl Response {
-    /// The code and the reason of a close frame behind a 101.
+    /// The code and the reason of a close frame after a 101.
     fn close(&self) -> Option<(u16, String)> {
         match *self.body {
-            [0x88, _, high, low, ref reason @ ..] if self.status == 101 => {
-                Some((u16::from_be_bytes([high, low]), String::from_utf8_lossy(reason).into_owned()))
-            }
+            [0x88, _, high, low, ref reason @ ..] if self.status == 101 => Some((
+                u16::from_be_bytes([high, low]),
+                String::from_utf8_lossy(reason).into_owned(),
+            )),
             _ => None,
         }
     }
@@ -351,7 +365,7 @@ fn report(request: &Request, response: &Response) -> Value {
     let kind = RejectionKind::ALL.iter().find(|kind| Some(kind.code()) == code);
     let cause = match response.status {
         101 if close.is_none() => Some("the handshake was accepted"),
-        _ => kind.map(|kind| kind.cause()),
+        _ => kind.map(|kind| kind.title()),
     };
     let body = match &close {
         Some((code, reason)) => format!("a close frame: {code} {reason}"),
@@ -372,12 +386,15 @@ fn report(request: &Request, response: &Response) -> Value {
     })
 }
 
-/// What a script would be told if its browser had sent this: neither the status nor the body of a refusal.
+/// What a script would see if its browser had sent this. It never sees the status or the body of a
+/// rejection.
 fn browser_events(request: &Request, response: &Response) -> Value {
     let subprotocol = "sec-websocket-protocol";
-    // WHATWG WebSockets: an answer that chooses none of the offered subprotocols fails the connection.
-    let unanswered = header(&request.text, subprotocol).is_some() && header(&response.head, subprotocol).is_none();
-    if response.status == 101 && !unanswered {
+    // WHATWG WebSockets: a response that selects none of the offered subprotocols fails the
+    // connection.
+    let unselected = header(&request.text, subprotocol).is_some()
+        && header(&response.head, subprotocol).is_none();
+    if response.status == 101 && !unselected {
         let open = json!({ "type": "open" });
         return match response.close() {
             Some((code, reason)) => {

@@ -1,4 +1,4 @@
-//! A WebSocket echo server with all checks, and a page to try handshakes on.
+//! A WebSocket echo server with all checks, and a page to try handshakes.
 //!
 //! `cargo run --example server`, then open the address that it prints. `--help` lists the flags.
 
@@ -38,10 +38,10 @@ use tokio_tungstenite::{
     tungstenite::protocol::{CloseFrame, Role, frame::coding::CloseCode},
 };
 use tower_ws_guard::{
-    AcceptThenClose, AllowHost, AllowOrigin, ConfigError, ConnectionLimit, Drain, EmptyBody, GuardLayer,
-    PendingUpgrade, Permit, PlainText, ProblemJson, RespondRejection, ResponderLayer, StaticTokens, Subprotocols,
-    TokenPolicy, TokenSource, Upgraded, extract::GuardedUpgrade, is_attempt, observe::describe_metrics, respond_fn,
-    token::ticket::TicketVerifier,
+    AcceptThenClose, AllowHost, AllowOrigin, ConfigError, ConnectionLimit, Drain, EmptyBody,
+    GuardLayer, PendingUpgrade, Permit, PlainText, ProblemJson, RejectionResponse, StaticTokens,
+    Subprotocols, TokenPolicy, TokenSource, Upgraded, axum::GuardedUpgrade, is_upgrade_request,
+    response_fn, telemetry::describe_metrics, token::ticket::TicketVerifier,
 };
 
 use self::{attempts::Attempts, serve::Connections};
@@ -52,16 +52,17 @@ struct Options {
     /// Where to listen; port 0 picks a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3000")]
     listen: SocketAddr,
-    /// Who answers: axum's WebSocketUpgrade behind the guard, or this crate.
+    /// Who completes the handshake: axum's WebSocketUpgrade behind the guard, or the guard itself.
     #[arg(long, value_enum, default_value_t = Mode::Responder)]
     mode: Mode,
-    /// Allow pages of this origin, as https://app.example.com or http://localhost:*; with none given: same-origin.
+    /// Allow pages of this origin, such as https://app.example.com or http://localhost:*. Default:
+    /// same-origin.
     #[arg(long, value_name = "PATTERN", value_parser = |pattern: &str| AllowOrigin::list([pattern]).map(|_| pattern.to_owned()))]
     allow_origin: Vec<String>,
     /// Allow same-origin as well as the listed origins.
     #[arg(long)]
     same_origin: bool,
-    /// Compare same-origin with this instead of Host, as behind a proxy.
+    /// Behind a proxy: compare same-origin with this instead of Host.
     #[arg(long, value_name = "ORIGIN", value_parser = |origin: &str| AllowOrigin::public_origin(origin).map(|_| origin.to_owned()))]
     public_origin: Option<String>,
     /// Allow handshakes without Origin.
@@ -73,32 +74,34 @@ struct Options {
     /// Allow every page on the web.
     #[arg(long)]
     dangerous_any_origin: bool,
-    /// Allow this Host; with none given every one is allowed.
+    /// Allow this Host. Default: every Host.
     #[arg(long, value_name = "HOST[:PORT]", value_parser = |host: &str| AllowHost::list([host]).map(|_| host.to_owned()))]
     allow_host: Vec<String>,
     /// Require a token, and accept this one.
     #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     token: Vec<String>,
-    /// Where the token may be: authorization (default), cookie:NAME, query:NAME, subprotocol:PREFIX, k8s, phoenix, pair:MARKER.
+    /// Take the token from: authorization (default), cookie:NAME, query:NAME, subprotocol:PREFIX,
+    /// k8s, phoenix, pair:MARKER.
     #[arg(long, value_name = "SOURCE", value_parser = parse_source, requires = "token")]
     token_from: Vec<TokenSource>,
-    /// Give one-time tickets for a token by POST /tickets, and take them as /ws?ticket=…: memory, or redis://HOST:PORT for several
-    /// servers.
+    /// Issue one-time tickets at POST /tickets, and redeem them as /ws?ticket=…. Keep them in
+    /// memory, or in redis://HOST:PORT for several servers.
     #[arg(long, value_name = "STORE", requires = "token")]
     tickets: Option<String>,
-    /// Speak this subprotocol; the first one given is preferred.
+    /// Support this subprotocol. The first one is preferred.
     #[arg(long, value_name = "NAME")]
     subprotocol: Vec<String>,
-    /// How a refusal looks.
+    /// The response to a rejected handshake.
     #[arg(long, value_enum, default_value_t = Style::Problem)]
     rejection: Style,
-    /// Allow so many WebSockets at once.
+    /// The maximum number of open WebSockets.
     #[arg(long, value_name = "N", value_parser = parse_limit)]
     max_connections: Option<ConnectionLimit>,
-    /// How long a client may take to send the head of a request, the checks to be made, and the client to read the answer.
+    /// Timeout for the head of a request, for the checks, and for the client to read the response;
+    /// each.
     #[arg(long, value_name = "MS", default_value = "10000", value_parser = clap::value_parser!(u64).range(1..))]
     handshake_timeout: u64,
-    /// How long WebSockets may take to close after SIGTERM or Ctrl-C.
+    /// Time for WebSockets to close after SIGTERM or Ctrl-C.
     #[arg(long, value_name = "MS", default_value = "10000")]
     drain_timeout: u64,
     /// Speak TLS with this certificate (PEM).
@@ -110,10 +113,10 @@ struct Options {
     /// Speak TLS with a certificate for localhost and 127.0.0.1 that is made at start.
     #[arg(long, conflicts_with_all = ["tls_cert", "tls_key"])]
     tls_self_signed: bool,
-    /// Answer a request to /ws that is no handshake with 426.
+    /// Reject requests to /ws that are not upgrade requests, with 426.
     #[arg(long)]
     require_websocket: bool,
-    /// Refuse nothing but what is no valid handshake, and log what would have been refused.
+    /// Reject only malformed handshakes, and log those that a policy would reject.
     #[arg(long)]
     report_only: bool,
     /// Serve metrics for Prometheus at /metrics.
@@ -132,12 +135,12 @@ enum Style {
     Empty,
     Plain,
     Problem,
-    /// Complete the handshake and close the socket with a code; what cannot be answered so is a problem.
+    /// Complete the handshake and close the socket with a code. Other rejections are a problem.
     Close,
 }
 
 fn parse_limit(max: &str) -> Result<ConnectionLimit, String> {
-    let max = max.parse().map_err(|_| "it is no number")?;
+    let max = max.parse().map_err(|_| "use a number")?;
     ConnectionLimit::total(max).map_err(|error| error.to_string())
 }
 
@@ -187,17 +190,18 @@ impl Options {
         drain: &Drain,
     ) -> Result<MethodRouter, (&'static str, ConfigError)> {
         let style = self.rejection;
-        let respond = respond_fn(move |rejection, request, prepared| match style {
-            Style::Empty => EmptyBody.respond(rejection, request, prepared),
-            Style::Plain => PlainText.respond(rejection, request, prepared),
-            Style::Problem | Style::Close => ProblemJson.respond(rejection, request, prepared),
+        let respond = response_fn(move |rejection, request, prepared| match style {
+            Style::Empty => EmptyBody.response(rejection, request, prepared),
+            Style::Plain => PlainText.response(rejection, request, prepared),
+            Style::Problem | Style::Close => ProblemJson.response(rejection, request, prepared),
         });
-        let subprotocols = Subprotocols::list(&self.subprotocol).map_err(|error| ("--subprotocol", error))?;
+        let subprotocols =
+            Subprotocols::list(&self.subprotocol).map_err(|error| ("--subprotocol", error))?;
         let origins = self.origins().map_err(|error| ("--allow-origin", error))?;
         let too_short = |error| ("--handshake-timeout", error);
         let mut guard = GuardLayer::new(origins)
             .subprotocols(subprotocols)
-            .respond_with(respond)
+            .reject_with(respond)
             .check_timeout(self.handshake_timeout())
             .map_err(too_short)?
             .drain(drain);
@@ -205,7 +209,9 @@ impl Options {
             guard = guard.limit(limit.clone());
         }
         if !self.allow_host.is_empty() {
-            guard = guard.allow_host(AllowHost::list(&self.allow_host).map_err(|error| ("--allow-host", error))?);
+            guard = guard.allow_host(
+                AllowHost::list(&self.allow_host).map_err(|error| ("--allow-host", error))?,
+            );
         }
         if self.require_websocket {
             guard = guard.require_websocket();
@@ -213,19 +219,28 @@ impl Options {
         if matches!(style, Style::Close) {
             guard = guard.accept_then_close(AcceptThenClose::new());
         }
-        let mut responder =
-            ResponderLayer::new().respond_with(respond).upgrade_timeout(self.handshake_timeout()).map_err(too_short)?;
         if self.report_only {
             guard = guard.dangerous_report_only();
-            responder = responder.dangerous_report_only();
         }
+        if let Some(tokens) = self.token_policy(tickets)? {
+            guard = guard.token(tokens).map_err(|error| ("--token", error))?;
+        }
+        Ok(match self.mode {
+            Mode::Guard => any(guarded).layer(guard),
+            Mode::Responder => {
+                let timeout = self.handshake_timeout();
+                any(responded).layer(guard.respond().upgrade_timeout(timeout).map_err(too_short)?)
+            }
+        })
+    }
 
-        let endpoint = match self.mode {
-            Mode::Guard => any(guarded),
-            Mode::Responder => any(responded).layer(responder),
-        };
+    /// Without a token there is no token check.
+    fn token_policy(
+        &self,
+        tickets: Option<&tickets::Store>,
+    ) -> Result<Option<TokenPolicy<()>>, (&'static str, ConfigError)> {
         if self.token.is_empty() {
-            return Ok(endpoint.layer(guard));
+            return Ok(None);
         }
         let sources = match &*self.token_from {
             [] => vec![TokenSource::authorization()],
@@ -233,12 +248,10 @@ impl Options {
         };
         let ambiguous = |error| ("--token-from", error);
         let tokens = TokenPolicy::from_sources(sources, self.tokens()).map_err(ambiguous)?;
-        let Some(store) = tickets else {
-            return Ok(endpoint.layer(guard.token(tokens)));
-        };
+        let Some(store) = tickets else { return Ok(Some(tokens)) };
         let tickets = TicketVerifier::new(store.clone());
         let tickets = TokenPolicy::from_sources([tickets::source()], tickets).map_err(ambiguous)?;
-        Ok(endpoint.layer(guard.token(tokens.or(tickets).map_err(ambiguous)?)))
+        tokens.or(tickets).map(Some).map_err(ambiguous)
     }
 
     const fn handshake_timeout(&self) -> Duration {
@@ -252,7 +265,8 @@ impl Options {
     fn tls(&self) -> Result<Option<TlsAcceptor>, (&'static str, String)> {
         match (&self.tls_cert, &self.tls_key) {
             (Some(certificate), Some(key)) => {
-                let tls = serve::tls_from_files(certificate, key).map_err(|error| ("--tls-cert, --tls-key", error))?;
+                let tls = serve::tls_from_files(certificate, key)
+                    .map_err(|error| ("--tls-cert, --tls-key", error))?;
                 Ok(Some(tls))
             }
             _ if self.tls_self_signed => {
@@ -262,18 +276,17 @@ impl Options {
         }
     }
 
-    /// What the page must send to be let in.
+    /// What the page must send to be accepted.
     fn attempts(&self, address: SocketAddr) -> Attempts {
-        let is_bearer = self.token_from.is_empty() || self.token_from.contains(&TokenSource::authorization());
+        let is_bearer =
+            self.token_from.is_empty() || self.token_from.contains(&TokenSource::authorization());
         Attempts {
             address,
             host: self.allow_host.first().cloned(),
-            // A pattern stands for many origins, of which this is one.
-            origin: self
-                .allow_origin
-                .first()
-                .or(self.public_origin.as_ref())
-                .map(|pattern| pattern.to_ascii_lowercase().replace("://*.", "://www.").replace(":*", "")),
+            // One of the origins that match the pattern.
+            origin: self.allow_origin.first().or(self.public_origin.as_ref()).map(|pattern| {
+                pattern.to_ascii_lowercase().replace("://*.", "://www.").replace(":*", "")
+            }),
             bearer: self.token.first().filter(|_| is_bearer).cloned(),
             subprotocol: self.subprotocol.first().cloned(),
             tickets: self.tickets.is_some(),
@@ -282,11 +295,11 @@ impl Options {
     }
 }
 
-const GOING_DOWN: &str = "the server is going down";
+const SHUTTING_DOWN: &str = "the server is shutting down";
 
 const HINT: &str = "This is a WebSocket endpoint: connect to it with a WebSocket client.\n";
 
-/// Mode `guard`: axum answers the handshake.
+/// Mode `guard`: axum completes the handshake.
 async fn guarded(upgrade: Result<GuardedUpgrade<Permit>, Response>, request: Request) -> Response {
     match upgrade {
         Ok(upgrade) => upgrade.on_upgrade(async |mut socket, permit| {
@@ -294,11 +307,11 @@ async fn guarded(upgrade: Result<GuardedUpgrade<Permit>, Response>, request: Req
                 () = echo_by_axum(&mut socket) => return,
                 () = permit.draining() => {}
             }
-            let close = ws::CloseFrame { code: ws::close_code::AWAY, reason: GOING_DOWN.into() };
+            let close = ws::CloseFrame { code: ws::close_code::AWAY, reason: SHUTTING_DOWN.into() };
             socket.send(ws::Message::Close(Some(close))).await.ok();
             while let Some(Ok(_)) = socket.recv().await {}
         }),
-        Err(_) if !is_attempt(&request) => HINT.into_response(),
+        Err(_) if !is_upgrade_request(&request) => HINT.into_response(),
         Err(response) => response,
     }
 }
@@ -312,7 +325,7 @@ async fn echo_by_axum(socket: &mut WebSocket) {
     }
 }
 
-/// Mode `responder`: this crate answers the handshake.
+/// Mode `responder`: the guard completes the handshake.
 async fn responded(pending: Option<PendingUpgrade>) -> &'static str {
     if let Some(pending) = pending {
         pending.on_upgrade(async |upgraded: Upgraded| {
@@ -322,7 +335,10 @@ async fn responded(pending: Option<PendingUpgrade>) -> &'static str {
                 () = echo(&mut socket) => return,
                 () = draining => {}
             }
-            socket.close(Some(CloseFrame { code: CloseCode::Away, reason: GOING_DOWN.into() })).await.ok();
+            socket
+                .close(Some(CloseFrame { code: CloseCode::Away, reason: SHUTTING_DOWN.into() }))
+                .await
+                .ok();
             while let Some(Ok(_)) = socket.next().await {}
         });
         return "";
@@ -338,10 +354,14 @@ async fn echo(socket: &mut WebSocketStream<Upgraded>) {
     }
 }
 
-/// Counts and times, as Prometheus reads them.
+/// The metrics, in the format of Prometheus.
 fn metrics() -> MethodRouter {
-    let recorder = PrometheusBuilder::new().set_buckets(&[0.000_01, 0.000_1, 0.001, 0.01, 0.1, 1.0, 60.0, 3600.0]);
-    let handle = recorder.expect("there are buckets").install_recorder().expect("there is no other recorder");
+    let recorder = PrometheusBuilder::new()
+        .set_buckets(&[0.000_01, 0.000_1, 0.001, 0.01, 0.1, 1.0, 60.0, 3600.0]);
+    let handle = recorder
+        .expect("there are buckets")
+        .install_recorder()
+        .expect("there is no other recorder");
     describe_metrics();
     let upkeep = handle.clone();
     tokio::spawn(async move {
@@ -353,16 +373,17 @@ fn metrics() -> MethodRouter {
     get(async move || handle.render())
 }
 
-/// Ends the program as any other wrong flag does.
+/// Exits like clap for an invalid flag.
 fn wrong_flag(flag: &str, error: impl Display) -> ! {
     Options::command().error(ErrorKind::ValueValidation, format!("{flag}: {error}")).exit()
 }
 
-/// Resolves for each SIGTERM and Ctrl-C, those too that come before it is asked.
+/// Resolves for each SIGTERM and Ctrl-C, including earlier ones.
 #[cfg(unix)]
 fn stop_signals() -> io::Result<impl AsyncFnMut()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(async move || {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -379,19 +400,25 @@ fn stop_signals() -> io::Result<impl AsyncFnMut()> {
 #[tokio::main]
 async fn main() -> io::Result<()> {
     let options = Options::parse();
-    // The operator's side of a refusal: what was wrong, and how to fix it.
-    tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(io::stderr).without_time().init();
-    // Not read by clap, which would show the password in a wrong URL.
+    // For the operator: the cause of each rejection, and the fix.
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(io::stderr)
+        .without_time()
+        .init();
+    // Not parsed by clap, which would print the password of an invalid URL.
     let store = options.tickets.as_deref().map(tickets::parse).transpose();
     let store = store.unwrap_or_else(|error| wrong_flag("--tickets", error));
     let drain = Drain::new();
-    let endpoint = options.endpoint(store.as_ref(), &drain).unwrap_or_else(|(flag, error)| wrong_flag(flag, error));
+    let endpoint = options
+        .endpoint(store.as_ref(), &drain)
+        .unwrap_or_else(|(flag, error)| wrong_flag(flag, error));
     let tls = options.tls().unwrap_or_else(|(flag, error)| wrong_flag(flag, error));
 
     let listener = TcpListener::bind(options.listen).await?;
     let address = listener.local_addr()?;
     let endpoint = Router::new().route("/ws", endpoint);
-    // The page's handshakes are sent in the clear, so with TLS they go to a port of their own.
+    // The page sends its handshakes without TLS, so with TLS they need a port of their own.
     let plain = match tls {
         Some(_) => Some(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?),
         None => None,
@@ -400,7 +427,8 @@ async fn main() -> io::Result<()> {
         Some(plain) => options.attempts(plain.local_addr()?),
         None => options.attempts(address),
     };
-    let page = include_str!("page.html").replace("{tickets}", if options.tickets.is_some() { "yes" } else { "no" });
+    let page = include_str!("page.html")
+        .replace("{tickets}", if options.tickets.is_some() { "yes" } else { "no" });
     let mut app = endpoint.clone().merge(attempts::routes(attempts)).route("/", get(Html(page)));
     if options.metrics {
         app = app.route("/metrics", metrics());
@@ -411,13 +439,16 @@ async fn main() -> io::Result<()> {
     let scheme = if tls.is_some() { "https" } else { "http" };
     let mut stop = stop_signals()?;
     println!("listening on {scheme}://{address}");
-    // Else it would put its layers together anew for each request.
+    // Otherwise axum builds the layers again for each request.
     let (app, endpoint) = (app.with_state(()), endpoint.with_state(()));
     let graceful = GracefulShutdown::new();
     let head_timeout = options.handshake_timeout();
     let serve_plain = async {
         match plain {
-            Some(plain) => serve::serve(plain, Connections { tls: None, head_timeout }, &graceful, endpoint).await,
+            Some(plain) => {
+                serve::serve(plain, Connections { tls: None, head_timeout }, &graceful, endpoint)
+                    .await
+            }
             None => pending().await,
         }
     };
@@ -426,19 +457,19 @@ async fn main() -> io::Result<()> {
         let end = Instant::now() + Duration::from_millis(options.drain_timeout);
         let left = tokio::select! {
             left = drain.wait(end - Instant::now()) => left,
-            // Whoever asks twice does not want to wait.
+            // A second signal ends the wait.
             () = stop() => drain.connections(),
         };
         (left, end)
     };
-    // The server listens while it drains, so that whoever comes is told.
+    // The server listens while it drains, so that new clients get a 503.
     let (left, end) = tokio::select! {
         never = serve::serve(listener, Connections { tls, head_timeout }, &graceful, app) => match never {},
         never = serve_plain => match never {},
         stopped = stopped => stopped,
     };
     match left {
-        // Requests that are no WebSockets.
+        // Ordinary requests.
         0 => tokio::select! {
             _ = timeout_at(end, graceful.shutdown()) => {}
             () = stop() => {}

@@ -1,4 +1,5 @@
-//! HTTP/1.1 and HTTP/2 on one port, with or without TLS, within limits. The documentation of the crate has the reasons for each of them.
+//! HTTP/1.1 and HTTP/2 on one port, with or without TLS, within limits. See the crate's page
+//! `hardening` for the reasons.
 
 use std::{convert::Infallible, path::Path, pin::pin, sync::Arc, time::Duration};
 
@@ -27,15 +28,15 @@ use tokio_rustls::{
 };
 use tower::ServiceExt;
 
-/// What a connection is served with.
+/// The settings for each connection.
 #[derive(Clone)]
 pub(crate) struct Connections {
     pub(crate) tls: Option<TlsAcceptor>,
-    /// How long a client may take to send the head of a request, TLS included.
+    /// The time that a client has to send the head of a request, including TLS.
     pub(crate) head_timeout: Duration,
 }
 
-/// Accepts connections, for good.
+/// Accepts connections, for ever.
 pub(crate) async fn serve(
     listener: TcpListener,
     connections: Connections,
@@ -44,8 +45,12 @@ pub(crate) async fn serve(
 ) -> Infallible {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(connections.clone().serve(stream, graceful.watcher(), app.clone()))),
-            // The client is gone already, or there are too many open files: neither is the end.
+            Ok((stream, _)) => drop(tokio::spawn(connections.clone().serve(
+                stream,
+                graceful.watcher(),
+                app.clone(),
+            ))),
+            // The client is gone, or too many files are open. Neither ends the server.
             Err(error) => {
                 tracing::warn!("accept: {error}");
                 sleep(Duration::from_millis(100)).await;
@@ -95,23 +100,26 @@ impl Connections {
             seen.notify_one();
             request
         });
-        let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(app));
+        let connection = server
+            .serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(app));
         let mut connection = pin!(graceful.watch(connection.into_owned()));
-        // Before the first bytes it is not known which HTTP the client speaks, and no timer of hyper runs.
+        // Until the first bytes hyper-util does not know which HTTP the client speaks, and no timer
+        // of hyper runs.
         tokio::select! {
             biased;
             _ = &mut connection => return,
             () = first_request.notified() => {}
             () = sleep(self.head_timeout) => return,
         }
-        // An error here is a client that left or sent no HTTP.
+        // An error means that the client left, or sent something other than HTTP.
         connection.await.ok();
     }
 }
 
 /// TLS with a certificate and a key from PEM files.
 pub(crate) fn tls_from_files(certificate: &Path, key: &Path) -> Result<TlsAcceptor, String> {
-    let unusable = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let unusable =
+        |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let certificates = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect)
         .map_err(|error| unusable(certificate, &error))?;
@@ -119,7 +127,7 @@ pub(crate) fn tls_from_files(certificate: &Path, key: &Path) -> Result<TlsAccept
     tls(certificates, private).map_err(|error| unusable(certificate, &error))
 }
 
-/// TLS with a new certificate for localhost and 127.0.0.1, which no client trusts unless it is told to.
+/// TLS with a new certificate for localhost and 127.0.0.1. No client trusts it by default.
 pub(crate) fn tls_self_signed() -> Result<TlsAcceptor, String> {
     let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
     let made = rcgen::generate_simple_self_signed(names).map_err(|error| error.to_string())?;
@@ -131,7 +139,8 @@ fn tls(
     certificates: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 ) -> Result<TlsAcceptor, tokio_rustls::rustls::Error> {
-    let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(certificates, key)?;
+    let mut config =
+        ServerConfig::builder().with_no_client_auth().with_single_cert(certificates, key)?;
     config.alpn_protocols = vec![b"h2".into(), b"http/1.1".into()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

@@ -1,4 +1,4 @@
-//! One-time tickets: `POST /tickets` with a token answers with one, and `/ws?ticket=…` takes it.
+//! One-time tickets: `POST /tickets` with a token returns one, and `/ws?ticket=…` redeems it.
 
 use std::time::Duration;
 
@@ -16,10 +16,12 @@ use axum::{
 use serde_json::{Value, json};
 use tower_ws_guard::{
     Origin, StaticTokens, Token, TokenSource, VerifyToken,
-    token::ticket::{MemoryTicketStore, RedisTicketStore, TicketError, TicketIssuer, TicketKey, TicketStore},
+    token::ticket::{
+        MemoryTicketStore, RedisTicketStore, TicketError, TicketIssuer, TicketKey, TicketStore,
+    },
 };
 
-/// Where `--tickets` keeps them.
+/// The store that `--tickets` names.
 #[derive(Clone)]
 pub(crate) enum Store {
     Memory(MemoryTicketStore),
@@ -40,22 +42,27 @@ pub(crate) fn parse(value: &str) -> Result<Store, String> {
 impl TicketStore for Store {
     type Error = Box<dyn std::error::Error + Send + Sync>;
 
-    async fn put(&self, key: TicketKey, record: Vec<u8>, lifetime: Duration) -> Result<(), Self::Error> {
+    async fn insert(
+        &self,
+        key: TicketKey,
+        record: Vec<u8>,
+        lifetime: Duration,
+    ) -> Result<(), Self::Error> {
         match self {
-            Self::Memory(store) => Ok(store.put(key, record, lifetime).await?),
-            Self::Redis(store) => store.put(key, record, lifetime).await,
+            Self::Memory(store) => Ok(store.insert(key, record, lifetime).await?),
+            Self::Redis(store) => store.insert(key, record, lifetime).await,
         }
     }
 
-    async fn take(&self, key: TicketKey) -> Result<Option<Vec<u8>>, Self::Error> {
+    async fn consume(&self, key: TicketKey) -> Result<Option<Vec<u8>>, Self::Error> {
         match self {
-            Self::Memory(store) => Ok(store.take(key).await?),
-            Self::Redis(store) => store.take(key).await,
+            Self::Memory(store) => Ok(store.consume(key).await?),
+            Self::Redis(store) => store.consume(key).await,
         }
     }
 }
 
-/// Where a handshake has its ticket.
+/// The source of the ticket in a handshake.
 pub(crate) fn source() -> TokenSource {
     TokenSource::query("ticket").expect("it has a name")
 }
@@ -72,7 +79,7 @@ async fn issue(
     let token = bearer(&request.headers).ok_or(Failure::Unauthorized)?;
     tokens.verify(Token::new(token), &request).await.map_err(|_| Failure::Unauthorized)?;
 
-    // A browser names the page that asks: only that page may use the ticket.
+    // A browser names the page that asks. Only that page can redeem the ticket.
     let ticket = match request.headers.get(ORIGIN) {
         Some(origin) => {
             let origin = Origin::parse(origin.as_bytes()).map_err(|_| Failure::Origin)?;

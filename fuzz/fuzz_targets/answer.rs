@@ -1,9 +1,9 @@
-//! A server's answer, judged for the client: a status and fields, each on its line.
+//! A server's response, checked for the client: a status and fields, each on its line.
 #![no_main]
 
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use libfuzzer_sys::fuzz_target;
-use tower_ws_guard::ClientHandshake;
+use tower_ws_guard::client::ClientHandshake;
 
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
@@ -19,7 +19,10 @@ fuzz_target!(|input: &[u8]| {
     for line in lines {
         let Some(colon) = line.iter().position(|&byte| byte == b':') else { return };
         let (name, value) = (&line[..colon], &line[colon + 1..]);
-        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) else { return };
+        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+        else {
+            return;
+        };
         response.headers_mut().append(name, value);
     }
     let request = Request::get("http://chat.example.com/ws")
@@ -32,7 +35,9 @@ fuzz_target!(|input: &[u8]| {
 
     let values = |name: &'static str| {
         let lines = response.headers().get_all(name).iter();
-        lines.map(|line| String::from_utf8_lossy(fuzz::trim(line.as_bytes())).into_owned()).collect::<Vec<_>>()
+        lines
+            .map(|line| String::from_utf8_lossy(fuzz::trim(line.as_bytes())).into_owned())
+            .collect::<Vec<_>>()
     };
     match ClientHandshake::new(&request).verify(&response) {
         // RFC 6455 4.1, the client's requirements 1 to 6.
@@ -40,13 +45,18 @@ fuzz_target!(|input: &[u8]| {
             assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
             assert!(matches!(&values("upgrade")[..], [it] if it.eq_ignore_ascii_case("websocket")));
             let connection = values("connection").join(",");
-            assert!(connection.split(',').any(|it| it.trim_matches([' ', '\t']).eq_ignore_ascii_case("upgrade")));
+            assert!(
+                connection
+                    .split(',')
+                    .any(|it| it.trim_matches([' ', '\t']).eq_ignore_ascii_case("upgrade"))
+            );
             assert_eq!(values("sec-websocket-accept"), [ACCEPT]);
             let chosen = accepted.subprotocol().map(str::to_owned);
             assert!([None, Some("chat"), Some("v2.chat")].contains(&chosen.as_deref()));
             assert_eq!(values("sec-websocket-protocol"), Vec::from_iter(chosen));
             for extension in accepted.extensions() {
-                let name = extension.split(';').next().unwrap_or_default().trim_matches([' ', '\t']);
+                let name =
+                    extension.split(';').next().unwrap_or_default().trim_matches([' ', '\t']);
                 assert!(["permessage-deflate", "x-a"].contains(&name), "{extension}");
             }
             assert!(values("sec-websocket-extensions").len() <= 1);
@@ -55,7 +65,10 @@ fuzz_target!(|input: &[u8]| {
             assert!(!findings.as_slice().is_empty());
             for finding in findings.as_slice() {
                 assert!(!finding.to_string().contains(|c: char| c.is_control()), "{finding}");
-                assert_eq!(finding.kind().is_refusal(), response.status() != StatusCode::SWITCHING_PROTOCOLS);
+                assert_eq!(
+                    finding.kind().is_rejection(),
+                    response.status() != StatusCode::SWITCHING_PROTOCOLS
+                );
             }
         }
     }

@@ -1,4 +1,4 @@
-//! `Origin::parse` against the WHATWG serialization, written a second time.
+//! `Origin::parse` against a second implementation of the WHATWG serialization.
 #![no_main]
 
 use differential::oracle;
@@ -8,10 +8,16 @@ use tower_ws_guard::Origin;
 fuzz_target!(|input: &[u8]| {
     let parsed = Origin::parse(input).ok();
     let expected = oracle::Origin::parse(input);
-    let of = |origin: &Origin<'_>| (origin.scheme().to_owned(), origin.host().to_owned(), origin.port());
-    assert_eq!(parsed.as_ref().map(of), expected.map(|it| (it.scheme, it.host, it.port)), "{}", input.escape_ascii());
+    let of =
+        |origin: &Origin<'_>| (origin.scheme().to_owned(), origin.host().to_owned(), origin.port());
+    assert_eq!(
+        parsed.as_ref().map(of),
+        expected.map(|it| (it.scheme, it.host, it.port)),
+        "{}",
+        input.escape_ascii()
+    );
     if let Some(origin) = parsed {
-        // A serialization is written in one way alone.
+        // An origin has only one serialization.
         assert_eq!(origin.to_string().as_bytes(), input);
         assert!(origin.effective_port() >= origin.port());
     }

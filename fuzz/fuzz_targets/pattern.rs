@@ -1,4 +1,5 @@
-//! A pattern of an allow-list, and behind a line end an origin: what it lets in is what the pattern means.
+//! A pattern of an allow-list, and after a line end an origin: the list allows it if and only if
+//! the pattern matches.
 #![no_main]
 
 use differential::{connection, oracle};
@@ -13,10 +14,14 @@ fuzz_target!(|input: &[u8]| {
     let Some((pattern, origin)) = text.split_once('\n') else { return };
     let Ok(allowed) = AllowOrigin::list([pattern]) else { return };
     let Some((parts, _)) = handshake(&["origin"], origin.as_bytes()) else { return };
-    let inner = service_fn(async |_: Request<()>| Ok::<_, std::convert::Infallible>(Response::new(true)));
-    let answer = connection::run(OriginCheckLayer::new(allowed).layer(inner).oneshot(Request::from_parts(parts, ())));
+    let inner =
+        service_fn(async |_: Request<()>| Ok::<_, std::convert::Infallible>(Response::new(true)));
+    let answer = connection::run(
+        OriginCheckLayer::new(allowed).layer(inner).oneshot(Request::from_parts(parts, ())),
+    );
     let accepted = answer.and_then(Result::ok).is_some_and(|response| *response.body());
     let pattern = pattern.to_ascii_lowercase();
-    let expected = oracle::Origin::parse(fuzz::trim(origin.as_bytes())).is_some_and(|origin| origin.matches(&pattern));
+    let expected = oracle::Origin::parse(fuzz::trim(origin.as_bytes()))
+        .is_some_and(|origin| origin.matches(&pattern));
     assert_eq!(accepted, expected, "{pattern} and {origin:?}");
 });

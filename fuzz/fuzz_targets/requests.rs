@@ -1,5 +1,5 @@
-//! The bytes of a connection through hyper and the guard, against the oracle. The first byte chooses the policy, and in what pieces
-//! they arrive.
+//! The bytes of a connection through hyper and the guard, against the oracle. The first byte
+//! selects the policy and the sizes of the pieces.
 #![no_main]
 
 use std::{cell::LazyCell, sync::Arc};
@@ -21,7 +21,8 @@ fuzz_target!(|input: &[u8]| {
     let Some((&first, input)) = input.split_first() else { return };
     let at = usize::from(first) % POLICIES.len();
     let piece = [usize::MAX, 1, 7, 100][usize::from(first) / POLICIES.len() % 4];
-    let outcome = APPS.with(|apps| CALLS.with(|calls| serve(&apps[at], calls, input.to_vec(), piece)));
+    let outcome =
+        APPS.with(|apps| CALLS.with(|calls| serve(&apps[at], calls, input.to_vec(), piece)));
     if let Err(difference) = compare(input, &POLICIES[at], &outcome) {
         panic!("{difference}");
     }

@@ -1,5 +1,5 @@
-//! The fields of a request over HTTP/2, each on its line, through the guard in memory, against the oracle. The first byte chooses the
-//! policy.
+//! The fields of a request over HTTP/2, one per line, through the guard in memory, against the
+//! oracle. The first byte selects the policy.
 #![no_main]
 
 use std::{cell::LazyCell, sync::Arc};
@@ -25,13 +25,14 @@ fuzz_target!(|input: &[u8]| {
     let at = usize::from(first) % POLICIES.len();
     let Some(request) = request(input) else { return };
     let head = Head::from(&request);
-    let (calls, response) = APPS.with(|apps| CALLS.with(|calls| serve_stream(&apps[at], calls, request)));
+    let (calls, response) =
+        APPS.with(|apps| CALLS.with(|calls| serve_stream(&apps[at], calls, request)));
     if let Err(difference) = compare_stream(&head, &POLICIES[at], &calls, &response) {
         panic!("{difference}");
     }
 });
 
-/// `None` for what is malformed (RFC 9113 8.3.1 and 8.5, RFC 8441 4), and reaches no service.
+/// `None` for a malformed request (RFC 9113 8.3.1 and 8.5, RFC 8441 4), which reaches no service.
 fn request(input: &[u8]) -> Option<Request<()>> {
     let mut request = Request::new(());
     *request.method_mut() = Method::CONNECT;

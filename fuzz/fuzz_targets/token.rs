@@ -1,5 +1,5 @@
-//! A query, and behind line ends in turn lines of `Authorization`, `Cookie` and `Sec-WebSocket-Protocol`: which tokens are found,
-//! and that nobody else sees them. The first byte says where they are looked for.
+//! A query, and after it in turn lines of `Authorization`, `Cookie` and `Sec-WebSocket-Protocol`:
+//! the guard finds the tokens, and nobody else sees them. The first byte selects the sources.
 #![no_main]
 
 use std::{
@@ -29,7 +29,7 @@ const SOURCES: [Source; 7] = [
     Source::Pair("m"),
 ];
 
-/// A bit of the first byte leaves one of them out.
+/// A bit of the first byte removes one of them.
 static CHOICES: LazyLock<Vec<&[Source]>> = LazyLock::new(|| {
     let choice = |which: usize| {
         let sources = SOURCES.into_iter().enumerate().filter(|(at, _)| which >> at & 1 == 0);
@@ -55,8 +55,11 @@ fuzz_target!(|input: &[u8]| {
         seen.lock().expect("no panic before").push(token.expose().to_owned());
         std::future::ready(Ok::<_, Rejection>(Verified::new(())))
     };
-    let Ok(policy) = TokenPolicy::from_sources(sources.iter().map(policies::source), verify) else { return };
-    let layer = GuardLayer::new(AllowOrigin::dangerous_any()).token(policy).respond_with(PlainText);
+    let Ok(policy) = TokenPolicy::from_sources(sources.iter().map(policies::source), verify) else {
+        return;
+    };
+    let layer =
+        GuardLayer::new(AllowOrigin::dangerous_any()).token(policy).unwrap().reject_with(PlainText);
     let inner = service_fn(async |request: Request<()>| {
         Ok::<_, std::convert::Infallible>(Response::new(format!("{request:?}")))
     });
@@ -68,12 +71,18 @@ fuzz_target!(|input: &[u8]| {
     let shown = format!("{:?} {}", answer.headers(), answer.body());
     match head.credential(&all) {
         Ok(token) => {
-            assert_eq!(verified.iter().map(String::as_bytes).collect::<Vec<_>>(), [&*token], "{head:?}");
-            // It was in one place, and no service behind sees it there. A short one cannot be told from other text.
+            assert_eq!(
+                verified.iter().map(String::as_bytes).collect::<Vec<_>>(),
+                [&*token],
+                "{head:?}"
+            );
+            // The token was in one place, and no inner service sees it there. A short token may
+            // equal other text.
             let standard = format!("{:?}", handshake(&names, b"").expect("a handshake").0);
             let token = &*verified[0];
-            let is_told = token.len() >= 8 && !standard.contains(token) && !standard.contains(token.trim());
-            // Whoever sends it a second time, beside the encoded one, shows it by himself.
+            let is_told =
+                token.len() >= 8 && !standard.contains(token) && !standard.contains(token.trim());
+            // A client that sends the token a second time, without encoding, shows it itself.
             let text = String::from_utf8_lossy(input);
             let encoded = ["base64url.bearer.", "%"].iter().any(|sign| text.contains(sign));
             let once = text.matches(token).count() <= usize::from(!encoded);
@@ -82,8 +91,9 @@ fuzz_target!(|input: &[u8]| {
         Err(code) => {
             assert!(verified.is_empty(), "{head:?}");
             assert!(answer.body().ends_with(&format!("({code})\n")), "{code} {head:?} {answer:?}");
-            // A refusal tells its code and nothing of the request.
-            let told = TOLD.with_borrow_mut(|told| told.entry(code).or_insert_with(|| shown.clone()).clone());
+            // A rejection shows its code, and nothing of the request.
+            let told = TOLD
+                .with_borrow_mut(|told| told.entry(code).or_insert_with(|| shown.clone()).clone());
             assert_eq!(shown, told);
         }
     }

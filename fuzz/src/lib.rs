@@ -1,4 +1,4 @@
-//! What the targets share: an input is lines of text, each the value of a field.
+//! Shared by the targets: an input is lines of text, each the value of a field.
 
 use differential::oracle::{Head, Policy, Verdict};
 use http::{HeaderName, HeaderValue, Request, request::Parts};
@@ -6,8 +6,8 @@ use tower_ws_guard::{Handshake, Rejection};
 
 pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
-/// A handshake in which the lines of `input` take the place of the fields `names`: line by line, the first line those of the
-/// first name and so on in turn. `None` if a line is no value.
+/// A handshake in which the lines of `input` replace the fields `names`: the first line is a value
+/// of the first name, and so on in turn. `None` if a line is not a valid value.
 pub fn handshake(names: &[&'static str], input: &[u8]) -> Option<(Parts, Head)> {
     let standard = [
         ("host", "chat.example.com"),
@@ -23,7 +23,9 @@ pub fn handshake(names: &[&'static str], input: &[u8]) -> Option<(Parts, Head)> 
     let given = lines.map(|(at, line)| (names[at % names.len()], line));
     let mut request = Request::get("/ws").body(()).ok()?;
     for (name, value) in standard.chain(given) {
-        request.headers_mut().append(HeaderName::from_static(name), HeaderValue::from_bytes(value).ok()?);
+        request
+            .headers_mut()
+            .append(HeaderName::from_static(name), HeaderValue::from_bytes(value).ok()?);
     }
     let head = Head::from(&request);
     Some((request.into_parts().0, head))
@@ -36,7 +38,7 @@ pub fn trim(value: &[u8]) -> &[u8] {
     &value[start..=end]
 }
 
-/// What the oracle says of the syntax alone.
+/// The oracle's result for the syntax alone.
 pub fn expected(head: &Head) -> Result<(), &'static str> {
     let any = Policy { any_origin: true, ..Policy::default() };
     match head.judge(&any).verdict {
@@ -47,7 +49,7 @@ pub fn expected(head: &Head) -> Result<(), &'static str> {
     }
 }
 
-/// Parses the handshake, and holds the verdict against the oracle's.
+/// Parses the handshake, and compares the result with the oracle's.
 pub fn parse<'a>(parts: &'a mut Parts, head: &Head) -> Option<Handshake<'a>> {
     let parsed = Handshake::parse(parts);
     let code = parsed.as_ref().map(drop).map_err(|rejection: &Rejection| rejection.kind().code());

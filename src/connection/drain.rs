@@ -7,16 +7,19 @@ use tokio_util::{
 
 use crate::rejection::RejectionKind;
 
-/// The end of a server: no new connections, and the open ones are waited for.
+/// The drain of a server at its shutdown: it rejects new handshakes, and waits for the open
+/// connections.
 ///
-/// A handle whose clones are one: give it to the layers, and keep it where the server is shut down. hyper's and axum's graceful shutdown do not
-/// wait for upgraded connections; this goes beside them. The listener may go on accepting meanwhile: handshakes are refused with
-/// [`ShuttingDown`](RejectionKind::ShuttingDown) (503 and `Retry-After`), everything else is served.
+/// Clones share their state: give one to the layers, and keep one where the server shuts down. The
+/// graceful shutdown of hyper and axum does not wait for upgraded connections, so use a drain
+/// beside it. The listener may accept meanwhile: handshakes are rejected with
+/// [`ShuttingDown`](RejectionKind::ShuttingDown) (503 and `Retry-After`), and other requests are
+/// served.
 ///
 /// ```no_run
 /// use std::time::Duration;
 /// use axum::{Router, extract::ws::Message, routing::any};
-/// use tower_ws_guard::{AllowOrigin, Drain, GuardLayer, Permit, extract::GuardedUpgrade};
+/// use tower_ws_guard::{AllowOrigin, Drain, GuardLayer, Permit, axum::GuardedUpgrade};
 ///
 /// # async fn shutdown_signal() {}
 /// # async fn serve() -> std::io::Result<()> {
@@ -59,48 +62,48 @@ impl Drain {
         Self::default()
     }
 
-    /// Refuses handshakes from now on, those too that are being verified, and tells the open connections. It cannot be taken back.
+    /// Starts the drain: rejects handshakes from now on, including those whose token is being
+    /// verified, and notifies the open connections. A drain cannot be stopped.
     pub fn start(&self) {
         self.started.cancel();
         self.connections.close();
     }
 
-    /// Whether it has started.
+    /// Whether the drain has started.
     #[must_use]
     pub fn has_started(&self) -> bool {
         self.started.is_cancelled()
     }
 
-    /// Resolves when it has started.
+    /// Resolves when the drain has started.
     pub fn started(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
         self.started.clone().cancelled_owned()
     }
 
-    /// How many connections are open.
+    /// The number of open connections.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.len()
     }
 
-    /// Starts, and resolves when all connections are gone, or when `deadline` is over: to the number of those that are left.
+    /// Starts the drain, and resolves when all connections are closed or `timeout` has passed, to
+    /// the number of connections that are left.
     ///
     /// # Panics
     ///
-    /// When polled outside a Tokio runtime with timers.
-    pub async fn wait(&self, deadline: Duration) -> usize {
+    /// The future panics when polled outside of a Tokio runtime with timers.
+    pub async fn wait(&self, timeout: Duration) -> usize {
         self.start();
-        match tokio::time::timeout(deadline, self.connections.wait()).await {
+        match tokio::time::timeout(timeout, self.connections.wait()).await {
             Ok(()) => 0,
             Err(_) => self.connections(),
         }
     }
 
-    /// Counts a connection until the token is dropped. Counted first, so that none slips in behind the start.
-    pub(super) fn enter(&self) -> Result<TaskTrackerToken, RejectionKind> {
+    /// Counts a connection until the token is dropped. It counts before it looks at the start, so
+    /// that every connection is either rejected or waited for.
+    pub(crate) fn enter(&self) -> Result<TaskTrackerToken, RejectionKind> {
         let token = self.connections.token();
-        match self.has_started() {
-            true => Err(RejectionKind::ShuttingDown),
-            false => Ok(token),
-        }
+        if self.has_started() { Err(RejectionKind::ShuttingDown) } else { Ok(token) }
     }
 }

@@ -12,9 +12,10 @@ use crate::{
     rejection::{Rejection, RejectionKind},
 };
 
-/// How many connections there may be at once, in all and for each key, such as an address or a user.
+/// The maximum number of live connections: in total, and per key, such as an address or a user.
 ///
-/// All clones count together, so that several routes can share a limit. See the [module docs](crate::connection) for an example.
+/// Clones share their counts, so several routes can share a limit. See the
+/// [module docs](crate::connection) for an example.
 #[derive(Clone)]
 #[must_use]
 pub struct ConnectionLimit {
@@ -22,7 +23,8 @@ pub struct ConnectionLimit {
 }
 
 impl ConnectionLimit {
-    /// At most `max` connections in all. Beyond it: [`OverCapacity`](RejectionKind::OverCapacity).
+    /// Allows `max` connections in total. Others are rejected with
+    /// [`OverCapacity`](RejectionKind::OverCapacity).
     ///
     /// # Errors
     ///
@@ -31,12 +33,15 @@ impl ConnectionLimit {
         Self::new(RejectionKind::OverCapacity, max, |_: &Parts| ())
     }
 
-    /// At most `max` connections for each key. Beyond it: [`TooManyConnections`](RejectionKind::TooManyConnections).
+    /// Allows `max` connections per key. Others are rejected with
+    /// [`TooManyConnections`](RejectionKind::TooManyConnections).
     ///
-    /// `key` sees the request as the inner service will, with the [`Claims`](crate::Claims) in its extensions. It must not block. What has
-    /// no key shares one, if `K` is an `Option`: nobody gets around the limit where, for instance, the server does not tell the address.
+    /// `key` gets the request as the inner service will, with the [`Claims`](crate::Claims) in its
+    /// extensions. It must not block. If `K` is an `Option`, all requests without a key share one.
+    /// So a missing address, for example, does not bypass the limit.
     ///
-    /// A client has as many IPv6 addresses as it likes: take the first 64 bits as the key. Behind a proxy every address is the proxy's.
+    /// A client can have any number of IPv6 addresses: use the first 64 bits as the key. Behind a
+    /// proxy every address is the proxy's.
     ///
     /// ```
     /// use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -78,54 +83,59 @@ impl ConnectionLimit {
         F: Fn(&Parts) -> K + Send + Sync + 'static,
     {
         if max == 0 {
-            return Err(ConfigError::new("0", "nobody could connect; allow one connection at least"));
+            return Err(ConfigError::new(
+                "0",
+                "nobody could connect; allow at least one connection",
+            ));
         }
-        Ok(Self { limits: vec![Arc::new(PerKey { kind, max, key, counts: Mutex::default() })] })
+        Ok(Self {
+            limits: vec![Arc::new(CountedLimit { kind, max, key, counts: Mutex::default() })],
+        })
     }
 
-    /// Both limits; this one is looked at first.
+    /// Applies both limits, this one first.
     pub fn and(mut self, other: Self) -> Self {
         self.limits.extend(other.limits);
         self
     }
 
-    /// How many connections there are.
+    /// The number of live connections.
     #[must_use]
     pub fn connections(&self) -> usize {
-        // Each has a place under each of the limits.
+        // Each connection has a slot under each of the limits.
         self.limits.first().map_or(0, |limit| limit.connections())
     }
 
-    pub(crate) fn enter(&self, request: &Parts) -> Result<Vec<Place>, Rejection> {
-        self.limits.iter().map(|limit| Arc::clone(limit).enter(request)).collect()
+    pub(crate) fn acquire(&self, request: &Parts) -> Result<Vec<Slot>, Rejection> {
+        self.limits.iter().map(|limit| Arc::clone(limit).acquire(request)).collect()
     }
 }
 
-/// Free again when it is dropped.
-pub(crate) type Place = Box<dyn Send + Sync>;
+/// A slot under a limit. It is free when it is dropped.
+pub(crate) type Slot = Box<dyn Send + Sync>;
 
 trait Limit: Send + Sync {
-    fn enter(self: Arc<Self>, request: &Parts) -> Result<Place, Rejection>;
+    fn acquire(self: Arc<Self>, request: &Parts) -> Result<Slot, Rejection>;
 
     fn connections(&self) -> usize;
 
     fn max(&self) -> usize;
 }
 
-struct PerKey<K, F> {
+struct CountedLimit<K, F> {
     kind: RejectionKind,
     max: usize,
     key: F,
-    /// Without the keys that have no connection.
+    /// Holds no key without connections.
     counts: Mutex<HashMap<K, usize>>,
 }
 
-impl<K, F> Limit for PerKey<K, F>
+impl<K, F> Limit for CountedLimit<K, F>
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     F: Fn(&Parts) -> K + Send + Sync + 'static,
 {
-    fn enter(self: Arc<Self>, request: &Parts) -> Result<Place, Rejection> {
+    fn acquire(self: Arc<Self>, request: &Parts) -> Result<Slot, Rejection> {
         let key = (self.key)(request);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(key.clone()).or_default();
@@ -134,7 +144,7 @@ where
         }
         *count += 1;
         drop(counts);
-        Ok(Box::new(Entered { limit: self, key }))
+        Ok(Box::new(Acquired { limit: self, key }))
     }
 
     fn connections(&self) -> usize {
@@ -146,12 +156,12 @@ where
     }
 }
 
-struct Entered<K: Hash + Eq, F> {
-    limit: Arc<PerKey<K, F>>,
+struct Acquired<K: Hash + Eq, F> {
+    limit: Arc<CountedLimit<K, F>>,
     key: K,
 }
 
-impl<K: Hash + Eq, F> Drop for Entered<K, F> {
+impl<K: Hash + Eq, F> Drop for Acquired<K, F> {
     fn drop(&mut self) {
         let mut counts = self.limit.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&self.key) {
@@ -166,6 +176,9 @@ impl<K: Hash + Eq, F> Drop for Entered<K, F> {
 impl fmt::Debug for ConnectionLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let max = self.limits.iter().map(|limit| limit.max()).collect::<Vec<_>>();
-        f.debug_struct("ConnectionLimit").field("max", &max).field("connections", &self.connections()).finish()
+        f.debug_struct("ConnectionLimit")
+            .field("max", &max)
+            .field("connections", &self.connections())
+            .finish()
     }
 }

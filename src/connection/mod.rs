@@ -1,24 +1,31 @@
-//! Connections after the 101: how many there may be, and how they end.
+//! Admission after the handshake: how many connections are open, and how they end.
 //!
-//! The limits of tower and the graceful shutdown of hyper end at the 101: the request is answered, and what becomes of the connection
-//! is nobody's business. Here a connection has a [`Permit`], which lives as long as it does.
+//! The limits of tower and the graceful shutdown of hyper end at the 101: for them the request is
+//! done. Here a connection has a [`Permit`] for as long as it is open.
 //!
-//! - [`ConnectionLimit`]: how many connections there may be, in all and for each address or user. Whoever finds no place is refused
-//!   with [`OverCapacity`](crate::RejectionKind::OverCapacity) or [`TooManyConnections`](crate::RejectionKind::TooManyConnections). It
-//!   is the last check: a handshake that fails another one takes no place.
-//! - [`Drain`]: the end of a server. New handshakes are refused with [`ShuttingDown`](crate::RejectionKind::ShuttingDown), connections
-//!   learn of it, and the owner waits for them.
+//! - [`ConnectionLimit`]: the maximum number of connections, in total and per address or user. A
+//!   handshake without a slot is rejected with [`OverCapacity`](crate::RejectionKind::OverCapacity)
+//!   or [`TooManyConnections`](crate::RejectionKind::TooManyConnections). It is the last check: a
+//!   handshake that another check rejects acquires no slot.
+//! - [`Drain`]: the shutdown of a server. It rejects new handshakes with
+//!   [`ShuttingDown`](crate::RejectionKind::ShuttingDown), notifies the open connections, and waits
+//!   for them.
 //!
 //! # Who holds the permit
 //!
-//! With a [`ResponderLayer`](crate::ResponderLayer) it is [`Upgraded`](crate::Upgraded): there is nothing to do. In axum
-//! [`GuardedUpgrade`](crate::extract::GuardedUpgrade), in place of `WebSocketUpgrade`, holds it as long as your callback runs. Any other
-//! service behind a guard takes it by [`Permit::claim`], and moves it into the task of the connection.
+//! - With [`respond`](crate::GuardLayer::respond) or [`ResponderLayer`](crate::ResponderLayer):
+//!   [`Upgraded`](crate::Upgraded). There is nothing to do.
+//! - In axum: [`GuardedUpgrade`](crate::axum::GuardedUpgrade), in place of `WebSocketUpgrade`, for
+//!   as long as your callback runs.
+//! - Any other service behind a guard: the service itself. It takes the permit with
+//!   [`Permit::claim`] and moves it into the task of the connection.
 //!
-//! One that forgets it does not get around the limit, because the connection cannot be upgraded before. Where nobody holds the permit
-//! when the inner service answers 101 (over HTTP/2: 200), the answer becomes
-//! [`PermitUnclaimed`](crate::RejectionKind::PermitUnclaimed); the body stays that of the inner service. So does a 426 of axum's own
-//! `WebSocketUpgrade`, which has found no upgrade. A layer that refuses nothing (`dangerous_report_only`) withholds nothing either.
+//! A service that forgets the permit does not bypass the limit, because the connection cannot be
+//! upgraded before. If nobody holds the permit when the inner service responds with 101, the
+//! response becomes [`PermitUnclaimed`](crate::RejectionKind::PermitUnclaimed). The same happens to
+//! the 426 of axum's own `WebSocketUpgrade`, which finds no upgrade. Over HTTP/2 a 2xx of a service
+//! that did not take the permit declines the handshake: the client gets a 404. Report-only mode
+//! withholds nothing.
 //!
 //! # Example
 //!
@@ -31,8 +38,10 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), tower_ws_guard::ConfigError> {
 //! let drain = Drain::new();
-//! let guard = GuardLayer::new(AllowOrigin::same_origin()).limit(ConnectionLimit::total(1)?).drain(&drain);
-//! let service = ServiceBuilder::new().layer(guard).service(service_fn(async |mut request: Request<()>| {
+//! let guard = GuardLayer::new(AllowOrigin::same_origin())
+//!     .limit(ConnectionLimit::total(1)?)
+//!     .drain(&drain);
+//! let handler = service_fn(async |mut request: Request<()>| {
 //!     let permit = Permit::claim(request.extensions_mut());
 //!     // The task of the connection.
 //!     tokio::spawn(async move {
@@ -43,7 +52,8 @@
 //!     let mut response = Response::new(());
 //!     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
 //!     Ok::<_, std::convert::Infallible>(response)
-//! }));
+//! });
+//! let service = ServiceBuilder::new().layer(guard).service(handler);
 //!
 //! let handshake = || {
 //!     Request::get("/ws")
@@ -58,8 +68,8 @@
 //! };
 //! let accepted = service.clone().oneshot(handshake()).await.unwrap();
 //! assert_eq!(accepted.status(), StatusCode::SWITCHING_PROTOCOLS);
-//! let refused = service.clone().oneshot(handshake()).await.unwrap();
-//! assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+//! let rejected = service.clone().oneshot(handshake()).await.unwrap();
+//! assert_eq!(rejected.status(), StatusCode::SERVICE_UNAVAILABLE);
 //!
 //! assert_eq!(drain.connections(), 1);
 //! assert_eq!(drain.wait(Duration::from_secs(10)).await, 0);
@@ -73,32 +83,18 @@ mod permit;
 
 use std::{
     future::{Future, poll_fn},
-    pin::{Pin, pin},
+    pin::Pin,
     task::Poll,
-    time::Duration,
 };
 
-/// How long a client may take to read the answer, if nothing else is said.
-#[cfg(any(feature = "responder", feature = "axum-ws"))]
-pub(crate) const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
-
-pub(crate) use self::permit::Issued;
+pub(crate) use self::permit::WeakPermit;
 pub use self::{drain::Drain, limit::ConnectionLimit, permit::Permit};
 
-/// Resolves with the first of them; if there is none, never.
+/// Resolves when the first of the signals does. Without signals it never resolves.
 pub(crate) async fn first_of(mut signals: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>) {
-    poll_fn(|cx| match signals.iter_mut().any(|signal| signal.as_mut().poll(cx).is_ready()) {
-        true => Poll::Ready(()),
-        false => Poll::Pending,
+    poll_fn(|cx| {
+        let ready = signals.iter_mut().any(|signal| signal.as_mut().poll(cx).is_ready());
+        if ready { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
-}
-
-/// `None` if the future takes too long. What is ready at once needs no timer.
-pub(crate) async fn within<F: Future>(time: Duration, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    match poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
-        Poll::Ready(output) => Some(output),
-        Poll::Pending => tokio::time::timeout(time, future).await.ok(),
-    }
 }

@@ -5,113 +5,127 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::Response;
+use http::{Request, Response};
 use pin_project_lite::pin_project;
+use tower_service::Service;
 
-use super::policy::Finish;
-use crate::{observe::Admitted, token::Going};
+use super::{
+    admission::{Admission, Next},
+    completes::Completes,
+};
+use crate::{rejection::RejectionResponse, token::Verification};
 
 pin_project! {
     /// Response future of [`Guard`](super::Guard).
-    pub struct ResponseFuture<F: Future, V> {
+    pub struct ResponseFuture<S, B, R, C>
+    where
+        S: Service<Request<B>>,
+    {
         #[pin]
-        state: State<F, V>,
-        finish: Option<Finish>,
-        // `None` for what is no valid handshake.
-        admitted: Option<Admitted>,
+        state: State<S, B, R, C>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<F: Future, V> {
-        Inner { #[pin] future: F },
-        Verifying { #[pin] verification: V },
-        Refused { response: Option<F::Output> },
-        Done,
+    enum State<S, B, R, C>
+    where
+        S: Service<Request<B>>,
+    {
+        /// Not an upgrade request: nothing of the layer stays.
+        Ordinary { #[pin] future: S::Future },
+        /// A verifier that waits.
+        Verifying { verifying: Option<Box<Verifying<S, B, R, C>>> },
+        /// The inner service responds.
+        Handling { #[pin] future: S::Future, admission: Option<Admission<R, C>> },
+        /// The layer responds.
+        Ready { response: Option<S::Response> },
     }
 }
 
-impl<F, V, B, E> ResponseFuture<F, V>
+/// Boxed, so that other requests do not carry its size.
+struct Verifying<S, B, R, C> {
+    verification: Verification,
+    service: S,
+    body: B,
+    admission: Admission<R, C>,
+}
+
+impl<S, B, R, C> ResponseFuture<S, B, R, C>
 where
-    F: Future<Output = Result<Response<B>, E>>,
+    S: Service<Request<B>>,
 {
-    pub(super) fn inner(future: F) -> Self {
-        Self { state: State::Inner { future }, finish: None, admitted: None }
+    pub(super) fn ordinary(future: S::Future) -> Self {
+        Self { state: State::Ordinary { future } }
     }
 
-    pub(super) fn admitted(future: F, finish: Finish, admitted: Admitted) -> Self {
-        Self { state: State::Inner { future }, finish: Some(finish), admitted: Some(admitted) }
+    pub(super) fn handling(future: S::Future, admission: Admission<R, C>) -> Self {
+        Self { state: State::Handling { future, admission: Some(admission) } }
     }
 
-    pub(super) fn verifying(verification: V, finish: Finish, admitted: Admitted) -> Self {
-        Self { state: State::Verifying { verification }, finish: Some(finish), admitted: Some(admitted) }
+    pub(super) fn ready(response: S::Response) -> Self {
+        Self { state: State::Ready { response: Some(response) } }
     }
 
-    pub(super) fn refused(response: Response<B>) -> Self {
-        Self { state: State::Refused { response: Some(Ok(response)) }, finish: None, admitted: None }
+    pub(super) fn verifying(
+        verification: Verification,
+        service: S,
+        body: B,
+        admission: Admission<R, C>,
+    ) -> Self {
+        let verifying = Verifying { verification, service, body, admission };
+        Self { state: State::Verifying { verifying: Some(Box::new(verifying)) } }
     }
 }
 
 const COMPLETED: &str = "`ResponseFuture` polled after completion";
 
-impl<F, V, B, E> Future for ResponseFuture<F, V>
+impl<S, B, R, C, ResBody> Future for ResponseFuture<S, B, R, C>
 where
-    F: Future<Output = Result<Response<B>, E>>,
-    V: Future<Output = Result<Going<F>, Response<B>>>,
+    S: Service<Request<B>, Response = Response<ResBody>>,
+    R: RejectionResponse<ResBody>,
+    C: Completes<ResBody>,
 {
-    type Output = F::Output;
+    type Output = Result<S::Response, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        // What is no handshake is not held up.
-        if let (StateProj::Inner { future }, None) = (this.state.as_mut().project(), &this.finish) {
-            return future.poll(cx);
-        }
-        let mut result = loop {
-            match this.state.as_mut().project() {
-                StateProj::Inner { future } => {
-                    let mut result = ready!(future.poll(cx));
-                    // What the inner service keeps in its future, it does not hold for the connection.
-                    this.state.set(State::Done);
-                    if let (Some(finish), Ok(response)) = (this.finish.take(), &mut result) {
-                        finish.apply(response);
-                    }
-                    break result;
-                }
-                StateProj::Verifying { verification } => {
-                    let verified = ready!(verification.poll(cx));
-                    let (going, reported) = match verified {
-                        Ok(Going { future, issued, reported }) => (Ok((future, issued)), reported),
-                        Err(refusal) => (Err(refusal), None),
-                    };
-                    if let Some(admitted) = this.admitted {
-                        admitted.verified(reported);
-                    }
-                    match going {
-                        Ok((future, issued)) => {
-                            if let Some(finish) = this.finish {
-                                finish.issued = issued;
-                            }
-                            this.state.set(State::Inner { future });
+        let mut state = self.project().state;
+        loop {
+            match state.as_mut().project() {
+                StateProj::Ordinary { future } => return future.poll(cx),
+                StateProj::Verifying { verifying } => {
+                    let waiting = verifying.as_mut().expect(COMPLETED);
+                    let (mut request, result) = ready!(waiting.verification.as_mut().poll(cx));
+                    let Verifying { mut service, body, mut admission, .. } =
+                        *verifying.take().expect(COMPLETED);
+                    let next = match admission.verified(&mut request, result) {
+                        Next::Call => {
+                            let future = service.call(Request::from_parts(request, body));
+                            State::Handling { future, admission: Some(admission) }
                         }
-                        Err(refusal) => break Ok(refusal),
-                    }
+                        Next::Respond(response) => State::Ready { response: Some(response) },
+                    };
+                    state.set(next);
                 }
-                StateProj::Refused { response } => {
-                    break response.take().expect(COMPLETED);
+                StateProj::Handling { future, admission } => {
+                    let result = ready!(future.poll(cx));
+                    let admission = admission.take().expect(COMPLETED);
+                    // Whatever the inner service keeps in its future must not count as held.
+                    state.set(State::Ready { response: None });
+                    return Poll::Ready(admission.finish(result));
                 }
-                StateProj::Done => panic!("{COMPLETED}"),
+                StateProj::Ready { response } => {
+                    return Poll::Ready(Ok(response.take().expect(COMPLETED)));
+                }
             }
-        };
-        if let Some(admitted) = this.admitted.take() {
-            admitted.answered(&mut result);
         }
-        Poll::Ready(result)
     }
 }
 
-impl<F: Future, V> fmt::Debug for ResponseFuture<F, V> {
+impl<S, B, R, C> fmt::Debug for ResponseFuture<S, B, R, C>
+where
+    S: Service<Request<B>>,
+{
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }

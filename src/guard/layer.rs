@@ -1,74 +1,449 @@
-use std::sync::Arc;
+use std::{fmt, future::Future, marker::PhantomData, sync::Arc, time::Duration};
 
+use http::request::Parts;
 use tower_layer::Layer;
 
 use super::{
-    Guard,
-    policy::{Policy, Rules},
+    AcceptThenClose, Check, Guard,
+    completes::{Forward, Respond},
+    policy::{Completion, GuardConfig, Policy},
 };
 use crate::{
-    origin::{AllowHost, AllowOrigin},
+    config::{ConfigError, nonzero},
+    connection::{ConnectionLimit, Drain},
+    host::AllowHost,
+    origin::AllowOrigin,
     rejection::EmptyBody,
     subprotocol::Subprotocols,
-    token::{NoToken, TokenPolicy, VerifyToken},
+    token::TokenPolicy,
+    upgrade::{Upgrade, Upgraded},
 };
 
-/// Applies [`Guard`] with all checks: syntax, host, origin, your own, subprotocol, token.
+/// Applies [`Guard`]: all checks in the right order, as one service.
 ///
-/// Checks, verifiers and responders must be `Clone` for the layer to be told more: wrap what is not in an `Arc`.
+/// `R` makes the response to rejected handshakes. `C` is who completes the handshake: the inner
+/// service ([`Forward`], the default) or this layer ([`Respond`]).
 ///
-/// See the [module docs](crate::guard) for an example.
-#[derive(Clone, Debug)]
+/// See the [module docs](crate::guard) for the order of the checks. A policy that is set twice
+/// adds, or is an error; where a later call replaces an earlier one, the docs of the method say so.
+///
+/// ```
+/// use tower_ws_guard::{
+///     AllowHost, AllowOrigin, ConnectionLimit, GuardLayer, ProblemJson, StaticTokens, TokenPolicy,
+/// };
+///
+/// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
+/// let guard = GuardLayer::new(AllowOrigin::list(["https://app.example.com"])?)
+///     .allow_host(AllowHost::list(["chat.example.com"])?)
+///     .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "alice")])))?
+///     .limit(ConnectionLimit::total(10_000)?)
+///     .reject_with(ProblemJson);
+/// # let _ = guard;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use]
-pub struct GuardLayer<C = (), V = NoToken, R = EmptyBody> {
-    policy: Arc<Policy<C, V, R>>,
+pub struct GuardLayer<R = EmptyBody, C = Forward> {
+    policy: Arc<Policy<R>>,
+    completes: PhantomData<fn() -> C>,
 }
 
 impl GuardLayer {
-    /// Lets in well-formed handshakes from the origins that `origins` allows.
+    /// Accepts well-formed handshakes from the origins that `origins` allows, and forwards them to
+    /// the inner service, which completes them.
+    ///
+    /// ```
+    /// use tower_ws_guard::{AllowOrigin, GuardLayer};
+    ///
+    /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
+    /// let guard = GuardLayer::new(AllowOrigin::list(["https://app.example.com"])?);
+    /// # let _ = guard;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn new(origins: AllowOrigin) -> Self {
-        Self { policy: Arc::new(Policy::new(Rules { origins: Some(origins), ..Rules::default() })) }
+        Self::from_config(GuardConfig { origins: Some(origins), ..GuardConfig::default() })
+    }
+
+    /// A layer with fewer steps, for the separate layers.
+    pub(crate) fn from_config(config: GuardConfig) -> Self {
+        let policy = Policy { config, reject_with: Arc::new(EmptyBody) };
+        Self { policy: Arc::new(policy), completes: PhantomData }
     }
 }
 
-impl<C: Clone, V: Clone, R: Clone> GuardLayer<C, V, R> {
-    /// Lets in handshakes to these hosts only. Without it every host is allowed.
-    pub fn allow_host(mut self, hosts: AllowHost) -> Self {
-        self.rules().hosts = Some(hosts);
-        self
+impl<R> GuardLayer<R> {
+    /// Completes handshakes that the inner service accepts through a
+    /// [`PendingUpgrade`](crate::PendingUpgrade). See [`upgrade`](crate::upgrade).
+    ///
+    /// ```
+    /// use axum::{Router, routing::any};
+    /// use tokio::io::AsyncWriteExt;
+    /// use tower_ws_guard::{AllowOrigin, GuardLayer, PendingUpgrade};
+    ///
+    /// async fn handler(pending: PendingUpgrade) {
+    ///     pending.on_upgrade(async |mut socket| drop(socket.write_all(b"frames").await));
+    /// }
+    ///
+    /// let guard = GuardLayer::new(AllowOrigin::same_origin()).respond();
+    /// let app: Router = Router::new().route("/ws", any(handler).layer(guard));
+    /// # let _ = app;
+    /// ```
+    pub fn respond(self) -> GuardLayer<R, Respond> {
+        self.set_completion(Completion::Pending)
     }
 
-    /// Adds a [`Check`](crate::Check) of your own, made when host and origin are allowed and before the token is looked at.
-    /// Checks are made in the order in which they are added.
-    pub fn check<D>(self, check: D) -> GuardLayer<(C, D), V, R>
+    /// Completes every accepted handshake, and spawns `callback` with the connection and the head
+    /// of the request, whose extensions hold the [`Claims`](crate::Claims). See
+    /// [`upgrade`](crate::upgrade).
+    ///
+    /// Drop the head when you no longer need it: it keeps the whole head of the request in memory.
+    /// The service must be called inside of a Tokio runtime.
+    ///
+    /// ```
+    /// use tokio::io::AsyncWriteExt;
+    /// use tower_ws_guard::{AllowOrigin, GuardLayer};
+    ///
+    /// let guard = GuardLayer::new(AllowOrigin::same_origin())
+    ///     .on_upgraded(async |mut socket, _request| drop(socket.write_all(b"frames").await));
+    /// # let _ = guard;
+    /// ```
+    pub fn on_upgraded<F, Fut>(self, callback: F) -> GuardLayer<R, Respond>
     where
-        D: super::Check,
+        F: Fn(Upgraded, Parts) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
     {
-        GuardLayer { policy: Arc::new(Arc::unwrap_or_clone(self.policy).check(check)) }
+        let callback = Arc::new(callback);
+        let spawn = move |upgrade: Upgrade, request: Parts| {
+            let callback = Arc::clone(&callback);
+            upgrade.spawn(move |upgraded| callback(upgraded, request));
+        };
+        self.set_completion(Completion::Callback(Arc::new(spawn)))
     }
 
-    /// Chooses the subprotocol. Without it the inner service does.
-    pub fn subprotocols(mut self, subprotocols: Subprotocols) -> Self {
-        self.rules().subprotocols = Some(subprotocols);
+    fn set_completion(mut self, completion: Completion) -> GuardLayer<R, Respond> {
+        let config = self.config();
+        config.completion = completion;
+        // The inner service cannot select one, so an empty list rejects every offer.
+        config.subprotocols.get_or_insert_default();
+        GuardLayer { policy: self.policy, completes: PhantomData }
+    }
+}
+
+impl<R, C> GuardLayer<R, C> {
+    /// Accepts handshakes to these hosts only. Without a call every host is accepted. A second call
+    /// adds hosts.
+    ///
+    /// ```
+    /// use tower_ws_guard::{AllowHost, AllowOrigin, GuardLayer};
+    ///
+    /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
+    /// let guard = GuardLayer::new(AllowOrigin::same_origin())
+    ///     .allow_host(AllowHost::list(["localhost:3000", "127.0.0.1:3000"])?);
+    /// # let _ = guard;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn allow_host(mut self, hosts: AllowHost) -> Self {
+        let there = &mut self.config().hosts;
+        *there = Some(match there.take() {
+            Some(others) => others.or(hosts),
+            None => hosts,
+        });
         self
     }
 
-    unmatched_option!();
-    close_option!();
-    timeout_option!();
-
-    /// Lets in handshakes with a valid token only, and hands over its [`Claims`](crate::Claims).
-    pub fn token<T: VerifyToken>(self, token: TokenPolicy<T>) -> GuardLayer<C, TokenPolicy<T>, R> {
-        GuardLayer { policy: Arc::new(Arc::unwrap_or_clone(self.policy).token(token)) }
+    /// Adds a [`Check`] of your own. It runs after Host and Origin, and before the token. Checks
+    /// run in the order in which they are added.
+    ///
+    /// ```
+    /// use http::StatusCode;
+    /// use tower_ws_guard::{AllowOrigin, GuardLayer, Rejection, check_fn};
+    ///
+    /// let guard = GuardLayer::new(AllowOrigin::same_origin()).check(check_fn(|handshake| {
+    ///     if handshake.uri().path().starts_with("/rooms/") {
+    ///         return Ok(());
+    ///     }
+    ///     Err(Rejection::custom("no-room", StatusCode::NOT_FOUND))
+    /// }));
+    /// # let _ = guard;
+    /// ```
+    pub fn check(mut self, check: impl Check + Send + Sync + 'static) -> Self {
+        self.config().checks.push(Arc::new(check));
+        self
     }
 
-    layer_options!(GuardLayer<C, V>);
+    /// Selects the subprotocol. Without a call the inner service selects it; with
+    /// [`respond`](Self::respond) every offer is rejected. A later call replaces an earlier one.
+    ///
+    /// ```
+    /// use tower_ws_guard::{AllowOrigin, GuardLayer, Subprotocols};
+    ///
+    /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
+    /// let guard = GuardLayer::new(AllowOrigin::same_origin())
+    ///     .subprotocols(Subprotocols::list(["v2.chat", "v1.chat"])?);
+    /// # let _ = guard;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn subprotocols(mut self, subprotocols: Subprotocols) -> Self {
+        self.config().subprotocols = Some(subprotocols);
+        self
+    }
+
+    /// Accepts clients that offer only unsupported subprotocols, and selects none.
+    ///
+    /// Chromium then fails the connection by itself, and tells its script nothing. Use it for
+    /// clients that are not browsers.
+    ///
+    /// ```
+    /// use tower_ws_guard::{AllowOrigin, GuardLayer, Subprotocols};
+    ///
+    /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
+    /// let guard = GuardLayer::new(AllowOrigin::default().allow_missing())
+    ///     .subprotocols(Subprotocols::list(["mqtt"])?)
+    ///     .accept_unmatched_subprotocols();
+    /// # let _ = guard;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn accept_unmatched_subprotocols(mut self) -> Self {
+        self.config().accept_unmatched_subprotocols = true;
+        self
+    }
+
+    /// Accepts handshakes with a valid token only, and provides its [`Claims`](crate::Claims).
+    ///
+    /// # Errors
+    ///
+    /// The layer already has a token policy. Combine policies with [`TokenPolicy::or`].
+    ///
+    /// ```
+    /// use tower_ws_guard::{AllowOrigin, GuardLayer, StaticTokens, TokenPolicy};
+    ///
+    /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
+    /// let policy = || TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "alice")]));
+    /// let guard = GuardLayer::new(AllowOrigin::same_origin()).token(policy())?;
+    /// assert!(guard.token(policy()).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn token<T>(mut self, policy: TokenPolicy<T>) -> Result<Self, ConfigError>
+    where
+        T: Clone + Send + Sync + 'static,
+    {
+        let token = &mut self.config().token;
+        if token.is_some() {
+            return Err(ConfigError::new(
+                "",
+                "the layer already has a token policy; combine the two with `TokenPolicy::or`",
+            ));
+        }
+        *token = Some(policy.into_check());
+        Ok(self)
+    }
+
+    /// Sets the time for the verification of the token: 10 seconds by default. After it the
+    /// handshake is rejected with [`VerifierTimeout`](crate::RejectionKind::VerifierTimeout), and
+    /// the future of the verifier is dropped. A later call replaces an earlier one.
+    ///
+    /// A verifier that waits needs a Tokio runtime with timers, and panics without one. A verifier
+    /// that is ready at once does not.
+    ///
+    /// # Errors
+    ///
+    /// The time is zero.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_ws_guard::{AllowOrigin, GuardLayer};
+    ///
+    /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
+    /// let guard =
+    ///     GuardLayer::new(AllowOrigin::same_origin()).check_timeout(Duration::from_secs(3))?;
+    /// # let _ = guard;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn check_timeout(mut self, timeout: Duration) -> Result<Self, ConfigError> {
+        self.config().check_timeout = nonzero(timeout)?;
+        Ok(self)
+    }
+
+    /// Rejects handshakes without a slot, with [`OverCapacity`](crate::RejectionKind::OverCapacity)
+    /// or [`TooManyConnections`](crate::RejectionKind::TooManyConnections). A second call adds a
+    /// limit; both apply.
+    ///
+    /// It is the last check of the layer. In a stack give it to the innermost layer that checks. Handlers then
+    /// must [hold a permit](crate::connection).
+    ///
+    /// ```
+    /// use tower_ws_guard::{AllowOrigin, ConnectionLimit, GuardLayer};
+    ///
+    /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
+    /// let guard =
+    ///     GuardLayer::new(AllowOrigin::same_origin()).limit(ConnectionLimit::total(10_000)?);
+    /// # let _ = guard;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn limit(mut self, limit: ConnectionLimit) -> Self {
+        let there = &mut self.config().limit;
+        *there = Some(match there.take() {
+            Some(other) => other.and(limit),
+            None => limit,
+        });
+        self
+    }
+
+    /// Rejects handshakes with [`ShuttingDown`](crate::RejectionKind::ShuttingDown) after `drain`
+    /// has started, and counts the connections in it. A second call adds a drain.
+    ///
+    /// It is the first check of the layer. In a stack give it to the outermost layer. Handlers then
+    /// must [hold a permit](crate::connection).
+    ///
+    /// ```
+    /// use tower_ws_guard::{AllowOrigin, Drain, GuardLayer};
+    ///
+    /// let drain = Drain::new();
+    /// let guard = GuardLayer::new(AllowOrigin::same_origin()).drain(&drain);
+    /// # let _ = guard;
+    /// ```
+    pub fn drain(mut self, drain: &Drain) -> Self {
+        self.config().drains.push(drain.clone());
+        self
+    }
+
+    /// Sets the response to rejected handshakes: [`EmptyBody`] (the default),
+    /// [`PlainText`](crate::PlainText), [`ProblemJson`](crate::ProblemJson) or a closure. A later
+    /// call replaces an earlier one. See [`RejectionResponse`](crate::RejectionResponse).
+    ///
+    /// ```
+    /// use tower_ws_guard::{AllowOrigin, GuardLayer, ProblemJson};
+    ///
+    /// let guard = GuardLayer::new(AllowOrigin::same_origin()).reject_with(ProblemJson);
+    /// # let _ = guard;
+    /// ```
+    pub fn reject_with<T>(self, response: T) -> GuardLayer<T, C> {
+        let policy = Policy { config: self.policy.config.clone(), reject_with: Arc::new(response) };
+        GuardLayer { policy: Arc::new(policy), completes: PhantomData }
+    }
+
+    /// Shows the reason of a rejection to a browser's script, if the token check or a limit
+    /// rejected. A later call replaces an earlier one. See [`AcceptThenClose`].
+    ///
+    /// ```
+    /// use tower_ws_guard::{AcceptThenClose, AllowOrigin, GuardLayer};
+    ///
+    /// let guard =
+    ///     GuardLayer::new(AllowOrigin::same_origin()).accept_then_close(AcceptThenClose::new());
+    /// # let _ = guard;
+    /// ```
+    pub fn accept_then_close(mut self, accept_then_close: AcceptThenClose) -> Self {
+        self.config().accept_then_close = Some(accept_then_close);
+        self
+    }
+
+    /// Rejects requests that are not upgrade requests with 426
+    /// [`NotWebsocket`](crate::RejectionKind::NotWebsocket). Without a call the inner service gets
+    /// them.
+    ///
+    /// ```
+    /// use tower_ws_guard::{AllowOrigin, GuardLayer};
+    ///
+    /// let guard = GuardLayer::new(AllowOrigin::same_origin()).require_websocket();
+    /// # let _ = guard;
+    /// ```
+    pub fn require_websocket(mut self) -> Self {
+        self.config().require_websocket = true;
+        self
+    }
+
+    /// Report-only mode: accepts handshakes that a policy would reject, and reports them. Malformed
+    /// handshakes, and all handshakes during a drain, are still rejected.
+    ///
+    /// Nothing is protected then. Use it to try out a policy on live traffic. The rejection is in
+    /// the extensions of the request as [`Reported`](crate::Reported), and in logs and metrics with
+    /// the features `tracing` and `metrics`. A handshake without a valid token has no
+    /// [`Claims`](crate::Claims), so handlers must take `Option<Claims<T>>`. In a stack set it on
+    /// every layer.
+    ///
+    /// ```
+    /// use tower_ws_guard::{AllowOrigin, GuardLayer};
+    ///
+    /// let guard = GuardLayer::new(AllowOrigin::same_origin()).dangerous_report_only();
+    /// # let _ = guard;
+    /// ```
+    pub fn dangerous_report_only(mut self) -> Self {
+        self.config().report_only = true;
+        self
+    }
+
+    /// Keeps the HTTP/1.1 connection open after a rejection.
+    ///
+    /// A proxy that takes a rejected upgrade for an accepted one can then be tricked into
+    /// forwarding requests that it never saw. Use it only without a proxy in front.
+    ///
+    /// ```
+    /// use tower_ws_guard::{AllowOrigin, GuardLayer};
+    ///
+    /// let guard = GuardLayer::new(AllowOrigin::same_origin()).dangerous_keep_connection();
+    /// # let _ = guard;
+    /// ```
+    pub fn dangerous_keep_connection(mut self) -> Self {
+        self.config().keep_connection = true;
+        self
+    }
+
+    pub(crate) fn config(&mut self) -> &mut GuardConfig {
+        &mut Arc::make_mut(&mut self.policy).config
+    }
 }
 
-impl<S, C, V, R> Layer<S> for GuardLayer<C, V, R> {
-    type Service = Guard<S, C, V, R>;
+impl<R> GuardLayer<R, Respond> {
+    /// Sets the time that a client has to read the response: 10 seconds by default. After it the
+    /// slot of the connection is free, and your code gets no connection; hyper's part of it ends
+    /// when the client leaves. A later call replaces an earlier one.
+    ///
+    /// # Errors
+    ///
+    /// The time is zero.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_ws_guard::{AllowOrigin, GuardLayer};
+    ///
+    /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
+    /// let guard = GuardLayer::new(AllowOrigin::same_origin())
+    ///     .respond()
+    ///     .upgrade_timeout(Duration::from_secs(3))?;
+    /// # let _ = guard;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn upgrade_timeout(mut self, timeout: Duration) -> Result<Self, ConfigError> {
+        self.config().upgrade_timeout = nonzero(timeout)?;
+        Ok(self)
+    }
+}
+
+impl<S, R, C> Layer<S> for GuardLayer<R, C> {
+    type Service = Guard<S, R, C>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Guard::with_policy(inner, Arc::clone(&self.policy))
+        Guard::new(inner, Arc::clone(&self.policy))
+    }
+}
+
+// Not derived, because `R` and `C` need not be `Clone` or `Debug`.
+impl<R, C> Clone for GuardLayer<R, C> {
+    fn clone(&self) -> Self {
+        Self { policy: Arc::clone(&self.policy), completes: PhantomData }
+    }
+}
+
+impl<R, C> fmt::Debug for GuardLayer<R, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuardLayer").field("config", &self.policy.config).finish_non_exhaustive()
     }
 }

@@ -1,67 +1,87 @@
-//! All checks in their one right order, as one service.
+//! The guard: all checks in the right order, as one service.
 //!
-//! 1. Is it a handshake attempt at all? What is none [passes untouched](crate::is_attempt), without an allocation. Does the server
-//!    [drain](crate::Drain)?
-//! 2. The syntax of RFC 6455 4.2.1: a malformed attempt reaches no policy and no handler.
-//! 3. [`AllowHost`], [`AllowOrigin`], and then your own [`Check`]s.
-//! 4. The choice of the [subprotocol](crate::Subprotocols).
-//! 5. The [token](crate::token): a foreign page learns nothing about tokens, and a ticket is spent only when all else is right.
-//! 6. A place under the [limit](crate::ConnectionLimit), if there is one.
+//! A handshake goes through nine steps:
 //!
-//! The first failure is the answer, made by [`RespondRejection`].
+//! 1. **Detect**: is it an [upgrade request](crate::is_upgrade_request)? An ordinary request passes
+//!    untouched, without an allocation.
+//! 2. **Parse**: the syntax of RFC 6455 4.2.1. A malformed handshake reaches no policy and no
+//!    handler. During a [drain](crate::Drain) every handshake is rejected before this step.
+//! 3. **Authorize**: [`AllowHost`], [`AllowOrigin`], and then your own [`Check`]s.
+//! 4. **Negotiate**: the [subprotocol](crate::Subprotocols).
+//! 5. **Take the credential** out of the request.
+//! 6. **Normalize** the request for the inner service.
+//! 7. **Verify** the [token](crate::token). A foreign page learns nothing about tokens, and a
+//!    ticket is redeemed only if everything before is right.
+//! 8. **Acquire** a slot under the [limit](crate::ConnectionLimit).
+//! 9. **Complete** the handshake: the inner service does, or [the layer does](crate::upgrade).
 //!
-//! # What the services behind see
+//! The first failure is the response, made by a [`RejectionResponse`].
 //!
-//! A handshake in one canonical form, so that no handler with a laxer or stricter parser can disagree with the guard: one
-//! `Upgrade: websocket`, one `Connection: Upgrade`, no token in a subprotocol, the query or `Authorization`, and, if the
-//! guard has [`Subprotocols`](crate::Subprotocols), the chosen one alone. When they answer 101 (over HTTP/2: 200), the guard sets
-//! `Sec-WebSocket-Protocol` to what it chose.
+//! # The request that inner services see
 //!
-//! Two differences remain, both of handlers that refuse more. tungstenite, unlike RFC 6455, refuses keys with stray bits behind the 16th
-//! byte, as the one of the RFC's own example; no client makes such keys. soketto refuses a `Sec-WebSocket-Extensions` that is no UTF-8;
-//! the guard leaves that header alone.
+//! Inner services see a handshake in one normalized form, so no handler can read it differently:
+//! one `Upgrade: websocket`, one `Connection: Upgrade`, no token in a subprotocol, the query or
+//! `Authorization`, and, if the guard has [`Subprotocols`](crate::Subprotocols), only the selected
+//! one. When they respond with 101 (over HTTP/2: 2xx), the guard sets `Sec-WebSocket-Protocol` to
+//! the selected subprotocol. If they decline with any other status, it closes the HTTP/1.1
+//! connection as for a rejection.
 //!
-//! A guard inside another no longer sees the token, nor a token in a subprotocol that the outer one did not choose: give all of it to one
-//! of them.
+//! Over HTTP/2 a client takes every 2xx for an accepted handshake. So a 2xx with `Content-Type` or
+//! `Content-Length`, such as that of a fallback for a single-page application, becomes a 404.
 //!
-//! A handshake that they decline, with any other status, closes the HTTP/1.1 connection as a refusal does.
+//! Two differences remain; in both the handler rejects more. tungstenite, unlike RFC 6455, rejects
+//! keys with stray bits behind the 16th byte, such as the one of the RFC's own example; clients do
+//! not make such keys. soketto rejects a `Sec-WebSocket-Extensions` that is not UTF-8; the guard
+//! does not touch that header.
+//!
+//! A guard inside of another one does not see the token, nor a token in a subprotocol that the
+//! outer one did not select. Give the whole configuration to one of them.
 //!
 //! # When something fails
 //!
-//! It ends its own handshake, and no other connection. Whatever place the handshake had under a limit is free again.
+//! A failure ends its own handshake and no other connection. The slot of the handshake is free
+//! again.
 //!
-//! | what fails | what the client sees |
+//! | failure | what the client sees |
 //! |---|---|
 //! | a verifier returns [`Rejection::verifier_failed`](crate::Rejection::verifier_failed) | 503 `verifier-failed` |
 //! | a verifier hangs | 503 `verifier-timeout` after the [`check_timeout`](crate::GuardLayer::check_timeout); if the client leaves before, the verifier's future is dropped |
-//! | a check, a predicate of origins, the key of a limit, a verifier or a [`RespondRejection`] panics | no answer: the connection ends, over HTTP/2 the stream |
-//! | a [`RespondRejection`] returns a success, a redirect or a 101, or drops headers | the refusal with its own status, and the headers that must be there |
-//! | the inner service is not ready | nothing, for as long as that lasts: no handshake is looked at, and the `check_timeout` does not run |
-//! | it fails or panics, also after it has accepted a [`PendingUpgrade`](crate::PendingUpgrade) | no answer, and no callback is called |
-//! | it hangs | nothing: how long an answer may take is up to it; if the client leaves, its future is dropped |
-//! | it answers 101 (over HTTP/2 2xx), but has not accepted the [`PendingUpgrade`](crate::PendingUpgrade) | 500 `not-upgradable` |
-//! | it answers 101, but does not hold the [`Permit`](crate::Permit) | 500 `permit-unclaimed`; without a limit and a drain the 101 is its own |
-//! | somebody outside a responder has taken `OnUpgrade` | 500 `not-upgradable` |
-//! | a callback with the connection panics | the end of the connection, behind the 101 |
-//! | the client leaves, at any time | nothing is left of it: futures are dropped, and callbacks that wait for the connection are not called |
-//! | the client does not read the answer | the connection is given up after the [`upgrade_timeout`](crate::ResponderLayer::upgrade_timeout) |
+//! | a check, an origin predicate, the key of a limit, a verifier or a [`RejectionResponse`] panics | no response: the connection ends, over HTTP/2 the stream |
+//! | a [`RejectionResponse`] returns a success, a redirect or a 101, or drops headers | the rejection with its own status and the required headers |
+//! | the inner service is not ready | nothing until it is ready: the layer looks at no handshake, and the `check_timeout` does not run |
+//! | the inner service fails or panics, also after it has accepted a [`PendingUpgrade`](crate::PendingUpgrade) | no response, and no callback is called |
+//! | the inner service hangs | nothing: it decides how long a response may take; if the client leaves, its future is dropped |
+//! | the inner service responds with 101, but has not accepted the [`PendingUpgrade`](crate::PendingUpgrade) | 500 `not-upgradable`; over HTTP/2, with 2xx: 404 |
+//! | the inner service responds with 101, but does not hold the [`Permit`](crate::Permit) | 500 `permit-unclaimed`; over HTTP/2, with 2xx, if it never took it: 404; without a limit and a drain the 101 is its own |
+//! | an outer layer has taken `OnUpgrade`, and this layer completes handshakes | 500 `not-upgradable` |
+//! | an outer layer replaces the 101 | its response; the connection is not handed over behind a [`ConfirmUpgradeLayer`](crate::ConfirmUpgradeLayer) |
+//! | a callback with the connection panics | the end of the connection, after the 101 |
+//! | the client leaves, at any time | nothing stays: futures are dropped, and callbacks that wait for the connection are not called |
+//! | the client does not read the response | the connection is given up after the [`upgrade_timeout`](crate::GuardLayer::upgrade_timeout) |
 //!
-//! Behind a guard without a limit and without a responder, hyper gives a connection to whoever waits for it even if the answer was no 101:
-//! a handler that has called `on_upgrade` must not answer otherwise.
-//!
-//! Over HTTP/2 this holds for servers that call the service in the task of the stream, as those of hyper-util and axum do. In
-//! [logs and metrics](crate::observe) a panic is `cancelled`.
+//! Over HTTP/2 this holds for servers that call the service in the task of the stream, such as
+//! those of hyper-util and axum. In [logs and metrics](crate::telemetry) a panic of a verifier or the inner service is `cancelled`. A panic
+//! before is not recorded.
 //!
 //! # In axum
 //!
-//! Put it on the route of the endpoint, which must take `any` method, because over HTTP/2 a handshake is a `CONNECT`:
-//! `.route("/ws", any(handler).layer(guard))`. `Router::layer` guards all routes, and unknown paths too. Several layers go into
-//! one `ServiceBuilder`: each call of `Router::layer` costs an allocation of its own for every request.
+//! Put the layer on the route of the endpoint: `.route("/ws", any(handler).layer(guard))`. The
+//! route must accept `any` method, because over HTTP/2 a handshake is a `CONNECT`.
+//!
+//! **`Router::layer` guards only the routes that were added before it.**
+//! `Router::new().layer(guard) .route("/ws", ..)` guards nothing, and axum does not say so. The
+//! [extractors](crate::axum) of this crate notice it: they respond with 500
+//! [`guard-missing`](crate::RejectionKind::GuardMissing). A `Router::layer` after the routes guards
+//! all of them, and unknown paths too.
+//!
+//! Put several layers into one `ServiceBuilder`: each call of `Router::layer` costs an allocation
+//! for every request.
 //!
 //! # With tower-http
 //!
-//! Its layers go around a guard as around any service. Inside, those that change the type of the body, such as `CompressionLayer`, need
-//! `MapResponseBodyLayer::new(Body::new)` between the guard and them, so that the guard can make a body of that type.
+//! Put its layers around a guard as around any service. Inside of a guard, layers that change the
+//! type of the body, such as `CompressionLayer`, need `MapResponseBodyLayer::new(Body::new)`
+//! between the guard and them, so that the guard can make a body of that type.
 //!
 //! # Example
 //!
@@ -92,27 +112,31 @@
 //! let accepted = service.clone().oneshot(handshake("https://app.example.com")).await.unwrap();
 //! assert_eq!(*accepted.body(), "handshake");
 //!
-//! let refused = service.oneshot(handshake("https://evil.example")).await.unwrap();
-//! assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+//! let rejected = service.oneshot(handshake("https://evil.example")).await.unwrap();
+//! assert_eq!(rejected.status(), StatusCode::FORBIDDEN);
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! [`AllowHost`]: crate::AllowHost
 //! [`AllowOrigin`]: crate::AllowOrigin
-//! [`RespondRejection`]: crate::RespondRejection
+//! [`RejectionResponse`]: crate::RejectionResponse
 
+mod accept_then_close;
+mod admission;
 mod check;
+mod completes;
 mod future;
 mod layer;
+mod normalize;
 mod policy;
 mod service;
 
-#[cfg(feature = "responder")]
-pub(crate) use self::policy::close_declined;
-pub(crate) use self::policy::{Policy, Refused, Rules};
+pub(crate) use self::policy::GuardConfig;
 pub use self::{
+    accept_then_close::AcceptThenClose,
     check::{Check, check_fn},
+    completes::{Completes, Forward, Respond},
     future::ResponseFuture,
     layer::GuardLayer,
     service::Guard,

@@ -1,144 +1,392 @@
-use std::time::Duration;
+//! The configuration of a layer, and the steps that it decides. `examine` runs the steps before the
+//! verification in order. `Admission` runs all of them.
 
-use http::{
-    HeaderMap, HeaderValue, Response, StatusCode,
-    header::{AUTHORIZATION, CONNECTION, COOKIE, SEC_WEBSOCKET_PROTOCOL, UPGRADE},
-    request::Parts,
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::{Extensions, HeaderValue, Request, request::Parts};
+use hyper::upgrade::OnUpgrade;
+
+use super::{
+    AcceptThenClose, Check,
+    normalize::{Offer, normalize},
 };
-
-use super::Check;
-#[cfg(feature = "responder")]
-use crate::close::AcceptThenClose;
 use crate::{
-    connection::{ConnectionLimit, Drain, Issued, Permit},
-    handshake::{Handshake, Transport, canonicalise, set_header},
-    observe,
-    origin::{AllowHost, AllowOrigin},
-    rejection::{EmptyBody, Rejection, RejectionKind, RespondRejection, refuse, refuse_late},
-    subprotocol::{Chosen, Subprotocols, choose},
-    token::{NoToken, TokenSource, TokenStage},
+    connection::{ConnectionLimit, Drain, Permit},
+    context::{GuardContext, OriginChecked, Outer},
+    handshake::{AlreadyNormalized, Handshake},
+    host::AllowHost,
+    http::is_upgrade_request,
+    origin::AllowOrigin,
+    rejection::{Rejection, RejectionKind},
+    subprotocol::Subprotocols,
+    token::{FoundToken, TokenCheck, TokenSource},
+    upgrade::{Handover, PendingDecision, PendingUpgrade, UPGRADE_TIMEOUT, Upgrade},
 };
 
-/// What a [`Guard`](super::Guard) checks, and how it refuses.
-#[derive(Clone, Debug)]
-#[expect(unnameable_types, reason = "what a guard holds is its own affair")]
-pub struct Policy<C, V, R> {
-    pub(crate) rules: Rules,
-    pub(crate) checks: C,
-    pub(crate) token: V,
-    pub(crate) responder: R,
+/// The configuration of a layer, and the response to the handshakes that it rejects.
+pub(crate) struct Policy<R> {
+    pub(crate) config: GuardConfig,
+    pub(crate) reject_with: Arc<R>,
 }
 
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Rules {
+/// The configuration. It has no type parameters, so the steps are compiled once.
+#[derive(Clone)]
+pub(crate) struct GuardConfig {
+    pub(crate) drains: Vec<Drain>,
     pub(crate) hosts: Option<AllowHost>,
     pub(crate) origins: Option<AllowOrigin>,
+    pub(crate) checks: Vec<Arc<dyn Check + Send + Sync>>,
     pub(crate) subprotocols: Option<Subprotocols>,
     pub(crate) accept_unmatched_subprotocols: bool,
+    pub(crate) token: Option<TokenCheck>,
+    pub(crate) check_timeout: Duration,
+    pub(crate) limit: Option<ConnectionLimit>,
+    pub(crate) completion: Completion,
+    pub(crate) upgrade_timeout: Duration,
+    pub(crate) accept_then_close: Option<AcceptThenClose>,
+    pub(crate) without_origin_check: bool,
     pub(crate) require_websocket: bool,
     pub(crate) keep_connection: bool,
     pub(crate) report_only: bool,
-    pub(crate) check_timeout: Option<Duration>,
-    pub(crate) limit: Option<ConnectionLimit>,
-    pub(crate) drain: Option<Drain>,
-    #[cfg(feature = "responder")]
-    pub(crate) then_close: Option<AcceptThenClose>,
 }
 
-/// A refusal, and whether it was made at last, by the token check or by a limit: all other checks have passed.
-pub(crate) struct Refused {
-    pub(crate) rejection: Rejection,
-    at_last: bool,
+/// Who completes the handshake.
+#[derive(Clone)]
+pub(crate) enum Completion {
+    /// The inner service.
+    Forward,
+    /// The layer, if the inner service accepts the `PendingUpgrade`.
+    Pending,
+    /// The layer, which gives the connection to a callback.
+    Callback(Arc<dyn Fn(Upgrade, Parts) + Send + Sync>),
 }
 
-impl Refused {
-    pub(crate) const fn at_last(rejection: Rejection) -> Self {
-        Self { rejection, at_last: true }
+impl Default for GuardConfig {
+    fn default() -> Self {
+        Self {
+            drains: Vec::new(),
+            hosts: None,
+            origins: None,
+            checks: Vec::new(),
+            subprotocols: None,
+            accept_unmatched_subprotocols: false,
+            token: None,
+            check_timeout: Duration::from_secs(10),
+            limit: None,
+            completion: Completion::Forward,
+            upgrade_timeout: UPGRADE_TIMEOUT,
+            accept_then_close: None,
+            without_origin_check: false,
+            require_websocket: false,
+            keep_connection: false,
+            report_only: false,
+        }
     }
 }
 
-impl From<Rejection> for Refused {
-    fn from(rejection: Rejection) -> Self {
-        Self { rejection, at_last: false }
+impl<R> Clone for Policy<R> {
+    fn clone(&self) -> Self {
+        Self { config: self.config.clone(), reject_with: Arc::clone(&self.reject_with) }
     }
 }
 
-impl Rules {
-    /// Chooses one of `offered`, which is what the handshake offers without its token carriers. `markers` are those that may
-    /// come with a token.
-    pub(crate) fn choose_subprotocol<'a, I>(
+impl fmt::Debug for GuardConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuardConfig")
+            .field("drains", &self.drains.len())
+            .field("hosts", &self.hosts)
+            .field("origins", &self.origins)
+            .field("checks", &self.checks.len())
+            .field("subprotocols", &self.subprotocols)
+            .field("token", &self.token)
+            .field("limit", &self.limit)
+            .field("accept_then_close", &self.accept_then_close)
+            .field("without_origin_check", &self.without_origin_check)
+            .field("keep_connection", &self.keep_connection)
+            .field("report_only", &self.report_only)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a request is to a layer.
+pub(super) enum Detected {
+    UpgradeRequest,
+    /// Not an upgrade request, but the layer requires one.
+    NotWebsocket,
+    Ordinary,
+}
+
+/// A handshake that passed all steps before the verification of its token.
+pub(super) struct Examined {
+    pub(super) key: Option<[u8; 24]>,
+    pub(super) subprotocol: Selected,
+    /// `None` without a token policy. A rejection waits until the credential is removed, so that no
+    /// response can show it.
+    pub(super) token: Option<Result<FoundToken, Rejection>>,
+}
+
+/// The selected subprotocol.
+pub(super) enum Selected {
+    /// The layer leaves the selection to the inner service.
+    ByHandler,
+    /// The layer selected one, or none.
+    ByLayer(Option<HeaderValue>),
+    /// The inner service selects. If it selects none, the response names this one: the marker that
+    /// came with the token, or the selection of an outer layer.
+    Fallback(HeaderValue),
+}
+
+impl Selected {
+    pub(super) fn value(&self) -> Option<&HeaderValue> {
+        match self {
+            Self::ByHandler => None,
+            Self::ByLayer(selected) => selected.as_ref(),
+            Self::Fallback(marker) => Some(marker),
+        }
+    }
+}
+
+/// Collects the rejections that report-only mode does not make. The first one counts.
+/// Boxed, because it is rare and every handshake carries its size.
+#[derive(Default)]
+pub(super) struct Report(pub(super) Option<Box<Rejection>>);
+
+impl GuardConfig {
+    /// Step 1: is it an upgrade request at all?
+    #[inline]
+    pub(super) fn detect<B>(&self, request: &Request<B>) -> Detected {
+        if is_upgrade_request(request) {
+            return Detected::UpgradeRequest;
+        }
+        // Report-only mode must not break a page at the same path.
+        if self.require_websocket && !self.report_only {
+            return Detected::NotWebsocket;
+        }
+        Detected::Ordinary
+    }
+
+    /// Steps 2 to 6. A drain rejects before all of them.
+    pub(super) fn examine(
+        &self,
+        request: &mut Parts,
+        report: &mut Report,
+    ) -> Result<Examined, Rejection> {
+        if let Some(token) = &self.token {
+            // First of all, so that no `Debug` of a rejected request shows a credential.
+            token.hide_credentials(&mut request.headers);
+        }
+        if self.drains.iter().any(Drain::has_started) {
+            return Err(RejectionKind::ShuttingDown.into());
+        }
+        // Step 2.
+        let mut handshake = Handshake::parse(request)?;
+        self.authorize(&mut handshake, report)?;
+        let (subprotocol, offer) = self.negotiate(&handshake, report)?;
+        let token = self.take_credential(&handshake);
+        let (key, normalized) = (handshake.key(), handshake.normalized());
+        self.normalize(request, normalized, key, offer)?;
+        self.insert_context(request, &subprotocol);
+        Ok(Examined { key, subprotocol, token })
+    }
+
+    /// Step 3: Host, Origin and the user's checks.
+    fn authorize(
+        &self,
+        handshake: &mut Handshake<'_>,
+        report: &mut Report,
+    ) -> Result<(), Rejection> {
+        if let Some(hosts) = &self.hosts {
+            self.enforce(hosts.check(handshake), report)?;
+        }
+        if let Some(origins) = &self.origins {
+            self.enforce(origins.check(handshake), report)?;
+        }
+        for check in &self.checks {
+            self.enforce(check.check(handshake), report)?;
+        }
+        Ok(())
+    }
+
+    /// Step 4: selects a subprotocol, and decides which offer inner services see.
+    ///
+    /// Without a list of the layer the inner service selects, and only an offer of nothing but
+    /// credentials is rejected.
+    fn negotiate(
         &self,
         handshake: &Handshake<'_>,
-        offered: impl Fn() -> I,
-        markers: impl Iterator<Item = &'a HeaderValue>,
-    ) -> Result<Option<HeaderValue>, Rejection>
-    where
-        I: Iterator<Item = &'a str>,
-    {
-        match choose(self.subprotocols.as_ref(), handshake, offered, markers) {
-            Err(_) if self.accept_unmatched_subprotocols => Ok(None),
-            chosen => chosen,
+        report: &mut Report,
+    ) -> Result<(Selected, Offer), Rejection> {
+        if !handshake.offers_subprotocols() {
+            let selected = match self.subprotocols {
+                Some(_) => Selected::ByLayer(None),
+                None => Selected::ByHandler,
+            };
+            return Ok((selected, Offer::Unchanged));
         }
+        let sources = self.token.as_ref().map_or(&[][..], TokenCheck::sources);
+        let offered = || without_credentials(handshake.subprotocols(), sources);
+        let is_offered = |candidate: &&HeaderValue| offered().any(|offer| *candidate == offer);
+        let by_outer_layer = || handshake.extensions().get::<GuardContext>()?.subprotocol.as_ref();
+
+        let selected = self
+            .subprotocols
+            .as_ref()
+            .and_then(|subprotocols| subprotocols.select(offered))
+            .or_else(|| by_outer_layer().filter(is_offered))
+            .or_else(|| sources.iter().filter_map(TokenSource::marker).find(is_offered));
+        let is_supported = match self.subprotocols {
+            Some(_) => selected.is_some(),
+            None => offered().next().is_some(),
+        };
+        if !is_supported && !self.accept_unmatched_subprotocols {
+            let unsupported = Err(RejectionKind::SubprotocolUnsupported.into());
+            self.enforce::<()>(unsupported, report)?;
+            // Reported only: the inner service selects.
+            return Ok((Selected::ByHandler, without_credentials_in(handshake, offered)));
+        }
+        Ok(match (&self.subprotocols, selected.cloned()) {
+            (Some(_), selected) => (Selected::ByLayer(selected.clone()), Offer::Only(selected)),
+            (None, selected) => {
+                let selected = selected.map_or(Selected::ByHandler, Selected::Fallback);
+                (selected, without_credentials_in(handshake, offered))
+            }
+        })
     }
 
-    /// Answers a refused attempt.
-    pub(crate) fn refuse<B>(
+    /// Step 5: finds the one credential. `None` without a token policy.
+    fn take_credential(&self, handshake: &Handshake<'_>) -> Option<Result<FoundToken, Rejection>> {
+        self.token.as_ref().map(|token| token.find(handshake))
+    }
+
+    /// Step 6: the one form of each field, without the credential.
+    fn normalize(
         &self,
-        refused: impl Into<Refused>,
-        request: &Parts,
-        responder: &impl RespondRejection<B>,
-    ) -> Response<B> {
-        let Refused { rejection, at_last: _at_last } = refused.into();
-        #[cfg(feature = "responder")]
-        if let Some(then_close) = self.then_close.as_ref().filter(|_| _at_last)
-            && let Some(response) = then_close.answer(&rejection, request, responder)
-        {
-            return response;
+        request: &mut Parts,
+        normalized: AlreadyNormalized,
+        key: Option<[u8; 24]>,
+        offer: Offer,
+    ) -> Result<(), Rejection> {
+        normalize(&mut request.headers, normalized, key, offer);
+        self.token.as_ref().map_or(Ok(()), |token| token.strip(request))
+    }
+
+    /// Leaves what inner layers and extractors need in the extensions of the request.
+    fn insert_context(&self, request: &mut Parts, subprotocol: &Selected) {
+        if !self.forwards() {
+            // The inner service gets a `PendingUpgrade` and needs no context.
+            return;
         }
-        // What is no attempt has nothing behind it that could be mistaken.
-        let close = !self.keep_connection && rejection.kind() != RejectionKind::NotWebsocket;
-        refuse(rejection, request, responder, close)
-    }
-
-    /// A server that is going down looks at nothing else.
-    pub(crate) fn check_drain(&self) -> Result<(), Rejection> {
-        match self.drain.as_ref().is_some_and(Drain::has_started) {
-            true => Err(RejectionKind::ShuttingDown.into()),
-            false => Ok(()),
+        let extensions = &mut request.extensions;
+        if let Some(selected) = subprotocol.value() {
+            GuardContext::get_or_insert(extensions).subprotocol = Some(selected.clone());
+        }
+        if self.origins.is_none() && !Outer::new(extensions).has_guard {
+            // Inner layers must know that there is an outer one.
+            GuardContext::get_or_insert(extensions).only_confirms = false;
+        }
+        if self.satisfies_extractors() {
+            extensions.insert(OriginChecked);
         }
     }
 
-    /// How long the checks may take.
-    pub(crate) fn check_timeout(&self) -> Duration {
-        self.check_timeout.unwrap_or(Duration::from_secs(10))
-    }
-
-    /// The last check: takes a place for the connection, and leaves its [`Permit`] in the extensions.
-    pub(crate) fn enter(&self, request: &mut Parts, report: &mut Option<Rejection>) -> Result<Option<Issued>, Refused> {
-        if self.limit.is_none() && self.drain.is_none() {
-            return Ok(None);
-        }
-        let places = self.limit.as_ref().map_or_else(|| Ok(Vec::new()), |limit| limit.enter(request));
-        let places = self.judge(places, report).map_err(Refused::at_last)?.unwrap_or_default();
-        let issued = Permit::issue(places, self.drain.as_ref(), &mut request.extensions, self.report_only);
-        Ok(Some(issued.map_err(Rejection::from)?))
-    }
-
-    /// A policy on trial breaks no page that is at the same path.
-    pub(crate) fn requires_websocket(&self) -> bool {
-        self.require_websocket && !self.report_only
-    }
-
-    /// Passes on what a policy says; in report-only mode a refusal becomes a report.
-    pub(crate) fn judge<T>(
+    /// Step 8: acquires a slot under each limit, counts the connection in each drain, and withholds
+    /// the upgrade until the handler takes it.
+    pub(super) fn acquire(
         &self,
-        verdict: Result<T, Rejection>,
-        report: &mut Option<Rejection>,
+        request: &mut Parts,
+        is_outermost: bool,
+        report: &mut Report,
+    ) -> Result<Acquired, Rejection> {
+        if self.limit.is_none() && self.drains.is_empty() {
+            return self.withhold(&mut request.extensions, is_outermost, None);
+        }
+        let slots =
+            self.limit.as_ref().map_or_else(|| Ok(Vec::new()), |limit| limit.acquire(request));
+        let slots = self.enforce(slots, report)?.unwrap_or_default();
+        let enter = |drain: &Drain| Ok::<_, RejectionKind>((drain.clone(), drain.enter()?));
+        let drains = self.drains.iter().map(enter).collect::<Result<_, _>>()?;
+        self.withhold(&mut request.extensions, is_outermost, Some(Permit::new(slots, drains)))
+    }
+
+    fn withhold(
+        &self,
+        extensions: &mut Extensions,
+        is_outermost: bool,
+        permit: Option<Permit>,
+    ) -> Result<Acquired, Rejection> {
+        let has_permit = permit.is_some();
+        let outer = if is_outermost { None } else { self.outer_handover(extensions) };
+        if self.forwards() && !has_permit {
+            return Ok(Acquired { handover: outer, ..Acquired::default() });
+        }
+        // In report-only mode a handler may take the upgrade without the permit.
+        let on_upgrade = if self.forwards() && self.report_only {
+            None
+        } else {
+            extensions.remove::<OnUpgrade>()
+        };
+        if is_outermost && matches!(self.completion, Completion::Callback(_)) {
+            // The response of this layer completes the handshake, so there is nothing to decide.
+            let taken = on_upgrade.map(|on_upgrade| (on_upgrade, permit));
+            return Ok(Acquired { taken, ..Acquired::default() });
+        }
+        if let Some(handover) = outer {
+            // The outer layer decides whether the connection is handed over.
+            if !handover.add(on_upgrade, permit) {
+                return Err(Rejection::new(RejectionKind::NotUpgradable)
+                    .with_source("something outside of this layer has taken the connection"));
+            }
+            let has_upgrade = handover.has_upgrade();
+            return Ok(Acquired {
+                handover: Some(handover),
+                has_permit,
+                has_upgrade,
+                ..Acquired::default()
+            });
+        }
+        let has_upgrade = on_upgrade.is_some();
+        let handover = Handover::withhold(on_upgrade, permit);
+        if self.forwards() {
+            GuardContext::get_or_insert(extensions).handover = Some(handover.clone());
+        }
+        let undecided = Some(PendingDecision::new(handover.clone()));
+        Ok(Acquired {
+            handover: Some(handover),
+            undecided,
+            has_permit,
+            has_upgrade,
+            ..Acquired::default()
+        })
+    }
+
+    /// The connection that an outer layer withholds.
+    fn outer_handover(&self, extensions: &mut Extensions) -> Option<Handover> {
+        let context = extensions.get_mut::<GuardContext>();
+        let outer = context.and_then(|context| {
+            // A `PendingUpgrade` takes the place of the context.
+            if self.forwards() { context.handover.clone() } else { context.handover.take() }
+        });
+        outer.or_else(|| extensions.get().map(PendingUpgrade::handover).cloned())
+    }
+
+    pub(super) fn satisfies_extractors(&self) -> bool {
+        self.origins.is_some() || self.without_origin_check
+    }
+
+    pub(super) fn forwards(&self) -> bool {
+        matches!(self.completion, Completion::Forward)
+    }
+
+    /// Passes on the result of a policy. In report-only mode a rejection becomes a report.
+    pub(super) fn enforce<T>(
+        &self,
+        result: Result<T, Rejection>,
+        report: &mut Report,
     ) -> Result<Option<T>, Rejection> {
-        match verdict {
-            Ok(passed) => Ok(Some(passed)),
+        match result {
+            Ok(value) => Ok(Some(value)),
             Err(rejection) if self.report_only => {
-                report.get_or_insert(rejection);
+                report.0.get_or_insert_with(|| Box::new(rejection));
                 Ok(None)
             }
             Err(rejection) => Err(rejection),
@@ -146,108 +394,19 @@ impl Rules {
     }
 }
 
-impl Policy<(), NoToken, EmptyBody> {
-    pub(crate) fn new(rules: Rules) -> Self {
-        Self { rules, checks: (), token: NoToken, responder: EmptyBody }
-    }
+/// What step 8 acquired and withholds from the handler.
+#[derive(Default)]
+pub(super) struct Acquired {
+    pub(super) handover: Option<Handover>,
+    /// Of the layer that withholds first.
+    pub(super) undecided: Option<PendingDecision>,
+    pub(super) has_permit: bool,
+    pub(super) has_upgrade: bool,
+    /// The connection, if it goes to a callback and no outer layer decides about it.
+    pub(super) taken: Option<(OnUpgrade, Option<Permit>)>,
 }
 
-impl<C, V, R> Policy<C, V, R> {
-    pub(crate) fn check<D>(self, check: D) -> Policy<(C, D), V, R> {
-        let Self { rules, checks, token, responder } = self;
-        Policy { rules, checks: (checks, check), token, responder }
-    }
-
-    pub(crate) fn token<W>(self, token: W) -> Policy<C, W, R> {
-        let Self { rules, checks, responder, .. } = self;
-        Policy { rules, checks, token, responder }
-    }
-
-    pub(crate) fn respond_with<T>(self, responder: T) -> Policy<C, V, T> {
-        let Self { rules, checks, token, .. } = self;
-        Policy { rules, checks, token, responder }
-    }
-}
-
-impl<C: Check, V: TokenStage, R> Policy<C, V, R> {
-    /// Makes all checks but those that wait for the verification of the token, and brings the request into its canonical form.
-    ///
-    /// There is no token if none is looked for, or if there is none and that is only reported.
-    pub(crate) fn admit(&self, request: &mut Parts) -> Result<(Option<V::Token>, Finish), Refused> {
-        self.rules.check_drain()?;
-        let sources = self.token.sources();
-        if !sources.is_empty() {
-            hide_credentials(&mut request.headers);
-        }
-
-        let rules = &self.rules;
-        let mut report = None;
-        let mut handshake = Handshake::parse(request)?;
-        if let Some(hosts) = &rules.hosts {
-            rules.judge(hosts.check(&handshake), &mut report)?;
-        }
-        if let Some(origins) = &rules.origins {
-            rules.judge(origins.check(&handshake), &mut report)?;
-        }
-        rules.judge(self.checks.check(&mut handshake), &mut report)?;
-
-        let offered = || without_carriers(handshake.subprotocols(), sources);
-        let markers = sources.iter().filter_map(TokenSource::marker);
-        let chosen = rules.choose_subprotocol(&handshake, offered, markers);
-        // One that is unsupported and only reported is left to the inner service.
-        let chooses = rules.subprotocols.is_some() && chosen.is_ok();
-        let chosen = rules.judge(chosen, &mut report)?.flatten();
-        let token = self.token.find(&handshake);
-
-        let offer = match chooses {
-            true => Offer::Only(chosen.clone()),
-            false if offered().count() == handshake.subprotocols().count() => Offer::Untouched,
-            false => Offer::Only(join(offered())),
-        };
-        let (transport, key, canonical) = (handshake.transport(), handshake.key(), handshake.canonical());
-        if let Offer::Only(offer) = offer {
-            set_header(&mut request.headers, SEC_WEBSOCKET_PROTOCOL, offer);
-        }
-        canonicalise(&mut request.headers, canonical, key);
-        self.token.strip(request)?;
-        if let Some(chosen) = &chosen {
-            request.extensions.insert(Chosen(chosen.clone()));
-        }
-        // Refused only now, so that what answers it sees no credential.
-        let token = rules.judge(token, &mut report).map_err(Refused::at_last)?.flatten();
-        let issued = match token {
-            // It takes a place when the token is verified.
-            Some(_) => None,
-            None => rules.enter(request, &mut report)?,
-        };
-        if let Some(report) = report {
-            observe::report(request, report);
-        }
-        let subprotocol = match chosen {
-            chosen if chooses => Echo::Exactly(chosen),
-            Some(marker) => Echo::Fallback(marker),
-            None => Echo::Nothing,
-        };
-        let (close, report_only) = (!rules.keep_connection, rules.report_only);
-        Ok((token, Finish { transport, close, report_only, subprotocol, issued }))
-    }
-}
-
-enum Offer {
-    Untouched,
-    Only(Option<HeaderValue>),
-}
-
-/// `Debug` of the request, in a responder or a service behind, must not show them.
-fn hide_credentials(headers: &mut HeaderMap) {
-    for (name, value) in headers {
-        if [AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL].contains(name) {
-            value.set_sensitive(true);
-        }
-    }
-}
-
-fn without_carriers<'a>(
+fn without_credentials<'a>(
     offered: impl Iterator<Item = &'a str>,
     sources: &'a [TokenSource],
 ) -> impl Iterator<Item = &'a str> {
@@ -259,70 +418,15 @@ fn without_carriers<'a>(
     })
 }
 
-fn join<'a>(subprotocols: impl Iterator<Item = &'a str>) -> Option<HeaderValue> {
-    let joined = subprotocols.collect::<Vec<_>>().join(", ");
+/// The offer without the credentials in it.
+fn without_credentials_in<'a, I>(handshake: &Handshake<'_>, offered: impl Fn() -> I) -> Offer
+where
+    I: Iterator<Item = &'a str>,
+{
+    if offered().count() == handshake.subprotocols().count() {
+        return Offer::Unchanged;
+    }
+    let joined = offered().collect::<Vec<_>>().join(", ");
     // Tokens and commas are a valid value.
-    HeaderValue::try_from(joined).ok().filter(|value| !value.is_empty())
-}
-
-/// What a guard does to the answer of its inner service to a handshake that it let in.
-#[derive(Debug)]
-pub(crate) struct Finish {
-    transport: Transport,
-    close: bool,
-    report_only: bool,
-    subprotocol: Echo,
-    /// To whom the inner service must have given a home, if it completes the handshake.
-    pub(super) issued: Option<Issued>,
-}
-
-#[derive(Clone, Debug)]
-enum Echo {
-    /// The inner service chooses.
-    Nothing,
-    /// The guard chose.
-    Exactly(Option<HeaderValue>),
-    /// The inner service chooses; if it does not, this is named, because it came with the token.
-    Fallback(HeaderValue),
-}
-
-impl Finish {
-    pub(crate) fn apply<B>(self, response: &mut Response<B>) {
-        let is_completed = self.transport.is_completed_by(response.status());
-        if let Some(issued) = self.issued {
-            let unclaimed = match is_completed {
-                true => !issued.is_held(),
-                // axum's `WebSocketUpgrade` has not found the upgrade; other 426 name a protocol (RFC 9110 15.5.22).
-                false => {
-                    !issued.is_claimed()
-                        && response.status() == StatusCode::UPGRADE_REQUIRED
-                        && !response.headers().contains_key(UPGRADE)
-                }
-            };
-            if is_completed && (!unclaimed || self.report_only) {
-                issued.complete();
-            }
-            match unclaimed {
-                true if self.report_only => observe::report_behind(response, RejectionKind::PermitUnclaimed),
-                true => return refuse_late(RejectionKind::PermitUnclaimed, response, self.transport, self.close),
-                false => {}
-            }
-        }
-        let headers = response.headers_mut();
-        match self.subprotocol {
-            _ if !is_completed => close_declined(headers, self.transport, self.close),
-            Echo::Nothing => {}
-            Echo::Exactly(chosen) => set_header(headers, SEC_WEBSOCKET_PROTOCOL, chosen),
-            Echo::Fallback(marker) => {
-                headers.entry(SEC_WEBSOCKET_PROTOCOL).or_insert(marker);
-            }
-        }
-    }
-}
-
-/// A handshake that a handler declines is refused like any other: what follows it on the connection is no second request.
-pub(crate) fn close_declined(headers: &mut HeaderMap, transport: Transport, close: bool) {
-    if close && transport == Transport::Http1 {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
+    Offer::Only(HeaderValue::try_from(joined).ok().filter(|value| !value.is_empty()))
 }

@@ -1,5 +1,7 @@
 use std::{
     fmt,
+    marker::PhantomData,
+    mem,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -7,44 +9,60 @@ use std::{
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::{Check, Policy, ResponseFuture};
-use crate::{
-    handshake::is_attempt,
-    observe::Watch,
-    rejection::{EmptyBody, Rejection, RejectionKind, RespondRejection},
-    token::{NoToken, Verify},
+use super::{
+    admission::{Admission, Begun, Next},
+    completes::{Completes, Forward},
+    future::ResponseFuture,
+    policy::{Detected, Policy},
 };
+use crate::context::Outer;
+use crate::rejection::{EmptyBody, RejectionKind, RejectionResponse};
 
-/// Lets in the handshakes that satisfy its policy, and everything that is no handshake.
+/// Rejects handshakes that its policy does not accept. Ordinary requests pass untouched.
 ///
-/// See the [module docs](crate::guard) for an example. The separate layers' services are this one with fewer checks.
+/// [`GuardLayer`](crate::GuardLayer) makes it, and so do the separate layers, with fewer steps. See
+/// the [module docs](crate::guard) for an example.
 ///
-/// It is made by a layer: [`GuardLayer`](crate::GuardLayer), [`VersionCheckLayer`](crate::VersionCheckLayer),
-/// [`OriginCheckLayer`](crate::OriginCheckLayer) or [`TokenCheckLayer`](crate::TokenCheckLayer). Only with a token check does
-/// `S` have to be `Clone`, and only for handshakes is it cloned.
-pub struct Guard<S, C = (), V = NoToken, R = EmptyBody> {
+/// `S` must be `Clone`. It is cloned only for a token whose verifier has to wait.
+pub struct Guard<S, R = EmptyBody, C = Forward> {
     inner: S,
-    policy: Arc<Policy<C, V, R>>,
+    policy: Arc<Policy<R>>,
+    completes: PhantomData<fn() -> C>,
 }
 
-impl<S, C, V, R> Guard<S, C, V, R> {
-    pub(crate) const fn with_policy(inner: S, policy: Arc<Policy<C, V, R>>) -> Self {
-        Self { inner, policy }
+impl<S, R, C> Guard<S, R, C> {
+    pub(crate) const fn new(inner: S, policy: Arc<Policy<R>>) -> Self {
+        Self { inner, policy, completes: PhantomData }
     }
 
-    inner_accessors!();
+    /// Gets a reference to the inner service.
+    #[must_use]
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Gets a mutable reference to the inner service.
+    #[must_use]
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the inner service.
+    #[must_use]
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
 }
 
-impl<S, C, V, R, ReqBody, ResBody> Service<Request<ReqBody>> for Guard<S, C, V, R>
+impl<S, R, C, ReqBody, ResBody> Service<Request<ReqBody>> for Guard<S, R, C>
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
-    C: Check,
-    V: Verify<S, ReqBody, C, R>,
-    R: RespondRejection<ResBody>,
+    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
+    R: RejectionResponse<ResBody>,
+    C: Completes<ResBody>,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = ResponseFuture<S::Future, V::Verification>;
+    type Future = ResponseFuture<S, ReqBody, R, C>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -52,49 +70,60 @@ where
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        let policy = &self.policy;
-        let is_attempt = is_attempt(&request);
-        if !is_attempt && !policy.rules.requires_websocket() {
-            return ResponseFuture::inner(self.inner.call(request));
-        }
-
-        let watch = Watch::start();
-        let (mut parts, body) = request.into_parts();
-        let admitted = match is_attempt {
-            true => policy.admit(&mut parts),
-            false => Err(Rejection::from(RejectionKind::NotWebsocket).into()),
-        };
-        let (token, finish) = match admitted {
-            Ok(admitted) => admitted,
-            Err(refused) => {
-                watch.refused(&parts, &refused.rejection);
-                return ResponseFuture::refused(policy.rules.refuse(refused, &parts, &policy.responder));
+        match self.policy.config.detect(&request) {
+            Detected::Ordinary => ResponseFuture::ordinary(self.inner.call(request)),
+            Detected::UpgradeRequest => self.admit(request),
+            Detected::NotWebsocket => {
+                let (request, _) = request.into_parts();
+                let rejection = RejectionKind::NotWebsocket.into();
+                ResponseFuture::ready(self.policy.reject_ordinary(rejection, &request))
             }
-        };
-        let admitted = watch.admitted(&mut parts);
-        let request = Request::from_parts(parts, body);
-        match token {
-            Some(token) => {
-                let verification = V::verify(policy, &mut self.inner, token, request);
-                ResponseFuture::verifying(verification, finish, admitted)
-            }
-            None => ResponseFuture::admitted(self.inner.call(request), finish, admitted),
         }
     }
 }
 
-impl<S: Clone, C, V, R> Clone for Guard<S, C, V, R> {
+impl<S, R, C> Guard<S, R, C> {
+    fn admit<ReqBody, ResBody>(
+        &mut self,
+        request: Request<ReqBody>,
+    ) -> ResponseFuture<S, ReqBody, R, C>
+    where
+        S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
+        R: RejectionResponse<ResBody>,
+        C: Completes<ResBody>,
+    {
+        let (mut request, body) = request.into_parts();
+        let outer = Outer::new(&request.extensions);
+        let mut admission = Admission::new(&self.policy, &request, outer);
+        match admission.begin(&mut request, outer) {
+            Begun::Checked(Next::Call) => {
+                let future = self.inner.call(Request::from_parts(request, body));
+                ResponseFuture::handling(future, admission)
+            }
+            Begun::Checked(Next::Respond(response)) => ResponseFuture::ready(response),
+            Begun::Verify(token) => {
+                let verification = admission.verify(token, request);
+                // The clone may not be ready, but the original is:
+                // https://docs.rs/tower-service/0.3/tower_service/trait.Service.html
+                let clone = self.inner.clone();
+                let service = mem::replace(&mut self.inner, clone);
+                ResponseFuture::verifying(verification, service, body, admission)
+            }
+        }
+    }
+}
+
+impl<S: Clone, R, C> Clone for Guard<S, R, C> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), policy: Arc::clone(&self.policy) }
+        Self::new(self.inner.clone(), Arc::clone(&self.policy))
     }
 }
 
-impl<S: fmt::Debug, C, V: fmt::Debug, R> fmt::Debug for Guard<S, C, V, R> {
+impl<S: fmt::Debug, R, C> fmt::Debug for Guard<S, R, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Guard")
             .field("inner", &self.inner)
-            .field("rules", &self.policy.rules)
-            .field("token", &self.policy.token)
+            .field("config", &self.policy.config)
             .finish_non_exhaustive()
     }
 }

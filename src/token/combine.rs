@@ -5,7 +5,7 @@ use http::request::Parts;
 use super::{Token, Verified, VerifyToken};
 use crate::rejection::{Rejection, RejectionKind};
 
-/// See [`VerifyToken::or`].
+/// Tries two verifiers in order. Made by [`VerifyToken::or`].
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Or<V, W> {
@@ -16,48 +16,63 @@ pub struct Or<V, W> {
 impl<V: VerifyToken, W: VerifyToken<Claims = V::Claims>> VerifyToken for Or<V, W> {
     type Claims = V::Claims;
 
-    async fn verify(&self, token: Token, request: &Parts) -> Result<Verified<Self::Claims>, Rejection> {
-        let abstains = |verdict: &Result<_, Rejection>| {
-            verdict.as_ref().is_err_and(|rejection| rejection.kind() == RejectionKind::TokenInvalid)
-        };
+    async fn verify(
+        &self,
+        token: Token,
+        request: &Parts,
+    ) -> Result<Verified<Self::Claims>, Rejection> {
         let first = self.first.verify(token.clone(), request).await;
-        if !abstains(&first) {
+        if !is_unknown(&first) {
             return first;
         }
-        let second = self.second.verify(token, request).await;
-        // If nobody knows the token, a reason is worth more than none.
-        let reason = |verdict: &Result<_, Rejection>| verdict.as_ref().err().is_some_and(Rejection::has_source);
-        if abstains(&second) && reason(&first) && !reason(&second) { first } else { second }
+        either(first, self.second.verify(token, request).await)
     }
-}
 
-/// See [`TokenPolicy::or`](super::TokenPolicy::or).
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct BySource<V, W> {
-    pub(super) first: V,
-    /// How many of the sources are those of `first`; the others are those of `second`.
-    pub(super) sources: usize,
-    pub(super) second: W,
-}
-
-impl<V: VerifyToken, W: VerifyToken<Claims = V::Claims>> VerifyToken for BySource<V, W> {
-    type Claims = V::Claims;
-
-    async fn verify(&self, token: Token, request: &Parts) -> Result<Verified<Self::Claims>, Rejection> {
-        match token.position.checked_sub(self.sources) {
-            None => self.first.verify(token, request).await,
-            Some(position) => self.second.verify(Token { position, ..token }, request).await,
+    fn verify_now(
+        &self,
+        token: &Token,
+        request: &Parts,
+    ) -> Option<Result<Verified<Self::Claims>, Rejection>> {
+        let first = self.first.verify_now(token, request)?;
+        if !is_unknown(&first) {
+            return Some(first);
         }
+        Some(either(first, self.second.verify_now(token, request)?))
     }
 }
 
-/// See [`VerifyToken::require`].
+fn is_unknown<C>(result: &Result<Verified<C>, Rejection>) -> bool {
+    result.as_ref().is_err_and(|rejection| rejection.kind() == RejectionKind::TokenInvalid)
+}
+
+/// If no verifier knows the token, a rejection with a source is more helpful than one without.
+fn either<C>(
+    first: Result<Verified<C>, Rejection>,
+    second: Result<Verified<C>, Rejection>,
+) -> Result<Verified<C>, Rejection> {
+    let has_source =
+        |result: &Result<_, Rejection>| result.as_ref().err().is_some_and(Rejection::has_source);
+    if is_unknown(&second) && has_source(&first) && !has_source(&second) { first } else { second }
+}
+
+/// Rejects claims that fail a predicate. Made by [`VerifyToken::require`].
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Require<V, F> {
     pub(super) verifier: V,
     pub(super) predicate: F,
+}
+
+impl<V, F> Require<V, F> {
+    fn check<C>(&self, verified: Verified<C>) -> Result<Verified<C>, Rejection>
+    where
+        F: Fn(&C) -> bool,
+    {
+        if !(self.predicate)(&verified.claims) {
+            return Err(RejectionKind::TokenForbidden.into());
+        }
+        Ok(verified)
+    }
 }
 
 impl<V, F> VerifyToken for Require<V, F>
@@ -67,16 +82,25 @@ where
 {
     type Claims = V::Claims;
 
-    async fn verify(&self, token: Token, request: &Parts) -> Result<Verified<Self::Claims>, Rejection> {
-        let verified = self.verifier.verify(token, request).await?;
-        if !(self.predicate)(&verified.claims) {
-            return Err(RejectionKind::TokenForbidden.into());
-        }
-        Ok(verified)
+    async fn verify(
+        &self,
+        token: Token,
+        request: &Parts,
+    ) -> Result<Verified<Self::Claims>, Rejection> {
+        self.check(self.verifier.verify(token, request).await?)
+    }
+
+    fn verify_now(
+        &self,
+        token: &Token,
+        request: &Parts,
+    ) -> Option<Result<Verified<Self::Claims>, Rejection>> {
+        let result = self.verifier.verify_now(token, request)?;
+        Some(result.and_then(|verified| self.check(verified)))
     }
 }
 
-/// See [`VerifyToken::map_claims`].
+/// Converts the claims of a verifier. Made by [`VerifyToken::map_claims`].
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct MapClaims<V, F> {
@@ -95,14 +119,31 @@ where
     async fn verify(&self, token: Token, request: &Parts) -> Result<Verified<C>, Rejection> {
         Ok(self.verifier.verify(token, request).await?.map(&self.map))
     }
+
+    fn verify_now(&self, token: &Token, request: &Parts) -> Option<Result<Verified<C>, Rejection>> {
+        let result = self.verifier.verify_now(token, request)?;
+        Some(result.map(|verified| verified.map(&self.map)))
+    }
 }
 
-/// See [`VerifyToken::expiring`].
+/// Adds an expiry to the claims of a verifier. Made by [`VerifyToken::expiring`].
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Expiring<V, F> {
     pub(super) verifier: V,
     pub(super) expires_at: F,
+}
+
+impl<V, F> Expiring<V, F> {
+    fn expire<C>(&self, verified: Verified<C>) -> Verified<C>
+    where
+        F: Fn(&C) -> Option<SystemTime>,
+    {
+        match (self.expires_at)(&verified.claims) {
+            Some(time) => verified.expires_at(time),
+            None => verified,
+        }
+    }
 }
 
 impl<V, F> VerifyToken for Expiring<V, F>
@@ -112,11 +153,20 @@ where
 {
     type Claims = V::Claims;
 
-    async fn verify(&self, token: Token, request: &Parts) -> Result<Verified<Self::Claims>, Rejection> {
-        let verified = self.verifier.verify(token, request).await?;
-        Ok(match (self.expires_at)(&verified.claims) {
-            Some(time) => verified.expires_at(time),
-            None => verified,
-        })
+    async fn verify(
+        &self,
+        token: Token,
+        request: &Parts,
+    ) -> Result<Verified<Self::Claims>, Rejection> {
+        Ok(self.expire(self.verifier.verify(token, request).await?))
+    }
+
+    fn verify_now(
+        &self,
+        token: &Token,
+        request: &Parts,
+    ) -> Option<Result<Verified<Self::Claims>, Rejection>> {
+        let result = self.verifier.verify_now(token, request)?;
+        Some(result.map(|verified| self.expire(verified)))
     }
 }

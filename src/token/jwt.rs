@@ -1,28 +1,31 @@
-//! JSON Web Tokens (RFC 7519), signed by a shared secret or by an identity provider.
+//! JSON Web Tokens (RFC 7519), signed with a shared secret or by an identity provider.
 //!
-//! [`JwtVerifier`] takes the claims out of a token that one of its [`JwtKeys`] signed. What a token says of how it is to be
-//! verified is never followed: each key has its algorithms, fixed by you, so there is no `none`, and no public key is ever taken for
-//! a secret; `jwk`, `jku`, `x5u` and `x5c` in the token are ignored, and one that names extensions in `crit` is refused (RFC 8725).
+//! [`JwtVerifier`] reads the claims of a token that one of its [`JwtKeys`] signed. A token never
+//! decides how it is verified (RFC 8725): you set the algorithms of each key, so `none` is
+//! rejected, and a public key is never used as a secret. `jwk`, `jku`, `x5u` and `x5c` in the
+//! header are ignored. A token with `crit` is rejected.
 //!
-//! | claim | is checked |
+//! | claim | check |
 //! |---|---|
-//! | `exp` | always; a token without it is refused |
-//! | `nbf` | if the token has it |
-//! | `aud` | if you name an [audience](JwtVerifier::audience), it must be there and fit; if you name none, a token that has one is refused (RFC 7519 4.1.3) |
-//! | `iss` | if you name an [issuer](JwtVerifier::issuer), it must be there and fit |
-//! | others | must be there if you [require](JwtVerifier::required_claims) them, or if your own type for the claims has them |
+//! | `exp` | required |
+//! | `nbf` | checked if present |
+//! | `aud` | with an [audience](JwtVerifier::audience): required, and must match; without one: must be absent (RFC 7519 4.1.3) |
+//! | `iss` | with an [issuer](JwtVerifier::issuer): required, and must match |
+//! | others | must be present if they are [required](JwtVerifier::required_claims), or if the type of your claims needs them |
 //!
-//! A bad token is `token-invalid`, with the reason as the rejection's source. A good one that lacks a scope or a role is
-//! `token-forbidden`: say which with [`VerifyToken::require`].
+//! An invalid token is `token-invalid`, with the reason as the source of the rejection. Use
+//! [`VerifyToken::require`] to require a scope or a role: a valid token without it is
+//! `token-forbidden`.
 //!
-//! When `exp` and the leeway are over, a live socket ends only if you let it: see [`Validity`](crate::Validity). A time that is too late
-//! for the system's clock is none.
+//! The token expires when `exp` and the leeway have passed. [`Validity`](crate::Validity) notifies
+//! an open socket then. An `exp` beyond the range of the system's clock never expires.
 //!
 //! # Cryptography
 //!
-//! Signatures are checked by the `jsonwebtoken` crate. The first [`JwtKey`] installs RustCrypto as its `CryptoProvider` for the whole
-//! process, unless the program has installed another one before: do that first if you use one. Scanners report RUSTSEC-2023-0071 for
-//! the crate `rsa` in it, which is about private keys; there are none here.
+//! The `jsonwebtoken` crate checks signatures. Creating the first [`JwtKey`] installs RustCrypto as
+//! the process-wide `CryptoProvider` of that crate if none is set. To use another provider, install
+//! it before. Scanners report RUSTSEC-2023-0071 for the `rsa` crate. It concerns private keys, and
+//! a verifier has none.
 //!
 //! # Example
 //!
@@ -78,10 +81,10 @@
 //! };
 //! let accepted = service.clone().oneshot(handshake("chat", "read chat")).await.unwrap();
 //! assert_eq!(accepted.body(), "alice");
-//! let refused = service.clone().oneshot(handshake("mail", "read chat")).await.unwrap();
-//! assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
-//! let refused = service.oneshot(handshake("chat", "read")).await.unwrap();
-//! assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+//! let rejected = service.clone().oneshot(handshake("mail", "read chat")).await.unwrap();
+//! assert_eq!(rejected.status(), StatusCode::UNAUTHORIZED);
+//! let rejected = service.oneshot(handshake("chat", "read")).await.unwrap();
+//! assert_eq!(rejected.status(), StatusCode::FORBIDDEN);
 //! # Ok(())
 //! # }
 //! ```
@@ -129,7 +132,7 @@ pub enum JwtAlgorithm {
     PS512,
     ES256,
     ES384,
-    /// With Ed25519; `Ed25519` as its name (RFC 9864) is not known yet.
+    /// Ed25519. Its newer name `Ed25519` (RFC 9864) is not supported.
     EdDSA,
 }
 
@@ -160,7 +163,7 @@ impl JwtAlgorithm {
         }
     }
 
-    /// RFC 7518 3.2: a secret shorter than the hash must not be used.
+    /// The minimum length of a secret in bytes: the length of the hash (RFC 7518 3.2).
     const fn min_secret(self) -> usize {
         match self {
             Self::HS512 => 64,
@@ -170,15 +173,16 @@ impl JwtAlgorithm {
     }
 }
 
-/// A key that signatures are checked with, and the algorithms that it is for.
+/// A key that verifies signatures, with its algorithms.
 ///
-/// To make one installs a [provider of cryptography](self#cryptography), if there is none yet.
+/// Creating the first key installs a [process-wide crypto provider](self#cryptography) if none is
+/// set.
 #[derive(Clone)]
 #[must_use]
 pub struct JwtKey {
     id: Option<Box<str>>,
     key: DecodingKey,
-    /// Of one family.
+    /// All of one family.
     algorithms: Vec<Algorithm>,
 }
 
@@ -187,23 +191,33 @@ impl JwtKey {
     ///
     /// # Errors
     ///
-    /// `algorithm` is none of `HS256`, `HS384` and `HS512`, or `secret` is shorter than its hash: 32, 48 or 64 bytes (RFC 7518 3.2). Or
-    /// `secret` is a key in PEM.
+    /// - `algorithm` is not `HS256`, `HS384` or `HS512`.
+    /// - `secret` is shorter than the hash: 32, 48 or 64 bytes (RFC 7518 3.2).
+    /// - `secret` is a key in PEM.
     pub fn hmac(algorithm: JwtAlgorithm, secret: &[u8]) -> Result<Self, ConfigError> {
         if secret.windows(11).any(|window| window == b"-----BEGIN ") {
-            return Err(ConfigError::new("", "a key in PEM is no secret; use `JwtKey::public_pem`"));
+            return Err(ConfigError::new(
+                "",
+                "a key in PEM is not a secret; use `JwtKey::public_pem`",
+            ));
         }
         Self::new(DecodingKey::from_secret(secret), algorithm)
     }
 
-    /// A public key in PEM: RSA, EC or Ed25519, as the algorithm asks for.
+    /// A public key in PEM: RSA, EC or Ed25519, depending on the algorithm.
     ///
     /// # Errors
     ///
-    /// It is no public key for `algorithm`, or an RSA key of fewer than 2048 bits (RFC 7518 3.3) or more than 4096.
+    /// - `pem` is not a public key for `algorithm`.
+    /// - An RSA key has fewer than 2048 bits (RFC 7518 3.3) or more than 4096, or an even exponent
+    ///   or one of more than 32 bits.
+    /// - An Ed25519 key is weak: anyone can forge signatures for it.
     pub fn public_pem(algorithm: JwtAlgorithm, pem: &str) -> Result<Self, ConfigError> {
         if pem.contains("PRIVATE KEY") {
-            return Err(ConfigError::new("", "it is a private key; use the public one, which is enough to verify"));
+            return Err(ConfigError::new(
+                "",
+                "the key is private; use the public key, which is enough to verify",
+            ));
         }
         let key = match algorithm.inner().family() {
             AlgorithmFamily::Rsa => DecodingKey::from_rsa_pem(pem.as_bytes()),
@@ -212,38 +226,53 @@ impl JwtKey {
             AlgorithmFamily::Hmac => {
                 return Err(ConfigError::new(
                     "",
-                    "a public key is no secret; use `JwtKey::hmac` for HS256, HS384, HS512",
+                    "a public key is not a secret; use `JwtKey::hmac` for HS256, HS384, HS512",
                 ));
             }
         };
-        Self::new(key.map_err(|_| ConfigError::new("", "it is no public key in PEM for that algorithm"))?, algorithm)
+        let key = key.map_err(|_| {
+            ConfigError::new("", "the text is not a public key in PEM for this algorithm")
+        })?;
+        Self::new(key, algorithm)
     }
 
-    /// The keys of a JSON Web Key set (RFC 7517 5) that are for signatures by one of `algorithms`; others are left out.
+    /// The keys of a JSON Web Key set (RFC 7517 5) that verify signatures of `algorithms`. Other
+    /// keys are skipped.
     ///
-    /// A key with `alg` is for that algorithm; one without, for each of `algorithms` that fits it. Its `kid` is its
-    /// [`key_id`](Self::key_id).
+    /// A key with `alg` verifies that algorithm only. A key without `alg` verifies each of
+    /// `algorithms` that suits it. The `kid` becomes the [`key_id`](Self::key_id).
     ///
     /// # Errors
     ///
-    /// `json` is no key set, or no key of it is left.
+    /// `json` is not a key set, or all of its keys are skipped.
     pub fn from_jwks(json: &str, algorithms: &[JwtAlgorithm]) -> Result<Vec<Self>, ConfigError> {
         let set = serde_json::from_str::<Value>(json).unwrap_or_default();
         let Some(keys) = set.get("keys").and_then(Value::as_array) else {
-            return Err(ConfigError::new("", "it is no JSON Web Key set: an object with a list `keys`"));
+            return Err(ConfigError::new(
+                "",
+                "the text is not a JSON Web Key set: an object with a list `keys`",
+            ));
         };
-        let keys = keys.iter().filter_map(|jwk| Self::from_jwk(&Jwk::deserialize(jwk).ok()?, algorithms));
+        let keys =
+            keys.iter().filter_map(|jwk| Self::from_jwk(&Jwk::deserialize(jwk).ok()?, algorithms));
         let keys = keys.collect::<Vec<_>>();
         if keys.is_empty() {
-            return Err(ConfigError::new("", "the set has no key for signatures by one of the algorithms"));
+            return Err(ConfigError::new(
+                "",
+                "the set has no key that verifies signatures of these algorithms",
+            ));
         }
         Ok(keys)
     }
 
     fn from_jwk(jwk: &Jwk, algorithms: &[JwtAlgorithm]) -> Option<Self> {
         let common = &jwk.common;
-        let verifies = common.public_key_use.as_ref().is_none_or(|usage| *usage == PublicKeyUse::Signature)
-            && common.key_operations.as_ref().is_none_or(|operations| operations.contains(&KeyOperations::Verify));
+        let verifies =
+            common.public_key_use.as_ref().is_none_or(|usage| *usage == PublicKeyUse::Signature)
+                && common
+                    .key_operations
+                    .as_ref()
+                    .is_none_or(|operations| operations.contains(&KeyOperations::Verify));
         let key = DecodingKey::from_jwk(jwk).ok().filter(|_| verifies)?;
         let curve = match &jwk.algorithm {
             AlgorithmParameters::EllipticCurve(key) => Some(&key.curve),
@@ -261,49 +290,59 @@ impl JwtKey {
     }
 
     fn new(key: DecodingKey, algorithm: JwtAlgorithm) -> Result<Self, ConfigError> {
-        // Or `decode` panics in a program where another crate has turned on the other provider, too.
+        // If another crate turns on a second provider, `decode` panics unless one is installed.
         DEFAULT_PROVIDER.install_default().ok();
 
         let problem = match key.family() {
-            family if family != algorithm.inner().family() => "it is no key for that algorithm",
-            AlgorithmFamily::Hmac if key.try_get_as_bytes().is_ok_and(|key| key.len() < algorithm.min_secret()) => {
-                "the secret is shorter than the hash; use 32 random bytes for HS256, 48 for HS384, 64 for HS512"
+            family if family != algorithm.inner().family() => "the key is not for this algorithm",
+            AlgorithmFamily::Hmac
+                if key.try_get_as_bytes().is_ok_and(|key| key.len() < algorithm.min_secret()) =>
+            {
+                "the secret is shorter than the hash; use 32 random bytes for HS256, 48 for HS384, \
+                 64 for HS512"
             }
             AlgorithmFamily::Rsa if !is_strong_rsa(&key) => {
-                "an RSA key must have 2048 to 4096 bits, and an odd exponent of at most 32 bits"
+                "an RSA key needs 2048 to 4096 bits, and an odd exponent of at most 32 bits"
             }
-            // Looked at before the provider, which panics if it is shorter.
-            AlgorithmFamily::Ed if !is_strong_ed25519(&key) => "it is no Ed25519 key, or one that anybody can sign for",
+            // Checked before the provider, which panics on a shorter key.
+            AlgorithmFamily::Ed if !is_strong_ed25519(&key) => {
+                "the key is not for Ed25519, or is weak: anyone can forge signatures for it"
+            }
             _ if (DEFAULT_PROVIDER.verifier_factory)(&algorithm.inner(), &key).is_err() => {
-                "it is no key for that algorithm"
+                "the key is not for this algorithm"
             }
             _ => return Ok(Self { id: None, key, algorithms: vec![algorithm.inner()] }),
         };
         Err(ConfigError::new("", problem))
     }
 
-    /// The key verifies only tokens whose header names this `kid` (RFC 7515 4.1.4). Without one it verifies any token, so each such key
-    /// is tried on each token.
+    /// Verifies only tokens whose header names this `kid` (RFC 7515 4.1.4). A key without an id is
+    /// tried on every token of its algorithms.
     pub fn key_id(mut self, id: &str) -> Self {
         self.id = Some(id.into());
         self
     }
 
-    fn is_for(&self, header: &Header) -> bool {
-        self.algorithms.contains(&header.alg) && self.id.as_deref().is_none_or(|id| header.kid.as_deref() == Some(id))
+    fn matches(&self, header: &Header) -> bool {
+        self.algorithms.contains(&header.alg)
+            && self.id.as_deref().is_none_or(|id| header.kid.as_deref() == Some(id))
     }
 }
 
-/// RFC 7518 3.3; at the other end is what RustCrypto can do.
+/// The minimum is that of RFC 7518 3.3, the maximum that of RustCrypto.
 fn is_strong_rsa(key: &DecodingKey) -> bool {
     let components = match key.kind() {
         DecodingKeyKind::RsaModulusExponent { n, e } => Some((n.clone(), e.clone())),
-        DecodingKeyKind::SecretOrDer(der) => (DEFAULT_PROVIDER.key_utils.rsa_pub_components_from_public_key)(der).ok(),
+        DecodingKeyKind::SecretOrDer(der) => {
+            (DEFAULT_PROVIDER.key_utils.rsa_pub_components_from_public_key)(der).ok()
+        }
     };
     let Some((n, e)) = &components else { return false };
     let bits = |number: &[u8]| {
         let zeros = number.iter().take_while(|&&byte| byte == 0).count();
-        number.get(zeros).map_or(0, |first| (number.len() - zeros) * 8 - first.leading_zeros() as usize)
+        number
+            .get(zeros)
+            .map_or(0, |first| (number.len() - zeros) * 8 - first.leading_zeros() as usize)
     };
     let is_odd = |number: &[u8]| number.last().is_some_and(|last| last % 2 == 1);
     (2048..=4096).contains(&bits(n)) && (2..=32).contains(&bits(e)) && is_odd(n) && is_odd(e)
@@ -316,20 +355,26 @@ fn is_strong_ed25519(key: &DecodingKey) -> bool {
 
 impl fmt::Debug for JwtKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JwtKey").field("id", &self.id).field("algorithms", &self.algorithms).finish_non_exhaustive()
+        f.debug_struct("JwtKey")
+            .field("id", &self.id)
+            .field("algorithms", &self.algorithms)
+            .finish_non_exhaustive()
     }
 }
 
-/// The keys of a [`JwtVerifier`]. Clones share them, so that they can be replaced while handshakes are verified.
+/// The keys of a [`JwtVerifier`]. Clones share the keys, so a running server can replace them.
 ///
 /// ```
 /// use tower_ws_guard::token::jwt::{JwtAlgorithm, JwtKey, JwtKeys, JwtVerifier};
 ///
 /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
-/// # let fetched = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"2026","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+/// # let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+/// # let key = format!(r#"{{"kty":"OKP","crv":"Ed25519","kid":"2026","x":"{x}"}}"#);
+/// # let fetched = &format!(r#"{{"keys":[{key}]}}"#);
 /// let keys = JwtKeys::new(JwtKey::from_jwks(fetched, &[JwtAlgorithm::EdDSA])?);
-/// let verifier = JwtVerifier::<serde_json::Value>::new(keys.clone()).issuer("https://id.example.com");
-/// // Later, in a task that fetches the set now and then:
+/// let verifier = JwtVerifier::<serde_json::Value>::new(keys.clone())
+///     .issuer("https://id.example.com");
+/// // Later, in a task that fetches the set periodically:
 /// keys.replace(JwtKey::from_jwks(fetched, &[JwtAlgorithm::EdDSA])?);
 /// # let _ = verifier;
 /// # Ok(())
@@ -340,12 +385,12 @@ impl fmt::Debug for JwtKey {
 pub struct JwtKeys(Arc<RwLock<Arc<[JwtKey]>>>);
 
 impl JwtKeys {
-    /// Verifies with these keys. As long as there are none, every token is refused as `verifier-failed`.
+    /// Verifies with these keys. Without a key every token is rejected with `verifier-failed`.
     pub fn new(keys: impl IntoIterator<Item = JwtKey>) -> Self {
         Self(Arc::new(RwLock::new(keys.into_iter().collect())))
     }
 
-    /// Verifies with `keys` instead, from the next handshake on. Live connections are left alone.
+    /// Replaces all keys, from the next handshake on. Open connections stay open.
     pub fn replace(&self, keys: impl IntoIterator<Item = JwtKey>) {
         let keys = keys.into_iter().collect();
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys;
@@ -362,13 +407,14 @@ impl fmt::Debug for JwtKeys {
     }
 }
 
-/// Verifies JSON Web Tokens, whose claims are read into `C`; if they do not matter, into `serde::de::IgnoredAny`.
+/// Verifies JSON Web Tokens, and reads their claims into `C`.
 ///
-/// See the [module docs](self) for what is checked and for an example.
+/// Use `serde::de::IgnoredAny` as `C` to ignore the claims. See the [module docs](self) for the
+/// checks and an example.
 #[must_use]
 pub struct JwtVerifier<C> {
     keys: JwtKeys,
-    /// But for the algorithms, which the key decides.
+    /// Without the algorithms, which depend on the key.
     validation: Validation,
     token_type: Option<Box<str>>,
     required: Vec<Box<str>>,
@@ -376,20 +422,23 @@ pub struct JwtVerifier<C> {
 }
 
 impl<C: DeserializeOwned + Clone + Send + Sync + 'static> JwtVerifier<C> {
-    /// Accepts tokens that one of `keys` signed and that have not expired, with a leeway of 60 seconds.
+    /// Accepts tokens that one of `keys` signed and that have not expired, with a leeway of 60
+    /// seconds.
     pub fn new(keys: JwtKeys) -> Self {
-        let validation = Validation { validate_nbf: true, validate_aud: false, ..Validation::default() };
+        let validation =
+            Validation { validate_nbf: true, validate_aud: false, ..Validation::default() };
         Self { keys, validation, token_type: None, required: Vec::new(), claims: PhantomData }
     }
 
-    /// Accepts tokens of this issuer only; called again, of one of those named.
+    /// Accepts only tokens of this issuer (`iss`). A second call adds an issuer.
     pub fn issuer(mut self, issuer: &str) -> Self {
         self.validation.iss.get_or_insert_default().insert(issuer.to_owned());
         self.validation.required_spec_claims.insert("iss".to_owned());
         self
     }
 
-    /// Accepts tokens for this audience only; called again, for one of those named.
+    /// Accepts only tokens for this audience (`aud`). A second call adds an audience: one of them
+    /// must match.
     pub fn audience(mut self, audience: &str) -> Self {
         self.validation.validate_aud = true;
         self.validation.aud.get_or_insert_default().insert(audience.to_owned());
@@ -397,80 +446,116 @@ impl<C: DeserializeOwned + Clone + Send + Sync + 'static> JwtVerifier<C> {
         self
     }
 
-    /// Accepts tokens whose header names this `typ` only, such as `at+jwt` for access tokens (RFC 9068 2.1): so that a token made for
-    /// something else is not taken for one (RFC 8725 3.11).
+    /// Accepts only tokens with this `typ` in the header, such as `at+jwt` for access tokens
+    /// (RFC 9068 2.1). So a token for another purpose is rejected (RFC 8725 3.11). A later call
+    /// replaces an earlier one.
     pub fn token_type(mut self, token_type: &str) -> Self {
         self.token_type = Some(token_type.into());
         self
     }
 
-    /// Accepts only tokens with all of these claims, whatever their values but `null`.
+    /// Accepts only tokens with all of these claims. Any value counts, except `null`. A second call
+    /// adds claims.
     pub fn required_claims<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
         self.required.extend(names.into_iter().map(Box::from));
         self
     }
 
-    /// How far the issuer's clock may be off: full seconds, at most an hour.
+    /// Sets the tolerance for the clock of the issuer: at most an hour, rounded down to seconds.
+    /// The default is 60 seconds.
     ///
     /// # Errors
     ///
-    /// It is longer.
+    /// `leeway` is longer than an hour.
     pub fn leeway(mut self, leeway: Duration) -> Result<Self, ConfigError> {
         if leeway > Duration::from_secs(3600) {
-            return Err(ConfigError::new("", "a leeway of more than an hour would accept what has long expired"));
+            return Err(ConfigError::new(
+                "",
+                "a leeway of more than an hour accepts tokens that expired long ago",
+            ));
         }
         self.validation.leeway = leeway.as_secs();
         Ok(self)
     }
 
-    fn claims(&self, token: &str, keys: &[JwtKey]) -> Result<Verified<C>, Box<dyn Error + Send + Sync>> {
-        let header = decode_header(token).map_err(|_| "it is no JSON Web Token with an algorithm that is known")?;
-        // RFC 7515 4.1.11: of all the extensions that a token may declare critical, none is understood.
+    fn verify_token(&self, token: &Token) -> Result<Verified<C>, Rejection> {
+        let keys = self.keys.get();
+        if keys.is_empty() {
+            return Err(Rejection::verifier_failed(
+                "the verifier has no keys yet; set them with `JwtKeys::replace`",
+            ));
+        }
+        let invalid = |error| Rejection::new(RejectionKind::TokenInvalid).with_source(error);
+        self.claims(token.expose(), &keys).map_err(invalid)
+    }
+
+    fn claims(
+        &self,
+        token: &str,
+        keys: &[JwtKey],
+    ) -> Result<Verified<C>, Box<dyn Error + Send + Sync>> {
+        let header = decode_header(token)
+            .map_err(|_| "the token is not a JSON Web Token with a supported algorithm")?;
+        // RFC 7515 4.1.11: critical extensions must be supported.
         if header.crit.is_some() {
-            return Err("it asks for an extension by `crit`".into());
+            return Err("the token requires an extension (`crit`), and none is supported".into());
         }
         if let Some(expected) = &self.token_type
             && !header.typ.as_deref().is_some_and(|typ| is_media_type(typ, expected))
         {
-            return Err(format!("its `typ` is not `{expected}`").into());
+            return Err(format!("the `typ` of the token is not `{expected}`").into());
         }
 
         let mut validation = self.validation.clone();
         validation.algorithms = vec![header.alg];
         let mut failure = None;
-        for key in keys.iter().filter(|key| key.is_for(&header)) {
+        for key in keys.iter().filter(|key| key.matches(&header)) {
             match decode::<Map<String, Value>>(token, &key.key, &validation) {
                 Ok(token) => return self.accept(token.claims),
-                Err(error) if *error.kind() == ErrorKind::InvalidSignature => failure = Some(reason(&error)),
+                Err(error) if *error.kind() == ErrorKind::InvalidSignature => {
+                    failure = Some(reason(&error));
+                }
                 Err(error) => return Err(reason(&error)),
             }
         }
         Err(failure.unwrap_or_else(|| no_key(&header)))
     }
 
-    fn accept(&self, claims: Map<String, Value>) -> Result<Verified<C>, Box<dyn Error + Send + Sync>> {
-        if let Some(missing) = self.required.iter().find(|&name| claims.get(&**name).is_none_or(Value::is_null)) {
-            return Err(format!("it has no `{missing}`").into());
+    fn accept(
+        &self,
+        claims: Map<String, Value>,
+    ) -> Result<Verified<C>, Box<dyn Error + Send + Sync>> {
+        if let Some(missing) =
+            self.required.iter().find(|&name| claims.get(&**name).is_none_or(Value::is_null))
+        {
+            return Err(format!("the claim `{missing}` is missing or null").into());
         }
-        // The library lets a list of issuers pass, and an audience that it cannot read.
+        // The library accepts a list of issuers, and an audience that it cannot read.
         if self.validation.iss.is_some() && !claims.get("iss").is_some_and(Value::is_string) {
-            return Err("its `iss` is no string".into());
+            return Err("the claim `iss` is not a string".into());
         }
         if self.validation.aud.is_none() && claims.contains_key("aud") {
-            return Err("it is for an audience (`aud`), and none is configured".into());
+            return Err(
+                "the token has an audience (`aud`), and the verifier has none; set it with \
+                        `JwtVerifier::audience`"
+                    .into(),
+            );
         }
 
-        let seconds =
-            claims.get("exp").and_then(|exp| exp.as_u64().or_else(|| exp.as_f64().map(|exp| exp.round() as u64)));
+        let seconds = claims
+            .get("exp")
+            .and_then(|exp| exp.as_u64().or_else(|| exp.as_f64().map(|exp| exp.round() as u64)));
         let leeway = Duration::from_secs(self.validation.leeway);
-        let expires_at = seconds
-            .and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?.checked_add(leeway));
-        // RFC 7519 4.1.4: it is expired on `exp`, not only after it.
+        let expires_at = seconds.and_then(|seconds| {
+            SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?.checked_add(leeway)
+        });
+        // RFC 7519 4.1.4: a token expires at `exp`, not after it.
         if expires_at.is_some_and(|time| time <= SystemTime::now()) {
             return Err(EXPIRED.into());
         }
 
-        let verified = Verified::new(C::deserialize(Value::Object(claims)).map_err(|error| misfit(&error))?);
+        let verified =
+            Verified::new(C::deserialize(Value::Object(claims)).map_err(|error| mismatch(&error))?);
         Ok(match expires_at {
             Some(time) => verified.expires_at(time),
             None => verified,
@@ -481,19 +566,20 @@ impl<C: DeserializeOwned + Clone + Send + Sync + 'static> JwtVerifier<C> {
 impl<C: DeserializeOwned + Clone + Send + Sync + 'static> VerifyToken for JwtVerifier<C> {
     type Claims = C;
 
-    fn verify(&self, token: Token, _: &Parts) -> impl Future<Output = Result<Verified<C>, Rejection>> + Send {
-        let keys = self.keys.get();
-        if keys.is_empty() {
-            return ready(Err(Rejection::verifier_failed(
-                "there are no keys yet; hand them over by `JwtKeys::replace`",
-            )));
-        }
-        let invalid = |error| Rejection::new(RejectionKind::TokenInvalid).with_source(error);
-        ready(self.claims(token.expose(), &keys).map_err(invalid))
+    fn verify(
+        &self,
+        token: Token,
+        _: &Parts,
+    ) -> impl Future<Output = Result<Verified<C>, Rejection>> + Send {
+        ready(self.verify_token(&token))
+    }
+
+    fn verify_now(&self, token: &Token, _: &Parts) -> Option<Result<Verified<C>, Rejection>> {
+        Some(self.verify_token(token))
     }
 }
 
-/// RFC 7515 4.1.9: `application/` may be left out.
+/// The prefix `application/` is optional (RFC 7515 4.1.9).
 fn is_media_type(value: &str, expected: &str) -> bool {
     let short = |name: &str| {
         let name = name.to_ascii_lowercase();
@@ -502,42 +588,48 @@ fn is_media_type(value: &str, expected: &str) -> bool {
     short(value) == short(expected)
 }
 
-const EXPIRED: &str = "it has expired (`exp`)";
+const EXPIRED: &str = "the token has expired (`exp`)";
 
-/// Of a token with a header, in words, and without the values that the library's messages quote.
+/// The reason in plain words, without the values of claims that the library's messages quote.
 fn reason(error: &jsonwebtoken::errors::Error) -> Box<dyn Error + Send + Sync> {
     match error.kind() {
         ErrorKind::ExpiredSignature => EXPIRED.into(),
-        ErrorKind::ImmatureSignature => "it is not valid yet (`nbf`); look at both clocks".into(),
-        ErrorKind::InvalidSignature => "its signature is by none of the keys that it could be by".into(),
-        ErrorKind::InvalidIssuer => "it is by another issuer (`iss`)".into(),
-        ErrorKind::InvalidAudience => "it is for another audience (`aud`)".into(),
-        ErrorKind::MissingRequiredClaim(name) | ErrorKind::InvalidClaimFormat(name) => {
-            format!("it has no valid `{name}`").into()
+        ErrorKind::ImmatureSignature => {
+            "the token is not valid yet (`nbf`); check the clocks of issuer and server".into()
         }
-        _ => "it cannot be read: the claims are a JSON object with each member once, and all parts are base64url without padding".into(),
+        ErrorKind::InvalidSignature => "no configured key matches the signature".into(),
+        ErrorKind::InvalidIssuer => "the token is from another issuer (`iss`)".into(),
+        ErrorKind::InvalidAudience => "the token is for another audience (`aud`)".into(),
+        ErrorKind::MissingRequiredClaim(name) | ErrorKind::InvalidClaimFormat(name) => {
+            format!("the claim `{name}` is missing or invalid").into()
+        }
+        _ => "the token is malformed: the claims must be a JSON object without repeated members, \
+              and all parts must be base64url without padding"
+            .into(),
     }
 }
 
-/// The message may quote a claim's value, but not if a claim is missing.
-fn misfit(error: &serde_json::Error) -> String {
+/// Only the message about a missing claim is shown, because others quote values.
+fn mismatch(error: &serde_json::Error) -> String {
     let message = error.to_string();
-    match message.starts_with("missing field") {
-        true => format!("its claims do not fit: {message}"),
-        false => "its claims do not fit: one cannot be read into the type that is wanted".to_owned(),
-    }
+    let detail = if message.starts_with("missing field") {
+        &*message
+    } else {
+        "a claim has an unexpected value"
+    };
+    format!("the claims do not match the type of the verifier: {detail}")
 }
 
 fn no_key(header: &Header) -> Box<dyn Error + Send + Sync> {
     let names = match &header.kid {
-        // From a stranger, so it is escaped and cut.
+        // From an untrusted client, so escaped and cut.
         Some(id) => format!("names the `kid` {:?}", id.chars().take(64).collect::<String>()),
         None => "names no `kid`".to_owned(),
     };
     let algorithm = header.alg;
     format!(
-        "it is signed with {algorithm:?} and {names}, and no key is for that; if the issuer has new keys, hand them over by \
-         `JwtKeys::replace`"
+        "the token is signed with {algorithm:?} and {names}, and no configured key matches; if the \
+         issuer has new keys, set them with `JwtKeys::replace`"
     )
     .into()
 }

@@ -8,9 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::connection::first_of;
 
-/// What a [verifier](crate::VerifyToken) says of a good token: the claims, and how long they hold.
+/// The result of a [verifier](crate::VerifyToken) for a valid token: the claims, and their
+/// validity.
 ///
-/// Claims alone are turned into it by `into()`; they hold for good.
+/// `into()` converts claims that never expire.
 #[derive(Debug)]
 pub struct Verified<C> {
     pub(super) claims: C,
@@ -18,13 +19,13 @@ pub struct Verified<C> {
 }
 
 impl<C> Verified<C> {
-    /// Claims that hold for good.
+    /// Claims that never expire.
     #[must_use]
     pub fn new(claims: C) -> Self {
         Self { claims, validity: Validity::default() }
     }
 
-    /// The claims hold until `time` at most. Of several times the first one counts.
+    /// Sets the time at which the claims expire. Of several times the earliest counts.
     #[must_use]
     pub fn expires_at(mut self, time: SystemTime) -> Self {
         let earlier = self.validity.expires_at.map_or(time, |other| other.min(time));
@@ -32,16 +33,16 @@ impl<C> Verified<C> {
         self
     }
 
-    /// The claims hold until `revocation` is cancelled. Of several ones the first that is cancelled counts.
+    /// Revokes the claims when `revocation` is cancelled. Of several revocations the first counts.
     ///
-    /// It ends live sockets. The next handshake is refused by the verifier, which is asked again: nothing of its verdict is kept.
+    /// A revocation notifies open sockets only. The verifier must reject the next handshake.
     #[must_use]
     pub fn revoked_by(mut self, revocation: CancellationToken) -> Self {
         self.validity.revocations.push(revocation);
         self
     }
 
-    /// Does something with the claims.
+    /// Converts the claims.
     #[must_use]
     pub fn map<D>(self, map: impl FnOnce(C) -> D) -> Verified<D> {
         Verified { claims: map(self.claims), validity: self.validity }
@@ -53,7 +54,7 @@ impl<C> Verified<C> {
         &self.claims
     }
 
-    /// How long they hold.
+    /// The validity of the claims.
     #[must_use]
     pub const fn validity(&self) -> &Validity {
         &self.validity
@@ -66,11 +67,12 @@ impl<C> From<C> for Verified<C> {
     }
 }
 
-/// How long the claims of a connection hold: they expire, they are revoked, or they hold for good (the default).
+/// The validity of the claims of a connection. It ends when the claims expire or are revoked. The
+/// default never ends.
 ///
-/// A handshake is verified once, and its socket may live for days. With [`ResponderLayer`](crate::ResponderLayer) the connection
-/// knows it ([`Upgraded::validity`](crate::Upgraded::validity)); behind a guard alone it is in the extensions of the request, unless the
-/// claims hold for good, and, with feature `axum`, an extractor.
+/// A handshake is verified once, and its socket may be open for days. [`Upgraded`](crate::Upgraded)
+/// has the validity of its claims. Behind a guard that forwards, it is in the extensions of the
+/// request unless the validity never ends. With the feature `axum` it is an extractor.
 #[derive(Clone, Debug, Default)]
 pub struct Validity {
     expires_at: Option<SystemTime>,
@@ -78,7 +80,7 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// When the claims expire, if ever.
+    /// The time at which the claims expire, if they do.
     #[must_use]
     pub const fn expires_at(&self) -> Option<SystemTime> {
         self.expires_at
@@ -91,7 +93,7 @@ impl Validity {
             || self.expires_at.is_some_and(|time| time <= SystemTime::now())
     }
 
-    /// As long as both hold.
+    /// The validity that ends when one of the two ends.
     pub(super) fn and(mut self, other: Option<&Self>) -> Self {
         if let Some(other) = other {
             self.expires_at = self.expires_at.into_iter().chain(other.expires_at).min();
@@ -104,10 +106,12 @@ impl Validity {
         self.expires_at.is_some() || !self.revocations.is_empty()
     }
 
-    /// Resolves when the claims have expired or are revoked; for claims that hold for good, never.
+    /// Resolves when the claims have expired or are revoked. It never resolves if the validity
+    /// never ends.
     ///
-    /// The future owns what it needs, so it may outlive the connection: race it against the frames, and then close the
-    /// socket, with code 1008 (RFC 6455 7.4.1) for instance. Give the close a time-out: a client that does not read can delay it.
+    /// The future does not borrow the connection. Race it against the frames, and then close the
+    /// socket, for example with code 1008 (RFC 6455 7.4.1). Set a timeout for the close, because a
+    /// client that does not read can delay it.
     ///
     /// ```
     /// use std::time::{Duration, SystemTime};
@@ -127,7 +131,7 @@ impl Validity {
     ///
     /// # Panics
     ///
-    /// When polled outside a Tokio runtime with timers, if the claims expire.
+    /// If the claims expire, the future panics when polled outside of a Tokio runtime with timers.
     pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
         let Self { expires_at, revocations } = self.clone();
         async move {
@@ -143,7 +147,8 @@ impl Validity {
     }
 }
 
-/// Timers count an interval, but a system's clock may be set while they do: hence a look at it every minute.
+/// Sleeps until `time`. The system's clock may be set meanwhile, so the clock is checked every
+/// minute.
 async fn sleep_until(time: SystemTime) {
     while let Ok(left) = time.duration_since(SystemTime::now())
         && !left.is_zero()

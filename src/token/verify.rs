@@ -1,4 +1,4 @@
-use std::{fmt, future::Future, sync::Arc, time::SystemTime};
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::SystemTime};
 
 use http::request::Parts;
 
@@ -11,22 +11,20 @@ use crate::rejection::Rejection;
 /// A credential from a handshake. `Debug` does not show it.
 #[derive(Clone)]
 pub struct Token {
-    pub(super) secret: Arc<str>,
-    /// The policy's sources, and which of them it was.
-    pub(super) source: Option<(Arc<[TokenSource]>, usize)>,
-    /// Which source it was of those that the verifier at hand is for.
-    pub(super) position: usize,
+    secret: Arc<str>,
+    source: Option<(Arc<[TokenSource]>, usize)>,
 }
 
 impl Token {
-    /// A token that did not come with a handshake: to call a verifier from elsewhere, such as a test.
+    /// A token without a handshake, to call a verifier from elsewhere, such as a test.
     #[must_use]
     pub fn new(secret: impl Into<Arc<str>>) -> Self {
-        Self { secret: secret.into(), source: None, position: 0 }
+        Self { secret: secret.into(), source: None }
     }
 
-    pub(super) fn found(secret: String, sources: &Arc<[TokenSource]>, index: usize) -> Self {
-        Self { secret: secret.into(), source: Some((Arc::clone(sources), index)), position: index }
+    /// A token from the source at `index`.
+    pub(super) fn from_source(secret: &str, sources: &Arc<[TokenSource]>, index: usize) -> Self {
+        Self { secret: secret.into(), source: Some((Arc::clone(sources), index)) }
     }
 
     /// The secret. Compare it in constant time, and keep it out of logs and errors.
@@ -35,7 +33,7 @@ impl Token {
         &self.secret
     }
 
-    /// Where the client put it; `None` if it did not come with a handshake.
+    /// The source in which the client sent it. `None` without a handshake.
     #[must_use]
     pub fn source(&self) -> Option<&TokenSource> {
         self.source.as_ref().map(|(sources, index)| &sources[*index])
@@ -48,22 +46,22 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Decides whether a token is valid, and what it stands for.
+/// Verifies a token and returns its claims.
 ///
-/// Implemented by [`StaticTokens`](crate::StaticTokens), by the verifiers of JWTs and of tickets behind their features, and by
-/// closures `|token: Token| async move { … }` that return `Result<Verified<Claims>, Rejection>`. Implement it for a type of your own to
-/// see the request, too.
+/// [`StaticTokens`](crate::StaticTokens), the verifiers of JWTs and tickets behind their features,
+/// and closures `|token: Token| async move { … }` that return `Result<Verified<Claims>, Rejection>`
+/// implement it. Implement it for a type of your own to see the request, too.
+/// [`boxed`](Self::boxed) makes it a value of one type, for a verifier that is chosen at run time.
 ///
-/// A verifier accepts, abstains or fails:
-///
-/// | it returns | which means | and in a chain made by [`or`](Self::or) |
+/// | result | meaning | in a chain made by [`or`](Self::or) |
 /// |---|---|---|
-/// | `Ok` | the token is good | is the answer |
-/// | [`TokenInvalid`](crate::RejectionKind::TokenInvalid) | it knows no such token: malformed, unknown, expired, used before | the next verifier is asked |
-/// | [`TokenForbidden`](crate::RejectionKind::TokenForbidden) | the token is good, but not good enough | is the answer |
-/// | [`Rejection::verifier_failed`] | it cannot tell | is the answer |
+/// | `Ok` | the token is valid | final |
+/// | [`TokenInvalid`](crate::RejectionKind::TokenInvalid) | the token is malformed, unknown, expired or was used before | the next verifier decides |
+/// | [`TokenForbidden`](crate::RejectionKind::TokenForbidden) | the token is valid, but does not allow this | final |
+/// | [`Rejection::verifier_failed`] | the verifier cannot tell | final |
 ///
-/// An error never lets a handshake in. Nothing of a verdict is kept: each handshake asks again, so what was revoked is refused.
+/// An error never accepts a handshake. Results are not cached: each handshake is verified, so a
+/// revoked token is rejected.
 ///
 /// ```
 /// use tower_ws_guard::{Rejection, RejectionKind, Token, TokenPolicy, Verified};
@@ -78,33 +76,81 @@ impl fmt::Debug for Token {
 ///     }
 /// });
 /// # let _ = policy;
-/// # async fn look_up(token: &str) -> Result<Option<String>, std::io::Error> { Ok(Some(token.into())) }
+/// # async fn look_up(token: &str) -> Result<Option<String>, std::io::Error> {
+/// #     Ok(Some(token.into()))
+/// # }
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot verify tokens",
-    note = "a verifier is a `StaticTokens`, a closure `|token: Token| async move {{ … }}` that returns `Result<Verified<Claims>, \
-            Rejection>`, or a type that implements `VerifyToken`",
-    note = "the closure, its future and the claims must be `Send + 'static`, the closure `Sync` and the claims `Clone + Sync`"
+    note = "a verifier is a `StaticTokens`, a closure `|token: Token| async move {{ … }}` that \
+            returns `Result<Verified<Claims>, Rejection>`, or a type that implements `VerifyToken`",
+    note = "the closure, its future and the claims must be `Send + 'static`, the closure `Sync` \
+            and the claims `Clone + Sync`"
 )]
 pub trait VerifyToken: Send + Sync + 'static {
-    /// What a valid token stands for. The services behind find it as [`Claims<T>`](crate::Claims) in the extensions of the
-    /// request.
+    /// The claims of a valid token. Inner services find them as [`Claims<T>`](crate::Claims) in the
+    /// extensions of the request.
     type Claims: Clone + Send + Sync + 'static;
 
-    /// Verifies `token`. It has been taken out of `request`, unless it is a cookie or [is kept](crate::TokenPolicy::keep_credential).
+    /// Verifies `token`. It has been removed from `request`, unless it is a cookie or the policy
+    /// [keeps it](crate::TokenPolicy::keep_credential).
     ///
-    /// The future is dropped when the [`check_timeout`](crate::GuardLayer::check_timeout) is over, 10 seconds by default.
+    /// The future is dropped after the [`check_timeout`](crate::GuardLayer::check_timeout), 10
+    /// seconds by default.
     fn verify(
         &self,
         token: Token,
         request: &Parts,
     ) -> impl Future<Output = Result<Verified<Self::Claims>, Rejection>> + Send;
 
-    /// Asks `other` about the tokens that this verifier does not know (`token-invalid`). Any other answer is final, a failure too:
-    /// put the verifier that depends on least first. If the two have claims of different types, bring them together by
+    /// Verifies `token` without waiting, if the verifier can do that. The default is `None`: then
+    /// [`verify`](Self::verify) is called.
+    ///
+    /// A verifier that overrides it saves an allocation and a clone of the inner service per
+    /// handshake. It must return what `verify` would return. In a chain both may be called for one
+    /// token, so it must not redeem anything.
+    fn verify_now(
+        &self,
+        token: &Token,
+        request: &Parts,
+    ) -> Option<Result<Verified<Self::Claims>, Rejection>> {
+        let _ = (token, request);
+        None
+    }
+
+    /// Erases the type of the verifier, for one that is chosen at run time.
+    ///
+    /// ```
+    /// use tower_ws_guard::{
+    ///     BoxVerifier, Rejection, StaticTokens, Token, TokenPolicy, Verified, VerifyToken,
+    /// };
+    ///
+    /// fn verifier(configured: Option<&str>) -> BoxVerifier<String> {
+    ///     match configured {
+    ///         Some(secret) => StaticTokens::new([(secret, "service".to_owned())]).boxed(),
+    ///         None => (|token: Token| async move { look_up(token).await }).boxed(),
+    ///     }
+    /// }
+    /// let policy = TokenPolicy::bearer(verifier(Some("s3cr3t")));
+    /// # let _ = policy;
+    /// # async fn look_up(_: Token) -> Result<Verified<String>, Rejection> {
+    /// #     Ok("alice".to_owned().into())
+    /// # }
+    /// ```
+    fn boxed(self) -> BoxVerifier<Self::Claims>
+    where
+        Self: Sized,
+    {
+        BoxVerifier(Arc::new(self))
+    }
+
+    /// Verifies the tokens that this verifier does not know (`token-invalid`) with `other`. Any
+    /// other result is final, including a failure: put the verifier with the fewest external
+    /// dependencies first. If the claims have different types, unify them with
     /// [`map_claims`](Self::map_claims).
     ///
-    /// For verifiers of different sources, as tickets and API keys, see [`TokenPolicy::or`](crate::TokenPolicy::or).
+    /// For verifiers of different sources, such as tickets and API keys, see
+    /// [`TokenPolicy::or`](crate::TokenPolicy::or).
     ///
     /// ```
     /// use tower_ws_guard::{StaticTokens, TokenPolicy, VerifyToken};
@@ -127,13 +173,15 @@ pub trait VerifyToken: Send + Sync + 'static {
         Or { first: self, second: other }
     }
 
-    /// Refuses with `token-forbidden` what does not satisfy `predicate`: a missing scope or role, for instance.
+    /// Rejects claims for which `predicate` returns false with `token-forbidden`, for example if a
+    /// scope or a role is missing.
     ///
     /// ```
     /// use tower_ws_guard::{StaticTokens, TokenPolicy, VerifyToken};
     ///
     /// let tokens = StaticTokens::new([("s3cr3t", "read write"), ("tr0ub4dor", "read")]);
-    /// let policy = TokenPolicy::bearer(tokens.require(|scope| scope.split(' ').any(|scope| scope == "write")));
+    /// let writers = tokens.require(|scope| scope.split(' ').any(|scope| scope == "write"));
+    /// let policy = TokenPolicy::bearer(writers);
     /// # let _ = policy;
     /// ```
     fn require<F>(self, predicate: F) -> Require<Self, F>
@@ -144,7 +192,7 @@ pub trait VerifyToken: Send + Sync + 'static {
         Require { verifier: self, predicate }
     }
 
-    /// Turns the claims into others, such as those of another verifier.
+    /// Converts the claims, for example into those of another verifier.
     fn map_claims<F, C>(self, map: F) -> MapClaims<Self, F>
     where
         Self: Sized,
@@ -154,8 +202,8 @@ pub trait VerifyToken: Send + Sync + 'static {
         MapClaims { verifier: self, map }
     }
 
-    /// Reads from the claims when they expire: then the token is refused, and a live socket hears of it by
-    /// [`Validity`](crate::Validity).
+    /// Reads the time at which the claims expire. After it the token is rejected, and
+    /// [`Validity`](crate::Validity) notifies an open connection.
     fn expiring<F>(self, expires_at: F) -> Expiring<Self, F>
     where
         Self: Sized,
@@ -174,7 +222,11 @@ where
 {
     type Claims = C;
 
-    fn verify(&self, token: Token, _: &Parts) -> impl Future<Output = Result<Verified<C>, Rejection>> + Send {
+    fn verify(
+        &self,
+        token: Token,
+        _: &Parts,
+    ) -> impl Future<Output = Result<Verified<C>, Rejection>> + Send {
         self(token)
     }
 }
@@ -188,5 +240,67 @@ impl<V: VerifyToken> VerifyToken for Arc<V> {
         request: &Parts,
     ) -> impl Future<Output = Result<Verified<Self::Claims>, Rejection>> + Send {
         V::verify(self, token, request)
+    }
+
+    fn verify_now(
+        &self,
+        token: &Token,
+        request: &Parts,
+    ) -> Option<Result<Verified<Self::Claims>, Rejection>> {
+        V::verify_now(self, token, request)
+    }
+}
+
+/// A verifier of any type with claims of type `C`. Made by [`VerifyToken::boxed`].
+pub struct BoxVerifier<C>(Arc<dyn DynVerify<C>>);
+
+type Verdict<C> = Result<Verified<C>, Rejection>;
+
+/// The object-safe form of [`VerifyToken`].
+trait DynVerify<C>: Send + Sync {
+    fn verify<'a>(
+        &'a self,
+        token: Token,
+        request: &'a Parts,
+    ) -> Pin<Box<dyn Future<Output = Verdict<C>> + Send + 'a>>;
+
+    fn verify_now(&self, token: &Token, request: &Parts) -> Option<Verdict<C>>;
+}
+
+impl<V: VerifyToken> DynVerify<V::Claims> for V {
+    fn verify<'a>(
+        &'a self,
+        token: Token,
+        request: &'a Parts,
+    ) -> Pin<Box<dyn Future<Output = Verdict<V::Claims>> + Send + 'a>> {
+        Box::pin(V::verify(self, token, request))
+    }
+
+    fn verify_now(&self, token: &Token, request: &Parts) -> Option<Verdict<V::Claims>> {
+        V::verify_now(self, token, request)
+    }
+}
+
+impl<C: Clone + Send + Sync + 'static> VerifyToken for BoxVerifier<C> {
+    type Claims = C;
+
+    async fn verify(&self, token: Token, request: &Parts) -> Result<Verified<C>, Rejection> {
+        self.0.verify(token, request).await
+    }
+
+    fn verify_now(&self, token: &Token, request: &Parts) -> Option<Result<Verified<C>, Rejection>> {
+        self.0.verify_now(token, request)
+    }
+}
+
+impl<C> Clone for BoxVerifier<C> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<C> fmt::Debug for BoxVerifier<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoxVerifier").finish_non_exhaustive()
     }
 }

@@ -103,7 +103,8 @@ impl Raw {
     }
 
     pub fn bytes(&self) -> Vec<u8> {
-        let mut bytes = format!("{} {} {}\r\n", self.method, self.target, self.version).into_bytes();
+        let mut bytes =
+            format!("{} {} {}\r\n", self.method, self.target, self.version).into_bytes();
         for (name, value) in &self.headers {
             bytes.extend_from_slice(name.as_bytes());
             bytes.extend_from_slice(b": ");
@@ -185,14 +186,21 @@ impl RawResponse {
             if let Some(end) = rest.windows(4).position(|window| window == b"\r\n\r\n") {
                 break end;
             }
-            let read = tokio::time::timeout(Duration::from_secs(10), stream.read_buf(&mut rest)).await;
-            assert!(read.expect("a response in time").unwrap() > 0, "closed after {}", rest.escape_ascii());
+            let read =
+                tokio::time::timeout(Duration::from_secs(10), stream.read_buf(&mut rest)).await;
+            assert!(
+                read.expect("a response in time").unwrap() > 0,
+                "closed after {}",
+                rest.escape_ascii()
+            );
         };
         let head = String::from_utf8(rest.drain(..end + 4).collect()).unwrap();
         let mut lines = head.trim_end().lines();
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-        let headers = lines.map(|line| line.split_once(": ").unwrap_or_else(|| (line.trim_end_matches(':'), "")));
-        let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+        let headers = lines
+            .map(|line| line.split_once(": ").unwrap_or_else(|| (line.trim_end_matches(':'), "")));
+        let headers =
+            headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
         Self { status, headers, rest, stream }
     }
 
@@ -202,13 +210,19 @@ impl RawResponse {
 
     /// Returns whether a list header contains the element, ignoring case.
     pub fn has(&self, name: &str, element: &str) -> bool {
-        self.all(name).iter().flat_map(|line| line.split(',')).any(|it| it.trim().eq_ignore_ascii_case(element))
+        self.all(name)
+            .iter()
+            .flat_map(|line| line.split(','))
+            .any(|it| it.trim().eq_ignore_ascii_case(element))
     }
 
     /// Reads until the server closes or resets the connection.
     pub async fn read_to_end_or_reset(&mut self) -> String {
         let end = self.stream.read_to_end(&mut self.rest);
-        tokio::time::timeout(Duration::from_secs(10), end).await.expect("the server closes the connection").ok();
+        tokio::time::timeout(Duration::from_secs(10), end)
+            .await
+            .expect("the server closes the connection")
+            .ok();
         String::from_utf8_lossy(&self.rest).into_owned()
     }
 
@@ -242,7 +256,10 @@ pub async fn send(address: SocketAddr, request: &[u8]) -> RawResponse {
 /// Serves HTTP/1.1 and HTTP/2 over TCP with hyper, including upgrades, until the test ends.
 pub async fn serve<S>(service: S) -> SocketAddr
 where
-    S: Service<Request<hyper::body::Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<hyper::body::Incoming>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
     S::Future: Send,
 {
     serve_fallible(service).await

@@ -9,7 +9,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Parses the values by name and labels, as `name{label="value"}`.
 pub fn scrape(text: &str) -> BTreeMap<String, f64> {
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let value = |line: &str| line.rsplit_once(' ').map(|(name, value)| (name.to_owned(), value.parse().unwrap()));
+    let value = |line: &str| {
+        line.rsplit_once(' ').map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+    };
     lines.map(|line| value(line).unwrap()).collect()
 }
 
@@ -22,7 +24,9 @@ pub fn handshakes(text: &str) -> BTreeMap<String, f64> {
 }
 
 /// The expected result of [`handshakes`].
-pub fn expected<'a>(outcomes: impl IntoIterator<Item = (&'a str, &'a str, f64)>) -> BTreeMap<String, f64> {
+pub fn expected<'a>(
+    outcomes: impl IntoIterator<Item = (&'a str, &'a str, f64)>,
+) -> BTreeMap<String, f64> {
     let mut expected = BTreeMap::new();
     for (outcome, code, count) in outcomes {
         let counter = format!("ws_guard_handshakes_total{{outcome=\"{outcome}\",code=\"{code}\"}}");
@@ -36,11 +40,15 @@ pub fn expected<'a>(outcomes: impl IntoIterator<Item = (&'a str, &'a str, f64)>)
 /// The gauge of open connections and the number of timed ones; the gauge is absent before the first connection.
 pub fn connections(text: &str) -> (Option<f64>, f64) {
     let scraped = scrape(text);
-    let timed = scraped.get("ws_guard_connection_duration_seconds_count").copied().unwrap_or_default();
+    let timed =
+        scraped.get("ws_guard_connection_duration_seconds_count").copied().unwrap_or_default();
     (scraped.get("ws_guard_connections").copied(), timed)
 }
 
-pub async fn wait_for<T: PartialEq + Copy + std::fmt::Debug>(expected: T, look: impl AsyncFn() -> T) {
+pub async fn wait_for<T: PartialEq + Copy + std::fmt::Debug>(
+    expected: T,
+    look: impl AsyncFn() -> T,
+) {
     let last = Mutex::new(None);
     let wait = async {
         loop {

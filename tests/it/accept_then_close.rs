@@ -1,6 +1,7 @@
 //! `AcceptThenClose`: which rejections become close frames, the bytes on the wire, and the end of the socket.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     future::ready,
     io::Cursor,
@@ -27,25 +28,26 @@ use tokio::{
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_ws_guard::{
-    AcceptThenClose, AllowHost, AllowOrigin, Check, EmptyBody, GuardLayer, OriginCheckLayer, PendingUpgrade, PlainText,
-    ProblemJson, Rejection, RejectionKind, RespondRejection, ResponderLayer, Subprotocols, Token, TokenCheckLayer,
-    TokenPolicy, TokenSource, Transport, Verified, VerifyToken, check_fn, test_util,
+    AcceptThenClose, AllowHost, AllowOrigin, EmptyBody, GuardLayer, OriginCheckLayer,
+    PendingUpgrade, PlainText, ProblemJson, Rejection, RejectionKind, RejectionResponse,
+    ResponderLayer, Subprotocols, Token, TokenCheckLayer, TokenPolicy, TokenSource, Transport,
+    Verified, check_fn, test_util,
 };
 
 use crate::common::{ACCEPT, Body, HOST, Raw, handshake, plain, serve, serve_axum};
 
 use Transport::{ExtendedConnect, Http1};
 
-const BOTH: [Transport; 2] = [Http1, ExtendedConnect];
+pub(crate) const BOTH: [Transport; 2] = [Http1, ExtendedConnect];
 /// Longer than any test waits.
 const NEVER: Duration = Duration::from_secs(60);
 
 fn slots(sockets: u16, deadline: Duration) -> AcceptThenClose {
-    AcceptThenClose::new().max_sockets(sockets.try_into().unwrap()).deadline(deadline).unwrap()
+    AcceptThenClose::new().max_sockets(sockets.try_into().unwrap()).timeout(deadline).unwrap()
 }
 
 /// A masked close frame with code 1000.
-const CLIENT_CLOSE: &[u8] = b"\x88\x82\0\0\0\0\x03\xe8";
+pub(crate) const CLIENT_CLOSE: &[u8] = b"\x88\x82\0\0\0\0\x03\xe8";
 const TOKEN_MISSING: &[u8] = b"\x88\x0f\x11\x31token-missing";
 
 fn frame(code: u16, reason: &str) -> Vec<u8> {
@@ -53,19 +55,19 @@ fn frame(code: u16, reason: &str) -> Vec<u8> {
     [&[0x88, length], &code.to_be_bytes()[..], reason.as_bytes()].concat()
 }
 
-async fn in_time<F: Future>(future: F) -> F::Output {
+pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(20), future).await.expect("in time")
 }
 
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// The client side, after the head of the response was read.
-struct Socket {
-    status: u16,
+pub(crate) struct Socket {
+    pub(crate) status: u16,
     /// Sorted, and without `date`.
-    headers: Vec<String>,
-    stream: Box<dyn Stream>,
+    pub(crate) headers: Vec<String>,
+    pub(crate) stream: Box<dyn Stream>,
     tcp: socket2::Socket,
 }
 
@@ -77,7 +79,7 @@ struct Seen {
     rest: Vec<u8>,
 }
 
-async fn open(address: SocketAddr, transport: Transport, raw: &Raw) -> Socket {
+pub(crate) async fn open(address: SocketAddr, transport: Transport, raw: &Raw) -> Socket {
     in_time(async {
         let mut socket = match transport {
             Http1 => open_http1(address, raw).await,
@@ -109,7 +111,8 @@ async fn open_http2(address: SocketAddr, raw: &Raw) -> Socket {
     let stream = TcpStream::connect(address).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let tcp = SockRef::from(&stream).try_clone().unwrap();
-    let (mut client, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let (mut client, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     // The client may use `:protocol` only after it received the settings of the server. This request is rejected as
     // `not-websocket`.
@@ -118,17 +121,20 @@ async fn open_http2(address: SocketAddr, raw: &Raw) -> Socket {
 
     let response = client.send_request(raw.extended_connect()).await.unwrap();
     let status = response.status().as_u16();
-    let line = |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
+    let line =
+        |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
     let headers = response.headers().iter().map(line).collect();
     let stream: Box<dyn Stream> = match status {
         200 => Box::new(TokioIo::new(hyper::upgrade::on(response).await.unwrap())),
-        _ => Box::new(Cursor::new(response.into_body().collect().await.unwrap().to_bytes().to_vec())),
+        _ => {
+            Box::new(Cursor::new(response.into_body().collect().await.unwrap().to_bytes().to_vec()))
+        }
     };
     Socket { status, headers, stream, tcp }
 }
 
 impl Socket {
-    fn is_completed(&self) -> bool {
+    pub(crate) fn is_completed(&self) -> bool {
         matches!(self.status, 101 | 200)
     }
 
@@ -142,6 +148,12 @@ impl Socket {
             frame
         })
         .await
+    }
+
+    /// The server has not ended its side.
+    async fn is_open(&mut self) -> bool {
+        let read = self.stream.read_u8();
+        tokio::time::timeout(Duration::from_millis(30), read).await.is_err()
     }
 
     async fn rest(mut self) -> Seen {
@@ -221,7 +233,7 @@ async fn verify(token: Token) -> Result<Verified<()>, Rejection> {
     })
 }
 
-fn tokens() -> TokenPolicy<impl VerifyToken<Claims = ()> + Clone> {
+fn tokens() -> TokenPolicy<()> {
     TokenPolicy::bearer(verify)
 }
 
@@ -229,7 +241,7 @@ fn chat() -> Subprotocols {
     Subprotocols::list(["chat"]).unwrap()
 }
 
-fn guard() -> GuardLayer<((), impl Check + Clone + Send + Sync + 'static), TokenPolicy<impl VerifyToken + Clone>> {
+fn guard() -> GuardLayer {
     let not_banned = check_fn(|handshake| match handshake.headers().get("x-banned") {
         Some(status) => Err(Rejection::custom("banned", status.to_str().unwrap().parse().unwrap())),
         None => Ok(()),
@@ -239,10 +251,11 @@ fn guard() -> GuardLayer<((), impl Check + Clone + Send + Sync + 'static), Token
         .check(not_banned)
         .subprotocols(chat())
         .token(tokens())
+        .unwrap()
         .require_websocket()
 }
 
-fn token_check() -> TokenCheckLayer<impl VerifyToken + Clone> {
+fn token_check() -> TokenCheckLayer {
     TokenCheckLayer::new(tokens()).subprotocols(chat()).require_websocket()
 }
 
@@ -310,7 +323,8 @@ impl Stacks {
             guards: [
                 serve_axum(Router::new().route("/ws", any(handler).layer(guard))).await,
                 serve(guards.clone().layer(ResponderLayer::new()).service(inner.clone())).await,
-                serve(guards.layer(ResponderLayer::on_upgraded(callback)).service(inner.clone())).await,
+                serve(guards.layer(ResponderLayer::on_upgraded(callback)).service(inner.clone()))
+                    .await,
             ],
             token_check: serve(token_check.layer(inner)).await,
             calls,
@@ -337,7 +351,11 @@ async fn token_rejection_is_sent_as_a_close_frame() {
                 (bearer("forbidden"), b"\x88\x11\x11\x33token-forbidden"),
                 (bearer("broken"), b"\x88\x11\x03\xf5verifier-failed"),
             ] {
-                assert_eq!(exchange(address, transport, &raw).await, closed(transport, &[], frame), "{raw:?}");
+                assert_eq!(
+                    exchange(address, transport, &raw).await,
+                    closed(transport, &[], frame),
+                    "{raw:?}"
+                );
             }
         }
     }
@@ -352,11 +370,12 @@ async fn token_rejection_is_sent_as_a_close_frame() {
 async fn other_rejections_are_the_same_as_without_accept_then_close() {
     let with = Stacks::start(Some(AcceptThenClose::new())).await;
     let without = Stacks::start(None).await;
-    let compare = async |with: SocketAddr, without: SocketAddr, transport, raw: Raw, status: u16| {
-        let seen = exchange(with, transport, &raw).await;
-        assert_eq!(seen.status, status, "{raw:?} {transport:?}");
-        assert_eq!(seen, exchange(without, transport, &raw).await);
-    };
+    let compare =
+        async |with: SocketAddr, without: SocketAddr, transport, raw: Raw, status: u16| {
+            let seen = exchange(with, transport, &raw).await;
+            assert_eq!(seen.status, status, "{raw:?} {transport:?}");
+            assert_eq!(seen, exchange(without, transport, &raw).await);
+        };
 
     // The tokens are invalid: an earlier check must not reveal that.
     let rejected_by_guard = [
@@ -394,7 +413,14 @@ async fn other_rejections_are_the_same_as_without_accept_then_close() {
                 compare(with, without, transport, raw.clone(), *status).await;
             }
             let status = if transport == Http1 { 426 } else { 400 };
-            compare(with, without, transport, bearer("guess").with("Sec-WebSocket-Version", "8"), status).await;
+            compare(
+                with,
+                without,
+                transport,
+                bearer("guess").with("Sec-WebSocket-Version", "8"),
+                status,
+            )
+            .await;
         }
     }
     // HTTP/2 has none of these rejections except `not-websocket`, which starts every connection here.
@@ -422,10 +448,16 @@ async fn subprotocol_is_selected_before_the_close_frame() {
 
     let sources = || {
         let prefix = TokenSource::subprotocol("token.").unwrap();
-        [prefix, TokenSource::kubernetes(), TokenSource::phoenix(), TokenSource::pair("bearer").unwrap()]
+        [
+            prefix,
+            TokenSource::kubernetes(),
+            TokenSource::phoenix(),
+            TokenSource::pair("bearer").unwrap(),
+        ]
     };
     let policy = || TokenPolicy::from_sources(sources(), verify).unwrap();
-    let guard = || GuardLayer::new(AllowOrigin::same_origin()).require_websocket().token(policy());
+    let guard =
+        || GuardLayer::new(AllowOrigin::same_origin()).require_websocket().token(policy()).unwrap();
     let token_check = || TokenCheckLayer::new(policy()).require_websocket();
     let list = || Subprotocols::list(["v2", "v1"]).unwrap();
     let close = AcceptThenClose::new;
@@ -433,7 +465,8 @@ async fn subprotocol_is_selected_before_the_close_frame() {
     let inner = inner(&Arc::default());
     let listed = [
         serve(guard().subprotocols(list()).accept_then_close(close()).layer(inner.clone())).await,
-        serve(token_check().subprotocols(list()).accept_then_close(close()).layer(inner.clone())).await,
+        serve(token_check().subprotocols(list()).accept_then_close(close()).layer(inner.clone()))
+            .await,
     ];
     let not_listed = [
         serve(guard().accept_then_close(close()).layer(inner.clone())).await,
@@ -458,7 +491,8 @@ async fn subprotocol_is_selected_before_the_close_frame() {
             _ => handshake().and("Sec-WebSocket-Protocol", offered),
         };
         let lines = offered.split(", ").filter(|offer| !offer.is_empty());
-        let in_lines = lines.fold(handshake(), |raw, offer| raw.and("Sec-WebSocket-Protocol", offer));
+        let in_lines =
+            lines.fold(handshake(), |raw, offer| raw.and("Sec-WebSocket-Protocol", offer));
 
         let expected = listed.map(|address| (address, by_list)).into_iter();
         for (address, chosen) in expected.chain(not_listed.map(|address| (address, without))) {
@@ -470,11 +504,16 @@ async fn subprotocol_is_selected_before_the_close_frame() {
                 }
                 continue;
             }
-            let chosen = Some(chosen).filter(|it| !it.is_empty()).map(|it| format!("sec-websocket-protocol: {it}"));
-            let is_sent = ["token.guess", "bearer, guess", "Z3Vlc3M"].iter().any(|sent| offered.contains(sent));
+            let chosen = Some(chosen)
+                .filter(|it| !it.is_empty())
+                .map(|it| format!("sec-websocket-protocol: {it}"));
+            let is_sent = ["token.guess", "bearer, guess", "Z3Vlc3M"]
+                .iter()
+                .any(|sent| offered.contains(sent));
             let reason = if is_sent { "token-invalid" } else { "token-missing" };
             for transport in BOTH {
-                let expected = closed(transport, chosen.as_deref().as_slice(), &frame(4401, reason));
+                let expected =
+                    closed(transport, chosen.as_deref().as_slice(), &frame(4401, reason));
                 for raw in [&in_one_line, &in_lines] {
                     assert_eq!(exchange(address, transport, raw).await, expected, "{offered}");
                 }
@@ -486,7 +525,9 @@ async fn subprotocol_is_selected_before_the_close_frame() {
     let rejecting = TokenCheckLayer::new(tokens()).require_websocket().accept_then_close(close());
     let address = serve(ServiceBuilder::new().layer(chooser).layer(rejecting).service(inner)).await;
     for transport in BOTH {
-        let seen = exchange(address, transport, &handshake().and("Sec-WebSocket-Protocol", "v0, v1, v2")).await;
+        let seen =
+            exchange(address, transport, &handshake().and("Sec-WebSocket-Protocol", "v0, v1, v2"))
+                .await;
         assert_eq!(seen, closed(transport, &["sec-websocket-protocol: v2"], TOKEN_MISSING));
     }
 }
@@ -500,12 +541,17 @@ enum Style {
     Meddling(u16),
 }
 
-impl<B: Default + From<String>> RespondRejection<B> for Style {
-    fn respond(&self, rejection: &Rejection, request: &Parts, prepared: Response<()>) -> Response<B> {
+impl<B: Default + From<String>> RejectionResponse<B> for Style {
+    fn response(
+        &self,
+        rejection: &Rejection,
+        request: &Parts,
+        prepared: Response<()>,
+    ) -> Response<B> {
         match self {
-            Self::Empty => EmptyBody.respond(rejection, request, prepared),
-            Self::Plain => PlainText.respond(rejection, request, prepared),
-            Self::Problem => ProblemJson.respond(rejection, request, prepared),
+            Self::Empty => EmptyBody.response(rejection, request, prepared),
+            Self::Plain => PlainText.response(rejection, request, prepared),
+            Self::Problem => ProblemJson.response(rejection, request, prepared),
             Self::Meddling(status) => {
                 let was = prepared.status();
                 let mut response = prepared.map(|()| B::from("a body".to_owned()));
@@ -535,7 +581,7 @@ impl<B: Default + From<String>> RespondRejection<B> for Style {
 async fn rejection_responder_adds_headers_but_no_body() {
     let meddling = [101, 200, 204, 304, 401, 500].map(Style::Meddling);
     for style in [Style::Empty, Style::Plain, Style::Problem].into_iter().chain(meddling) {
-        let guard = guard().accept_then_close(AcceptThenClose::new()).respond_with(style);
+        let guard = guard().accept_then_close(AcceptThenClose::new()).reject_with(style);
         let hyper = serve(guard.clone().layer(inner(&Arc::default()))).await;
         let axum = serve_axum(Router::new().route("/ws", any(async || ()).layer(guard))).await;
         for transport in BOTH {
@@ -545,7 +591,9 @@ async fn rejection_responder_adds_headers_but_no_body() {
             for &address in addresses {
                 let added: &[&str] = match (style, transport) {
                     (Style::Meddling(_), Http1) => &["x-prepared: 101", "x-code: token-missing"],
-                    (Style::Meddling(_), ExtendedConnect) => &["x-prepared: 200", "x-code: token-missing"],
+                    (Style::Meddling(_), ExtendedConnect) => {
+                        &["x-prepared: 200", "x-code: token-missing"]
+                    }
                     _ => &[],
                 };
                 let seen = exchange(address, transport, &handshake()).await;
@@ -558,7 +606,8 @@ async fn rejection_responder_adds_headers_but_no_body() {
 #[tokio::test]
 async fn response_extensions_hold_the_rejection() {
     let layer = guard().accept_then_close(AcceptThenClose::new());
-    let rejected = layer.layer(service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(()))));
+    let rejected =
+        layer.layer(service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(()))));
     for (raw, kind) in [
         (handshake(), RejectionKind::TokenMissing),
         (bearer("guess"), RejectionKind::TokenInvalid),
@@ -580,7 +629,9 @@ async fn response_extensions_hold_the_rejection() {
 async fn close_code_must_be_one_that_a_server_may_send() {
     const TOKENS: [(u16, &str); 3] = [(401, "guess"), (403, "forbidden"), (503, "broken")];
 
-    let set = |status: u16, code| AcceptThenClose::new().close_code(StatusCode::from_u16(status).unwrap(), code);
+    let set = |status: u16, code| {
+        AcceptThenClose::new().close_code(StatusCode::from_u16(status).unwrap(), code)
+    };
     for status in [401, 403, 429, 503] {
         for code in [1000, 1003, 1007, 1009, 1011, 1014, 3000, 3999, 4000, 4999] {
             assert!(set(status, code).is_ok(), "{status} {code}");
@@ -592,21 +643,29 @@ async fn close_code_must_be_one_that_a_server_may_send() {
     }
     for status in [101, 200, 302, 400, 404, 421, 426, 500, 504] {
         let message = set(status, 4000).unwrap_err().to_string();
-        assert!(message.starts_with(&format!("`{status}`: only 401, 403, 429 and 503")), "{message}");
+        assert!(
+            message.starts_with(&format!("`{status}`: only 401, 403, 429 and 503")),
+            "{message}"
+        );
     }
 
     for (configured, code) in [(401, 1008), (403, 4999), (503, 3000)] {
         let address = server(set(configured, code).unwrap()).await;
         for (status, token) in TOKENS {
             let seen = exchange(address, Http1, &bearer(token)).await.rest;
-            assert_eq!(seen[2..4] == code.to_be_bytes(), status == configured, "{status} {}", seen.escape_ascii());
+            assert_eq!(
+                seen[2..4] == code.to_be_bytes(),
+                status == configured,
+                "{status} {}",
+                seen.escape_ascii()
+            );
         }
     }
 }
 
 #[tokio::test]
 async fn close_reason_is_truncated_between_characters() {
-    let cause = AcceptThenClose::new().reason(|rejection| rejection.kind().cause().to_owned());
+    let cause = AcceptThenClose::new().reason(|rejection| rejection.kind().title().to_owned());
     let seen = exchange(server(cause).await, Http1, &bearer("forbidden")).await;
     assert_eq!(seen.rest, frame(4403, "the token does not allow this"));
 
@@ -634,37 +693,163 @@ async fn close_reason_is_truncated_between_characters() {
         let expected = frame(4401, &reason[..length]);
         let address = server(AcceptThenClose::new().reason(move |_| reason.clone())).await;
         for transport in BOTH {
-            assert_eq!(exchange(address, transport, &handshake()).await.rest, expected, "{before}{character} {count}");
+            assert_eq!(
+                exchange(address, transport, &handshake()).await.rest,
+                expected,
+                "{before}{character} {count}"
+            );
         }
     }
 }
 
 #[tokio::test]
-async fn max_sockets_is_never_exceeded() {
+async fn oldest_socket_is_dropped_beyond_max_sockets() {
     let stacks = Stacks::start(Some(slots(2, NEVER))).await;
-    let without = Stacks::start(None).await;
-    // All layers share the slots.
-    for ((first, second), transport) in stacks.all().zip(stacks.all().skip(1)).zip(BOTH.into_iter().cycle()) {
-        let mut held = [until_open(first, Http1).await, until_open(second, ExtendedConnect).await];
-        for socket in &mut held {
+    // All layers share the maximum.
+    for ((first, second), transport) in
+        stacks.all().zip(stacks.all().skip(1)).zip(BOTH.into_iter().cycle())
+    {
+        let mut oldest = open(first, transport, &handshake()).await;
+        let mut newer = open(second, transport, &handshake()).await;
+        for socket in [&mut oldest, &mut newer] {
             assert_eq!(socket.frame().await, TOKEN_MISSING);
         }
-        for (full, without) in stacks.all().zip(without.all()) {
-            let plain = exchange(full, transport, &handshake()).await;
-            assert_eq!(plain.status, 401);
-            assert_eq!(plain, exchange(without, transport, &handshake()).await);
+        let newest = open(first, transport, &handshake()).await;
+        // A reset stream is over, too.
+        let mut rest = Vec::new();
+        in_time(oldest.stream.read_to_end(&mut rest)).await.ok();
+        assert!(rest.is_empty(), "{rest:?}");
+        newer.stream.write_all(CLIENT_CLOSE).await.unwrap();
+        assert!(newer.rest().await.rest.is_empty());
+        assert_eq!(newest.close().await, closed(transport, &[], TOKEN_MISSING));
+    }
+}
+
+#[tokio::test]
+async fn clients_that_do_not_close_cannot_turn_it_off_for_others() {
+    const MAX_SOCKETS: u16 = 4;
+
+    for transport in BOTH {
+        let address = server(slots(MAX_SOCKETS, NEVER)).await;
+        let mut holding = VecDeque::new();
+        for _ in 0..MAX_SOCKETS {
+            let mut socket = open(address, transport, &handshake()).await;
+            assert_eq!(socket.frame().await, TOKEN_MISSING);
+            holding.push_back(socket);
         }
-        let [http1, http2] = held;
-        let gone = if transport == Http1 { http1 } else { http2 };
-        drop(gone);
-        for address in stacks.all() {
-            until_closed(address, transport).await;
+        for _ in 0..2 {
+            let mut legitimate = open(address, transport, &handshake()).await;
+            assert_eq!(legitimate.frame().await, TOKEN_MISSING);
+            // The oldest one goes. A reset is an end, too.
+            let mut oldest = holding.pop_front().unwrap();
+            in_time(oldest.stream.read_to_end(&mut Vec::new())).await.ok();
+            for other in holding.iter_mut().chain([&mut legitimate]) {
+                assert!(other.is_open().await, "{transport:?}");
+            }
+            legitimate.stream.write_all(CLIENT_CLOSE).await.unwrap();
+            assert!(legitimate.rest().await.rest.is_empty());
+            // Another one takes its place.
+            let mut socket = until_open(address, transport).await;
+            assert_eq!(socket.frame().await, TOKEN_MISSING);
+            holding.push_back(socket);
+        }
+    }
+}
+
+/// A masked frame with a length of 7, 16 or 64 bits. The payload looks like close frames.
+fn masked(first: u8, length_bits: u8, payload: usize) -> Vec<u8> {
+    let length = match length_bits {
+        7 => vec![0x80 | u8::try_from(payload).unwrap()],
+        16 => [&[0xfe], &u16::try_from(payload).unwrap().to_be_bytes()[..]].concat(),
+        _ => [&[0xff], &u64::try_from(payload).unwrap().to_be_bytes()[..]].concat(),
+    };
+    let payload = CLIENT_CLOSE.iter().copied().cycle().take(payload);
+    [first].into_iter().chain(length).chain([0x88, 0x80, 0, 0]).chain(payload).collect()
+}
+
+#[tokio::test]
+async fn socket_stays_open_until_the_client_closes() {
+    for transport in BOTH {
+        let address = server(slots(64, NEVER)).await;
+        for frames in [
+            &[][..],
+            &[masked(0x81, 7, 0)],
+            &[masked(0x82, 7, 1), masked(0x89, 7, 125), masked(0x8a, 7, 0)],
+            &[masked(0x81, 16, 126), masked(0x82, 16, 0), masked(0x81, 16, 40_000)],
+            &[masked(0x82, 16, u16::MAX as usize - 100)],
+            &[masked(0x82, 64, 300), masked(0x81, 64, 0), masked(0x81, 64, 65_000)],
+            // A message in fragments, with a ping between them.
+            &[masked(0x01, 7, 20), masked(0x89, 7, 3), masked(0x00, 16, 200), masked(0x80, 7, 9)],
+        ] {
+            let mut socket = open(address, transport, &handshake()).await;
+            assert_eq!(socket.frame().await, TOKEN_MISSING);
+            assert!(socket.is_open().await);
+            for frame in frames {
+                // In several writes, also within the head of the frame.
+                let (head, payload) = frame.split_at(frame.len().min(14));
+                for part in head.chunks(1).chain(payload.chunks(9000)) {
+                    socket.stream.write_all(part).await.unwrap();
+                    socket.stream.flush().await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+                let head = head.escape_ascii();
+                assert!(socket.is_open().await, "{transport:?} {head}");
+            }
+            let (head, last) = CLIENT_CLOSE.split_at(CLIENT_CLOSE.len() - 1);
+            socket.stream.write_all(head).await.unwrap();
+            assert!(socket.is_open().await, "{transport:?}");
+            socket.stream.write_all(last).await.unwrap();
+            // In an orderly way.
+            assert!(socket.rest().await.rest.is_empty());
         }
     }
 }
 
 #[tokio::test]
-async fn deadline_drops_a_client_that_does_not_close() {
+async fn client_that_breaks_the_protocol_is_disconnected_at_once() {
+    let oversized = |length: u64| [&[0x82, 0xff], &length.to_be_bytes()[..], &[0; 4]].concat();
+    let unmasked = b"\x81\x05hello".to_vec();
+    let unmasked_close = b"\x88\x02\x03\xe8".to_vec();
+    for transport in BOTH {
+        let address = server(slots(64, NEVER)).await;
+        for (sent, ends) in [
+            (unmasked.clone(), true),
+            (unmasked_close.clone(), true),
+            ([masked(0x81, 7, 9), unmasked.clone()].concat(), true),
+            (b"\x82\x7e\x00\x00".to_vec(), true),
+            (oversized(64 * 1024 + 1), true),
+            (oversized(1 << 32), true),
+            (oversized(u64::MAX), true),
+            ([masked(0x89, 16, 300), oversized(u64::MAX)].concat(), true),
+            // It has sent enough.
+            (masked(0x82, 16, 1000).repeat(70), true),
+            // The rest of these may come.
+            (oversized(64 * 1024), false),
+            (b"\x82\xfe\xff\xff".to_vec(), false),
+            (b"\x82\xff\0\0\0\0".to_vec(), false),
+            (b"\x88".to_vec(), false),
+        ] {
+            let mut socket = open(address, transport, &handshake()).await;
+            assert_eq!(socket.frame().await, TOKEN_MISSING);
+            socket.stream.write_all(&sent).await.ok();
+            socket.stream.flush().await.ok();
+            let sent = sent[..sent.len().min(14)].escape_ascii();
+            if ends {
+                let mut rest = Vec::new();
+                in_time(socket.stream.read_to_end(&mut rest)).await.ok();
+                assert!(rest.is_empty(), "{transport:?} {sent}");
+            } else {
+                assert!(socket.is_open().await, "{transport:?} {sent}");
+                // So does the client that leaves.
+                socket.stream.shutdown().await.unwrap();
+                assert!(socket.rest().await.rest.is_empty(), "{transport:?} {sent}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn timeout_drops_a_client_that_does_not_close() {
     for transport in BOTH {
         let patient = server(slots(1, NEVER)).await;
         let hasty = server(slots(1, Duration::from_millis(100))).await;
@@ -676,14 +861,13 @@ async fn deadline_drops_a_client_that_does_not_close() {
         // The server no longer reads.
         silent.flood().await;
 
-        // Each layer has its own deadline.
-        assert_eq!(exchange(patient, transport, &handshake()).await.status, 401);
+        // Each layer has its own timeout.
         assert_eq!(waits.close().await.rest, TOKEN_MISSING);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn flooding_client_is_dropped_at_the_deadline() {
+async fn flooding_client_is_dropped_at_the_timeout() {
     for transport in BOTH {
         let address = server(slots(1, Duration::from_millis(200))).await;
         let mut socket = open(address, transport, &handshake()).await;
@@ -729,7 +913,9 @@ async fn bytes_after_the_handshake_are_not_a_second_request() {
     let stacks = Stacks::start(Some(AcceptThenClose::new())).await;
     let second = String::from_utf8(bearer("valid").bytes()).unwrap();
     for address in stacks.all() {
-        for (behind, token) in [(second.clone(), "guess"), (second.repeat(100), "guess"), ("x".repeat(30_000), "x")] {
+        for (behind, token) in
+            [(second.clone(), "guess"), (second.repeat(100), "guess"), ("x".repeat(30_000), "x")]
+        {
             let seen = exchange(address, Http1, &bearer(token).body(&behind)).await;
             assert_eq!(seen, closed(Http1, &[], &frame(4401, "token-invalid")));
         }
@@ -740,7 +926,8 @@ async fn bytes_after_the_handshake_are_not_a_second_request() {
 #[tokio::test]
 async fn non_upgradable_request_is_rejected_with_a_status() {
     let service = guard().accept_then_close(AcceptThenClose::new());
-    let service = service.layer(service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(()))));
+    let service =
+        service.layer(service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(()))));
     for raw in [handshake(), bearer("guess")] {
         for request in raw.over_both() {
             assert_plain(&service.clone().oneshot(request).await.unwrap());
@@ -751,7 +938,8 @@ async fn non_upgradable_request_is_rejected_with_a_status() {
 #[test]
 fn rejection_outside_a_runtime_is_a_status() {
     let service = guard().accept_then_close(AcceptThenClose::new());
-    let service = service.layer(service_fn(|_: Request<()>| ready(Ok::<_, Infallible>(Response::new(())))));
+    let service =
+        service.layer(service_fn(|_: Request<()>| ready(Ok::<_, Infallible>(Response::new(())))));
     for raw in [handshake(), bearer("guess")] {
         let future = pin!(service.clone().oneshot(raw.upgradable()));
         match future.poll(&mut Context::from_waker(Waker::noop())) {
@@ -773,15 +961,20 @@ fn assert_plain(response: &Response<()>) {
 #[tokio::test]
 async fn rejection_by_another_check_is_a_status() {
     let inner = inner(&Arc::default());
-    let policy = || TokenPolicy::from_sources([TokenSource::subprotocol("token.").unwrap()], verify).unwrap();
+    let policy = || {
+        TokenPolicy::from_sources([TokenSource::subprotocol("token.").unwrap()], verify).unwrap()
+    };
     let checked = |kind: RejectionKind| {
         GuardLayer::new(AllowOrigin::same_origin())
             .check(check_fn(move |_| Err(kind.into())))
             .token(policy())
+            .unwrap()
             .require_websocket()
             .accept_then_close(AcceptThenClose::new())
     };
-    for kind in [RejectionKind::TokenMissing, RejectionKind::TokenInvalid, RejectionKind::VerifierFailed] {
+    for kind in
+        [RejectionKind::TokenMissing, RejectionKind::TokenInvalid, RejectionKind::VerifierFailed]
+    {
         let address = serve(checked(kind).layer(inner.clone())).await;
         for transport in BOTH {
             for raw in [handshake(), handshake().and("Sec-WebSocket-Protocol", "token.valid, v1")] {
@@ -794,7 +987,9 @@ async fn rejection_by_another_check_is_a_status() {
 
     // A report-only origin is accepted, but receives no close reason.
     let trial = OriginCheckLayer::new(AllowOrigin::same_origin()).dangerous_report_only();
-    let closes = TokenCheckLayer::new(tokens()).require_websocket().accept_then_close(AcceptThenClose::new());
+    let closes = TokenCheckLayer::new(tokens())
+        .require_websocket()
+        .accept_then_close(AcceptThenClose::new());
     let address = serve(ServiceBuilder::new().layer(trial).layer(closes).service(inner)).await;
     for transport in BOTH {
         let foreign = handshake().with("Origin", "https://evil.example");

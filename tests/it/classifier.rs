@@ -19,7 +19,7 @@ use proptest::{
 };
 use tokio_tungstenite::tungstenite::handshake::server::create_response;
 use tower::{Layer, ServiceExt, service_fn};
-use tower_ws_guard::{AllowOrigin, GuardLayer, VersionCheckLayer, is_attempt};
+use tower_ws_guard::{AllowOrigin, GuardLayer, VersionCheckLayer, is_upgrade_request};
 
 const APP: &str = "https://app.example.com";
 /// The minimum number of cases on either side of a property; fewer would prove nothing.
@@ -37,7 +37,11 @@ struct Case {
 
 impl fmt::Debug for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {:?} :protocol={:?}", self.method, self.target, self.version, self.protocol)?;
+        write!(
+            f,
+            "{} {} {:?} :protocol={:?}",
+            self.method, self.target, self.version, self.protocol
+        )?;
         self.lines.iter().try_for_each(|(name, value)| write!(f, "\n  {name}: {value:?}"))
     }
 }
@@ -62,7 +66,11 @@ impl Case {
 
     fn lines(&self, name: &str) -> Vec<String> {
         let lines = self.lines.iter().filter(|(there, _)| *there == name);
-        lines.map(|(_, value)| String::from_utf8_lossy(value.as_bytes()).trim_matches([' ', '\t']).to_owned()).collect()
+        lines
+            .map(|(_, value)| {
+                String::from_utf8_lossy(value.as_bytes()).trim_matches([' ', '\t']).to_owned()
+            })
+            .collect()
     }
 
     fn only_line(&self, name: &str) -> Option<String> {
@@ -72,7 +80,10 @@ impl Case {
 
     fn elements(&self, name: &str) -> Vec<String> {
         let list = self.lines(name).join(",");
-        list.split(',').map(|it| it.trim_matches([' ', '\t']).to_owned()).filter(|it| !it.is_empty()).collect()
+        list.split(',')
+            .map(|it| it.trim_matches([' ', '\t']).to_owned())
+            .filter(|it| !it.is_empty())
+            .collect()
     }
 }
 
@@ -85,24 +96,27 @@ fn lines(
 
     let good = good.boxed();
     let odd_case = (good.clone(), any::<u32>()).prop_map(|(value, flips)| {
-        let flip = |(i, byte): (usize, u8)| if flips >> (i % 32) & 1 == 1 { byte ^ 0x20 } else { byte };
+        let flip =
+            |(i, byte): (usize, u8)| if flips >> (i % 32) & 1 == 1 { byte ^ 0x20 } else { byte };
         let bytes = value.bytes().enumerate();
-        bytes.map(|(i, byte)| if byte.is_ascii_alphabetic() { flip((i, byte)) } else { byte }).collect::<Vec<_>>()
+        bytes
+            .map(|(i, byte)| if byte.is_ascii_alphabetic() { flip((i, byte)) } else { byte })
+            .collect::<Vec<_>>()
     });
-    let padded =
-        (select(AROUND), good.clone(), select(AROUND)).prop_map(|(a, value, b)| [a, &*value, b].concat().into());
-    let mutated = (good.clone(), any::<Index>(), 0..3, select(&b" \t,;:=\"'/@-_+[]%AXax019\x80\xc3\xff"[..])).prop_map(
-        |(value, at, how, byte)| {
-            let mut bytes = value.into_bytes();
-            let at = at.index(bytes.len());
-            match how {
-                0 => bytes.insert(at, byte),
-                1 => bytes[at] = byte,
-                _ => drop(bytes.remove(at)),
-            }
-            bytes
-        },
-    );
+    let padded = (select(AROUND), good.clone(), select(AROUND))
+        .prop_map(|(a, value, b)| [a, &*value, b].concat().into());
+    let mutated =
+        (good.clone(), any::<Index>(), 0..3, select(&b" \t,;:=\"'/@-_+[]%AXax019\x80\xc3\xff"[..]))
+            .prop_map(|(value, at, how, byte)| {
+                let mut bytes = value.into_bytes();
+                let at = at.index(bytes.len());
+                match how {
+                    0 => bytes.insert(at, byte),
+                    1 => bytes[at] = byte,
+                    _ => drop(bytes.remove(at)),
+                }
+                bytes
+            });
     let other = select(others).prop_map(Vec::from);
     let any_line = prop_oneof![
         2 => good.clone().prop_map(Vec::from),
@@ -149,12 +163,13 @@ const NAMES: [&str; 9] = [
 ];
 
 fn headers() -> impl Strategy<Value = [Vec<Vec<u8>>; 9]> {
-    let key = (any::<u128>(), prop_oneof![4 => Just(0), 1 => 1..16_usize]).prop_map(|(nonce, bits)| {
-        let mut key = STANDARD.encode(nonce.to_be_bytes());
-        let last = ALPHABET.find(&key[21..22]).unwrap() + bits;
-        key.replace_range(21..22, &ALPHABET[last..=last]);
-        key
-    });
+    let key =
+        (any::<u128>(), prop_oneof![4 => Just(0), 1 => 1..16_usize]).prop_map(|(nonce, bits)| {
+            let mut key = STANDARD.encode(nonce.to_be_bytes());
+            let last = ALPHABET.find(&key[21..22]).unwrap() + bits;
+            key.replace_range(21..22, &ALPHABET[last..=last]);
+            key
+        });
     let host = prop_oneof![
         12 => one_of(&["chat.example.com", "chat.example.com:8080", "CHAT.example.com"]),
         2 => one_of(&["localhost:3000", "[::1]", "[2001:db8::1]:443", "127.0.0.1:080", "[v1.a:b]", "%C3%bc_~!b", "a,b"]),
@@ -184,14 +199,32 @@ fn headers() -> impl Strategy<Value = [Vec<Vec<u8>>; 9]> {
         lines(Just("13".to_owned()), &["", "8", "013", "+13", "13.0", "13, 8", "255"]),
         lines(
             host,
-            &["", ":80", "user@chat.example.com", "chat.example.com:", "chat.example.com:123456", "::1", "[::1", "a%4"],
+            &[
+                "",
+                ":80",
+                "user@chat.example.com",
+                "chat.example.com:",
+                "chat.example.com:123456",
+                "::1",
+                "[::1",
+                "a%4",
+            ],
         ),
-        rarely(lines(one_of(&["chat", "v2.chat, v1.chat"]), &["", "a b", "a/b", "chat", "caf\u{e9}", "(chat)"])),
+        rarely(lines(
+            one_of(&["chat", "v2.chat, v1.chat"]),
+            &["", "a b", "a/b", "chat", "caf\u{e9}", "(chat)"],
+        )),
         rarely(lines(Just("0".to_owned()), &["00", "1", "-0", "0, 0", "x", ""])),
         rarely(lines(Just("chunked".to_owned()), &["identity", "gzip", "", "0"])),
         lines(
             Just(APP.to_owned()),
-            &["null", "https://evil.example", "https://app.example.com.evil.example", "https://app.example.com/", ""],
+            &[
+                "null",
+                "https://evil.example",
+                "https://app.example.com.evil.example",
+                "https://app.example.com/",
+                "",
+            ],
         ),
     )
         .prop_map(<[_; 9]>::from)
@@ -216,29 +249,33 @@ fn case() -> impl Strategy<Value = Case> {
     let version = prop_oneof![12 => Just(Version::HTTP_11), 1 => Just(Version::HTTP_10), 4 => Just(Version::HTTP_2)];
     // Without these drops, hardly any request would lack all indicators of an upgrade request.
     let dropped = prop_oneof![6 => Just(0), 1 => any::<u16>()];
-    (version, (get, connect), (origin_form, extended), protocol, any::<bool>(), dropped, headers()).prop_map(
-        |(version, methods, targets, protocol, with_host, mut dropped, headers)| {
+    (version, (get, connect), (origin_form, extended), protocol, any::<bool>(), dropped, headers())
+        .prop_map(|(version, methods, targets, protocol, with_host, mut dropped, headers)| {
             let http2 = version == Version::HTTP_2;
             if http2 && !with_host {
                 dropped |= 1 << NAMES.iter().position(|name| *name == "host").unwrap();
             }
-            let kept = NAMES.into_iter().zip(headers).enumerate().filter(|(i, _)| dropped >> i & 1 == 0);
-            let lines = kept.flat_map(|(_, (name, lines))| lines.into_iter().map(move |line| (name, line)));
+            let kept =
+                NAMES.into_iter().zip(headers).enumerate().filter(|(i, _)| dropped >> i & 1 == 0);
+            let lines =
+                kept.flat_map(|(_, (name, lines))| lines.into_iter().map(move |line| (name, line)));
             Case {
                 method: if http2 { methods.1 } else { methods.0 },
                 target: if http2 { targets.1 } else { targets.0 },
                 version,
                 protocol: protocol.filter(|_| http2),
-                lines: lines.map(|(name, line)| (name, HeaderValue::from_bytes(&line).unwrap())).collect(),
+                lines: lines
+                    .map(|(name, line)| (name, HeaderValue::from_bytes(&line).unwrap()))
+                    .collect(),
             }
-        },
-    )
+        })
 }
 
 fn check(property: impl Fn(Case) -> Result<(), TestCaseError>) {
     // The default generator takes most of the time in a build without optimization.
     let rng_algorithm = RngAlgorithm::XorShift;
-    let config = Config { cases: 20_000, failure_persistence: None, rng_algorithm, ..Config::default() };
+    let config =
+        Config { cases: 20_000, failure_persistence: None, rng_algorithm, ..Config::default() };
     if let Err(failure) = TestRunner::new(config).run(&case(), property) {
         panic!("{failure}");
     }
@@ -278,7 +315,7 @@ fn upgrade_request_is_whatever_any_handshaker_accepts() {
     check(|case| {
         let request = case.request();
         let accepts = accepted_by(&request);
-        let upgrade_request = is_attempt(&request);
+        let upgrade_request = is_upgrade_request(&request);
         for ((name, accepts), count) in HANDSHAKERS.iter().zip(accepts).zip(&accepted) {
             count.add(accepts);
             prop_assert!(upgrade_request || !accepts, "{name} accepts it");
@@ -287,7 +324,10 @@ fn upgrade_request_is_whatever_any_handshaker_accepts() {
         ordinary.add(!upgrade_request);
         Ok(())
     });
-    for (name, count) in HANDSHAKERS.iter().zip(&accepted).chain([(&"axum over HTTP/2", &http2), (&"none", &ordinary)])
+    for (name, count) in HANDSHAKERS
+        .iter()
+        .zip(&accepted)
+        .chain([(&"axum over HTTP/2", &http2), (&"none", &ordinary)])
     {
         assert!(count.0.get() > SOME, "{name}: {}", count.0.get());
     }
@@ -296,12 +336,14 @@ fn upgrade_request_is_whatever_any_handshaker_accepts() {
 /// RFC 6455 4.2.1, and RFC 8441 4 and 5 over HTTP/2, with the documented requirements of this crate: no body, a port
 /// with digits, a `Host` that equals the authority of the target, and at most 128 subprotocols.
 fn is_well_formed(case: &Case) -> bool {
-    let has_element = |name: &str, wanted: &str| case.elements(name).iter().any(|it| it.to_lowercase() == wanted);
+    let has_element =
+        |name: &str, wanted: &str| case.elements(name).iter().any(|it| it.to_lowercase() == wanted);
     let opens = match case.version {
         Version::HTTP_11 => {
             case.method == "GET"
                 && has_element("upgrade", "websocket")
                 && has_element("connection", "upgrade")
+                && !has_element("connection", "close")
                 && case.only_line("sec-websocket-key").is_some_and(|key| is_key(&key))
         }
         Version::HTTP_2 => case.method == "CONNECT" && case.protocol == Some("websocket"),
@@ -309,22 +351,27 @@ fn is_well_formed(case: &Case) -> bool {
     };
     let hosts = case.lines("host");
     let in_target = case.target.split_once("://").map(|(_, rest)| rest.split('/').next().unwrap());
-    let in_target = in_target.or_else(|| Some(case.target).filter(|target| !target.starts_with(['/', '*'])));
+    let in_target =
+        in_target.or_else(|| Some(case.target).filter(|target| !target.starts_with(['/', '*'])));
     let addressed = match case.version {
         Version::HTTP_2 => in_target.is_some() && hosts.len() <= 1,
         _ => hosts.len() == 1,
     };
-    let authorities = hosts.iter().map(String::as_str).chain(in_target).map(authority).collect::<HashSet<_>>();
+    let authorities =
+        hosts.iter().map(String::as_str).chain(in_target).map(authority).collect::<HashSet<_>>();
 
     let offers = case.elements("sec-websocket-protocol");
-    let is_token = |offer: &String| offer.chars().all(|c| matches!(c, '!'..='~') && !"\"(),/:;<=>?@[\\]{}".contains(c));
+    let is_token = |offer: &String| {
+        offer.chars().all(|c| matches!(c, '!'..='~') && !"\"(),/:;<=>?@[\\]{}".contains(c))
+    };
     opens
         && addressed
         && authorities.len() == 1
         && !authorities.contains(&None)
         && case.only_line("sec-websocket-version").is_some_and(|version| version == "13")
         && case.lines("transfer-encoding").is_empty()
-        && (case.lines("content-length").is_empty() || case.only_line("content-length").is_some_and(|it| it == "0"))
+        && (case.lines("content-length").is_empty()
+            || case.only_line("content-length").is_some_and(|it| it == "0"))
         && case.lines("sec-websocket-protocol").is_empty() == offers.is_empty()
         && offers.len() <= 128
         && offers.iter().all(is_token)
@@ -346,7 +393,9 @@ fn authority(text: &str) -> Option<(String, Option<u32>)> {
     };
     let (name, rest) = text.split_at(end);
     let port = match rest.strip_prefix(':') {
-        Some(digits) if (1..=5).contains(&digits.len()) && digits.chars().all(|c| c.is_ascii_digit()) => {
+        Some(digits)
+            if (1..=5).contains(&digits.len()) && digits.chars().all(|c| c.is_ascii_digit()) =>
+        {
             Some(digits.parse().unwrap())
         }
         None if rest.is_empty() => None,
@@ -369,7 +418,8 @@ fn authority(text: &str) -> Option<(String, Option<u32>)> {
             !name.is_empty()
                 && pieces.next()?.chars().all(is_plain)
                 && pieces.all(|piece| {
-                    piece.chars().take(2).filter(char::is_ascii_hexdigit).count() == 2 && piece.chars().all(is_plain)
+                    piece.chars().take(2).filter(char::is_ascii_hexdigit).count() == 2
+                        && piece.chars().all(is_plain)
                 })
         }
     };
@@ -386,9 +436,11 @@ fn is_ipv6(literal: &str) -> bool {
         let pieces = half.split(':').collect::<Vec<_>>();
         let mut count = 0;
         for (i, piece) in pieces.iter().enumerate() {
-            let is_byte = |byte: &str| byte.parse::<u8>().is_ok_and(|parsed| parsed.to_string() == byte);
+            let is_byte =
+                |byte: &str| byte.parse::<u8>().is_ok_and(|parsed| parsed.to_string() == byte);
             let is_v4 = piece.split('.').count() == 4 && piece.split('.').all(is_byte);
-            let is_h16 = (1..=4).contains(&piece.len()) && piece.chars().all(|c| c.is_ascii_hexdigit());
+            let is_h16 =
+                (1..=4).contains(&piece.len()) && piece.chars().all(|c| c.is_ascii_hexdigit());
             count += match (is_h16, is_v4 && last && i + 1 == pieces.len()) {
                 (true, _) => 1,
                 (false, true) => 2,
@@ -398,7 +450,9 @@ fn is_ipv6(literal: &str) -> bool {
         Some(count)
     };
     match literal.split_once("::") {
-        Some((head, tail)) => groups(head, false).zip(groups(tail, true)).is_some_and(|(head, tail)| head + tail < 8),
+        Some((head, tail)) => {
+            groups(head, false).zip(groups(tail, true)).is_some_and(|(head, tail)| head + tail < 8)
+        }
         None => groups(literal, true) == Some(8),
     }
 }
@@ -406,10 +460,16 @@ fn is_ipv6(literal: &str) -> bool {
 #[test]
 fn handshake_passes_if_and_only_if_well_formed() {
     let (passed, passed_http2, rejected) = (Count::default(), Count::default(), Count::default());
-    let service = VersionCheckLayer::new()
-        .layer(service_fn(async |request| Ok::<_, Infallible>(Response::new(is_attempt::<()>(&request)))));
+    let service = VersionCheckLayer::new().layer(service_fn(async |request| {
+        Ok::<_, Infallible>(Response::new(is_upgrade_request::<()>(&request)))
+    }));
     check(|case| {
-        let response = service.clone().oneshot(case.request()).now_or_never().expect("nothing to wait for").unwrap();
+        let response = service
+            .clone()
+            .oneshot(case.request())
+            .now_or_never()
+            .expect("nothing to wait for")
+            .unwrap();
         let as_upgrade_request = *response.body();
         prop_assert_eq!(as_upgrade_request, is_well_formed(&case));
         passed.add(as_upgrade_request && case.version == Version::HTTP_11);
@@ -438,10 +498,14 @@ impl Seen {
     fn of(request: &Request<()>) -> Self {
         let is_only = |(name, value)| request.headers().get_all::<&str>(name).iter().eq([value]);
         Self::Passed {
-            upgrade_request: is_attempt(request),
-            canonical: [("upgrade", "websocket"), ("connection", "Upgrade"), ("sec-websocket-version", "13")]
-                .into_iter()
-                .all(is_only),
+            upgrade_request: is_upgrade_request(request),
+            canonical: [
+                ("upgrade", "websocket"),
+                ("connection", "Upgrade"),
+                ("sec-websocket-version", "13"),
+            ]
+            .into_iter()
+            .all(is_only),
             accepted_by: accepted_by(request),
         }
     }
@@ -453,9 +517,15 @@ fn handshaker_behind_a_guard_agrees_with_the_guard() {
     let service = GuardLayer::new(AllowOrigin::list([APP]).unwrap())
         .layer(service_fn(async |request| Ok::<_, Infallible>(Response::new(Seen::of(&request)))));
     check(|case| {
-        let response = service.clone().oneshot(case.request()).now_or_never().expect("nothing to wait for").unwrap();
+        let response = service
+            .clone()
+            .oneshot(case.request())
+            .now_or_never()
+            .expect("nothing to wait for")
+            .unwrap();
         // The origin may include the default port.
-        let from_app = case.only_line("origin").is_some_and(|it| it == APP || it == format!("{APP}:443"));
+        let from_app =
+            case.only_line("origin").is_some_and(|it| it == APP || it == format!("{APP}:443"));
         let Seen::Passed { upgrade_request, canonical, accepted_by } = *response.body() else {
             foreign.add(!from_app && is_well_formed(&case));
             return Ok(());
@@ -466,7 +536,10 @@ fn handshaker_behind_a_guard_agrees_with_the_guard() {
         if case.version != Version::HTTP_2 {
             let key = case.only_line("sec-websocket-key").unwrap_or_default();
             let without_bits = key.trim_end_matches("==").ends_with(['A', 'Q', 'g', 'w']);
-            prop_assert_eq!(&accepted_by[1..], [upgrade_request && without_bits, upgrade_request, upgrade_request]);
+            prop_assert_eq!(
+                &accepted_by[1..],
+                [upgrade_request && without_bits, upgrade_request, upgrade_request]
+            );
             prop_assert_eq!(canonical, upgrade_request);
         }
         passed.add(upgrade_request && case.version == Version::HTTP_11);
@@ -474,9 +547,12 @@ fn handshaker_behind_a_guard_agrees_with_the_guard() {
         ordinary.add(!upgrade_request);
         Ok(())
     });
-    for (name, count) in
-        [("passed", passed), ("over HTTP/2", passed_http2), ("ordinary", ordinary), ("foreign", foreign)]
-    {
+    for (name, count) in [
+        ("passed", passed),
+        ("over HTTP/2", passed_http2),
+        ("ordinary", ordinary),
+        ("foreign", foreign),
+    ] {
         assert!(count.0.get() > SOME, "{name}: {}", count.0.get());
     }
 }

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use http::{HeaderName, HeaderValue, Request, Response};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_ws_guard::{
-    AllowOrigin, ClientHandshake, FindingKind, GuardLayer, PendingUpgrade, ResponderLayer, Subprotocols,
+    AllowOrigin, GuardLayer, PendingUpgrade, ResponderLayer, Subprotocols,
+    client::{ClientHandshake, FindingKind},
 };
 
 use crate::common::{ACCEPT, KEY, Raw, handshake};
@@ -26,7 +27,8 @@ fn response(status: u16, headers: Headers<'_>) -> Response<()> {
 
 /// The headers of a correct 101, without one of them, and with additional ones.
 fn switch<'a>(without: &str, and: Headers<'a>) -> Vec<(&'a str, &'a str)> {
-    let lines = [("upgrade", "websocket"), ("connection", "Upgrade"), ("sec-websocket-accept", ACCEPT)];
+    let lines =
+        [("upgrade", "websocket"), ("connection", "Upgrade"), ("sec-websocket-accept", ACCEPT)];
     lines.into_iter().filter(|(name, _)| *name != without).chain(and.iter().copied()).collect()
 }
 
@@ -40,7 +42,9 @@ fn extending(extensions: &str) -> Raw {
 
 /// The codes with their values, separated by ` + `.
 fn verdict(request: &Request<()>, response: &Response<()>) -> String {
-    let Err(findings) = ClientHandshake::new(request).verify(response) else { return "accepted".into() };
+    let Err(findings) = ClientHandshake::new(request).verify(response) else {
+        return "accepted".into();
+    };
     let shown = findings.as_slice().iter().map(|finding| match finding.value() {
         Some(value) => format!("{} {value}", finding.kind().code()),
         None => finding.kind().code().to_owned(),
@@ -108,20 +112,20 @@ const REJECTIONS: [(u16, Headers<'static>, &str); 34] = [
     (401, &[], "unauthorized"),
     (403, &[], "forbidden"),
     (403, &[("server", "hypercorn-h11")], "forbidden"),
-    (403, &[("server", "cloudflare")], "refused-by-intermediary cloudflare"),
-    (403, &[("via", "1.1 varnish (Varnish/7.1)"), ("server", "app")], "refused-by-intermediary 1.1 varnish (Varnish/7.1)"),
+    (403, &[("server", "cloudflare")], "rejected-by-intermediary cloudflare"),
+    (403, &[("via", "1.1 varnish (Varnish/7.1)"), ("server", "app")], "rejected-by-intermediary 1.1 varnish (Varnish/7.1)"),
     (403, &[("server", "nginx"), ("content-type", "Application/Problem+JSON")], "forbidden"),
-    (502, &[("server", "nginx/1.22.1")], "refused-by-intermediary nginx/1.22.1"),
-    (502, &[], "refused 502 Bad Gateway"),
-    (504, &[("server", "awselb/2.0")], "refused-by-intermediary awselb/2.0"),
-    (504, &[("via", "1.1 somebody")], "refused 504 Gateway Timeout"),
-    (500, &[("server", "nginx")], "refused 500 Internal Server Error"),
-    (426, &[("sec-websocket-version", "8")], "version-refused 8"),
-    (400, &[("sec-websocket-version", "7, 8")], "version-refused 7, 8"),
+    (502, &[("server", "nginx/1.22.1")], "rejected-by-intermediary nginx/1.22.1"),
+    (502, &[], "rejected 502 Bad Gateway"),
+    (504, &[("server", "awselb/2.0")], "rejected-by-intermediary awselb/2.0"),
+    (504, &[("via", "1.1 somebody")], "rejected 504 Gateway Timeout"),
+    (500, &[("server", "nginx")], "rejected 500 Internal Server Error"),
+    (426, &[("sec-websocket-version", "8")], "version-rejected 8"),
+    (400, &[("sec-websocket-version", "7, 8")], "version-rejected 7, 8"),
     (426, &[("sec-websocket-version", "13"), ("upgrade", "websocket")], "upgrade-stripped"),
-    (400, &[("sec-websocket-version", "8, 13")], "refused 400 Bad Request"),
-    (400, &[("sec-websocket-version", "")], "refused 400 Bad Request"),
-    (400, &[], "refused 400 Bad Request"),
+    (400, &[("sec-websocket-version", "8, 13")], "rejected 400 Bad Request"),
+    (400, &[("sec-websocket-version", "")], "rejected 400 Bad Request"),
+    (400, &[], "rejected 400 Bad Request"),
     (403, &[("sec-websocket-version", "8")], "forbidden"),
     (426, &[], "upgrade-stripped"),
     (404, &[], "not-found"),
@@ -132,12 +136,12 @@ const REJECTIONS: [(u16, Headers<'static>, &str); 34] = [
     (308, &[], "redirected"),
     (429, &[("retry-after", "3")], "rate-limited"),
     (503, &[("server", "nginx")], "unavailable"),
-    (204, &[], "refused 204 No Content"),
-    (405, &[], "refused 405 Method Not Allowed"),
-    (421, &[], "refused 421 Misdirected Request"),
-    (299, &[], "refused 299 <unknown status code>"),
-    (100, &[], "refused 100 Continue"),
-    (599, &[], "refused 599 <unknown status code>"),
+    (204, &[], "rejected 204 No Content"),
+    (405, &[], "rejected 405 Method Not Allowed"),
+    (421, &[], "rejected 421 Misdirected Request"),
+    (299, &[], "rejected 299 <unknown status code>"),
+    (100, &[], "rejected 100 Continue"),
+    (599, &[], "rejected 599 <unknown status code>"),
 ];
 
 #[test]
@@ -163,7 +167,11 @@ fn response_determines_the_findings() {
     // A response that is correct over one transport is wrong over the other.
     check(&handshake().request(), &response(200, &[]), "upgrade-stripped");
     check(&handshake().request(), &response(200, &switch("", &[])), "upgrade-stripped");
-    check(&handshake().extended_connect(), &response(101, &switch("", &[])), "refused 101 Switching Protocols");
+    check(
+        &handshake().extended_connect(),
+        &response(101, &switch("", &[])),
+        "rejected 101 Switching Protocols",
+    );
     for (header, wanted) in [
         (("upgrade", "websocket"), "upgrade-wrong websocket"),
         (("connection", "upgrade"), "connection-wrong upgrade"),
@@ -181,8 +189,9 @@ fn response_determines_the_findings() {
 #[test]
 fn version_is_compared_with_the_requested_one() {
     let request = handshake().with("Sec-WebSocket-Version", "8").request();
-    let rejected = |supported| verdict(&request, &response(426, &[("sec-websocket-version", supported)]));
-    assert_eq!(rejected("13"), "version-refused 13");
+    let rejected =
+        |supported| verdict(&request, &response(426, &[("sec-websocket-version", supported)]));
+    assert_eq!(rejected("13"), "version-rejected 13");
     assert_eq!(rejected("13, 8"), "upgrade-stripped");
 }
 
@@ -191,23 +200,26 @@ fn version_is_compared_with_the_requested_one() {
 fn wrong_accept_is_explained() {
     for (accept, wanted) in [
         ("dGhlIHNhbXBsZSBub25jZQ==", Some("the key itself")),
-        ("s3pplmbitxaq9kygzzhzrbk+xoo=", Some("changed the case")),
+        ("s3pplmbitxaq9kygzzhzrbk+xoo=", Some("have the wrong case")),
         ("s3pPLMBiTxaQ9kYGzzhZRbK+xOo", Some("padding")),
         ("s3pPLMBiTxaQ9kYGzzhZRbK-xOo=", Some("alphabet for URLs")),
         ("b37a4f2cc0624f1690f64606cf385945b2bec4ea", Some("is in hexadecimal")),
         ("B37A4F2CC0624F1690F64606CF385945B2BEC4EA", Some("is in hexadecimal")),
-        ("YjM3YTRmMmNjMDYyNGYxNjkwZjY0NjA2Y2YzODU5NDViMmJlYzRlYQ==", Some("made of the hexadecimal hash")),
+        (
+            "YjM3YTRmMmNjMDYyNGYxNjkwZjY0NjA2Y2YzODU5NDViMmJlYzRlYQ==",
+            Some("base64 of the hexadecimal hash"),
+        ),
         ("c8qeCxwB8sJPxkSckeL76bKL7f642+KYzDiR7EbKyTY=", Some("SHA-256")),
         ("WJfwerbIozKsJXHxxI0JTO1SQgU=", Some("GUID in lower case")),
-        ("FlscFByo7EQHPKXToHKEWjb17RQ=", Some("misspelt GUID")),
-        ("PqrUWKkukdFUBIRNpUXUnidFcM8=", Some("misspelt GUID")),
+        ("FlscFByo7EQHPKXToHKEWjb17RQ=", Some("misspelled GUID")),
+        ("PqrUWKkukdFUBIRNpUXUnidFcM8=", Some("misspelled GUID")),
         ("hHLtf2V1k8aDQZfNjw3Ia1hCwt0=", Some("without the GUID")),
         ("2OZf2Seed9yzIpkj+zvC9KS9Mjw=", Some("GUID in front of the key")),
-        ("BXhwxM0SZasKmCD9S4BfpPmCnEw=", Some("decoded from base64")),
-        ("s3mCG3XUBfFRrUGpYOBQiHm5i8g=", Some("key with white space")),
-        ("xytUlkF2rVz2XzwONMCug9nn1qA=", Some("key with white space")),
-        ("r9/ho7dygrDPAQf/zFnJxWqPVO4=", Some("key with the end of its line")),
-        ("kex8Ji4w0ek1Mc3Dwcf4mOpf5b4=", Some("key with the end of its line")),
+        ("BXhwxM0SZasKmCD9S4BfpPmCnEw=", Some("decoded bytes of the key")),
+        ("s3mCG3XUBfFRrUGpYOBQiHm5i8g=", Some("white space around the key")),
+        ("xytUlkF2rVz2XzwONMCug9nn1qA=", Some("white space around the key")),
+        ("r9/ho7dygrDPAQf/zFnJxWqPVO4=", Some("line end behind the key")),
+        ("kex8Ji4w0ek1Mc3Dwcf4mOpf5b4=", Some("line end behind the key")),
         ("BQgomKt49tqcGtJYe4ASzQz1IXI=", Some("line end or a NUL")),
         ("wRn3T1d05f86S/JjgrE2dZ0BqLI=", Some("line end or a NUL")),
         ("0JQeaNqPOBUf+Gph/Fn3xc+fyqI=", None),
@@ -216,12 +228,17 @@ fn wrong_accept_is_explained() {
         assert_traced(&handshake(), accept, wanted);
     }
     let another_key = handshake().with("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA==");
-    assert_traced(&another_key, ACCEPT, Some("RFC 6455 has for an example"));
-    assert_traced(&handshake().without("Sec-WebSocket-Key"), ACCEPT, Some("no key of 24 characters"));
+    assert_traced(&another_key, ACCEPT, Some("example key of RFC 6455"));
+    assert_traced(
+        &handshake().without("Sec-WebSocket-Key"),
+        ACCEPT,
+        Some("no key of 24 characters"),
+    );
 }
 
 fn assert_traced(raw: &Raw, accept: &str, wanted: Option<&str>) {
-    let response = response(101, &switch("sec-websocket-accept", &[("sec-websocket-accept", accept)]));
+    let response =
+        response(101, &switch("sec-websocket-accept", &[("sec-websocket-accept", accept)]));
     let findings = ClientHandshake::new(&raw.request::<()>()).verify(&response).unwrap_err();
     let [finding] = findings.as_slice() else { panic!("{findings}") };
     assert_eq!(finding.kind(), FindingKind::AcceptWrong);
@@ -243,7 +260,8 @@ fn finding_kinds_have_unique_codes_and_texts() {
             assert!(text.len() > 15 && !text.ends_with('.'), "{code}: {text}");
         }
     }
-    let faulty = FindingKind::ALL.iter().filter(|kind| !kind.is_refusal()).map(|kind| kind.code());
+    let faulty =
+        FindingKind::ALL.iter().filter(|kind| !kind.is_rejection()).map(|kind| kind.code());
     assert_eq!(
         faulty.collect::<Vec<_>>(),
         [
@@ -264,7 +282,8 @@ fn server_values_are_escaped_and_truncated() {
     let long = "é".repeat(200);
     let mut redirect = response(302, &[]);
     redirect.headers_mut().insert("location", HeaderValue::from_bytes(long.as_bytes()).unwrap());
-    let findings = ClientHandshake::new(&handshake().request::<()>()).verify(&redirect).unwrap_err();
+    let findings =
+        ClientHandshake::new(&handshake().request::<()>()).verify(&redirect).unwrap_err();
     let [finding] = findings.as_slice() else { panic!("{findings}") };
     assert_eq!(finding.value().unwrap(), format!("{}…", r"\xc3\xa9".repeat(64)));
 
@@ -283,19 +302,24 @@ fn debug_output_hides_subprotocols() {
 /// The crate accepts its own responses.
 #[tokio::test]
 async fn responses_of_the_crate_are_accepted() {
-    let guard = GuardLayer::new(AllowOrigin::same_origin()).subprotocols(Subprotocols::list(["v1", "v2"]).unwrap());
-    let service = ServiceBuilder::new().layer(guard).layer(ResponderLayer::new()).service(service_fn(
-        async |request: Request<()>| {
-            request.extensions().get::<PendingUpgrade>().unwrap().on_upgrade(async |socket| drop(socket));
+    let guard = GuardLayer::new(AllowOrigin::same_origin())
+        .subprotocols(Subprotocols::list(["v1", "v2"]).unwrap());
+    let service = ServiceBuilder::new().layer(guard).layer(ResponderLayer::new()).service(
+        service_fn(async |request: Request<()>| {
+            request
+                .extensions()
+                .get::<PendingUpgrade>()
+                .unwrap()
+                .on_upgrade(async |socket| drop(socket));
             Ok::<_, std::convert::Infallible>(Response::new(()))
-        },
-    ));
+        }),
+    );
     let offer = offering("v2, v1").and("Sec-WebSocket-Extensions", "permessage-deflate");
     for (raw, wanted) in [
         (offer.clone(), "v1"),
         (offer.clone().with("Origin", "https://evil.example"), "forbidden"),
-        (offer.clone().with("Sec-WebSocket-Version", "8"), "version-refused 13"),
-        (offering("v3"), "refused 400 Bad Request"),
+        (offer.clone().with("Sec-WebSocket-Version", "8"), "version-rejected 13"),
+        (offering("v3"), "rejected 400 Bad Request"),
     ] {
         let upgradable = |mut request: Request<()>| {
             let on_upgrade = hyper::upgrade::on(&mut request);
@@ -321,7 +345,8 @@ async fn responses_of_the_crate_are_accepted() {
 fn accepted_holds_subprotocol_and_extensions() {
     let request = offering("v1, v2").and("Sec-WebSocket-Extensions", "a; b, c").request::<()>();
     let chosen = [("sec-websocket-protocol", "v2"), ("sec-websocket-extensions", "c;  d=1 ,a")];
-    let accepted = ClientHandshake::new(&request).verify(&response(101, &switch("", &chosen))).unwrap();
+    let accepted =
+        ClientHandshake::new(&request).verify(&response(101, &switch("", &chosen))).unwrap();
     assert_eq!(accepted.subprotocol(), Some("v2"));
     assert_eq!(accepted.extensions().collect::<Vec<_>>(), ["c;  d=1", "a"]);
 }

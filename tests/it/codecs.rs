@@ -77,10 +77,12 @@ async fn connect(address: SocketAddr, transport: Transport, origin: &str) -> Res
             }
         }
         Transport::Http2 => {
-            let (mut client, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+            let (mut client, connection) =
+                http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
             tokio::spawn(connection);
             // The client may use `:protocol` only after it received the settings of the server.
-            let warm_up = Request::get(format!("http://{address}/")).body(Empty::<Bytes>::new()).unwrap();
+            let warm_up =
+                Request::get(format!("http://{address}/")).body(Empty::<Bytes>::new()).unwrap();
             client.send_request(warm_up).await.unwrap();
 
             let request = Request::connect(format!("http://{address}/ws"))
@@ -93,7 +95,8 @@ async fn connect(address: SocketAddr, transport: Transport, origin: &str) -> Res
             if response.status() != 200 {
                 return Err(response.status().as_u16());
             }
-            let stream: Box<dyn Io> = Box::new(TokioIo::new(hyper::upgrade::on(response).await.unwrap()));
+            let stream: Box<dyn Io> =
+                Box::new(TokioIo::new(hyper::upgrade::on(response).await.unwrap()));
             Ok(WebSocketStream::from_raw_socket(stream, Role::Client, None).await)
         }
     }
@@ -105,7 +108,12 @@ async fn assert_works(client: &mut Client, cell: &str) -> Result<(), Error> {
     for message in [Message::text("grüße"), Message::binary(large)] {
         client.send(message.clone()).await?;
         let echoed = receive(client).await?;
-        assert!(echoed == message, "{cell}: {} other bytes came back for {}", echoed.len(), message.len());
+        assert!(
+            echoed == message,
+            "{cell}: {} other bytes came back for {}",
+            echoed.len(),
+            message.len()
+        );
     }
 
     client.send(Message::Ping("still there?".into())).await?;
@@ -116,7 +124,9 @@ async fn assert_works(client: &mut Client, cell: &str) -> Result<(), Error> {
 
     client.close(Some(CloseFrame { code: CloseCode::Normal, reason: "done".into() })).await?;
     // tokio-websockets closes without the reason.
-    let Message::Close(Some(response)) = receive(client).await? else { panic!("{cell}: no response to the close") };
+    let Message::Close(Some(response)) = receive(client).await? else {
+        panic!("{cell}: no response to the close")
+    };
     assert_eq!(response.code, CloseCode::Normal, "{cell}");
     assert!(client.next().await.is_none(), "{cell}: the server ends the connection");
     Ok(())
@@ -133,14 +143,19 @@ async fn codecs_work_over_every_transport() {
         for transport in [Transport::Http1, Transport::Http2] {
             let cell = format!("{codec} over {transport:?}");
             let exchange = async {
-                let mut client = match connect(address, transport, &format!("http://{address}")).await {
-                    Ok(client) => client,
-                    Err(status) => panic!("{cell}: rejected with {status}"),
-                };
+                let mut client =
+                    match connect(address, transport, &format!("http://{address}")).await {
+                        Ok(client) => client,
+                        Err(status) => panic!("{cell}: rejected with {status}"),
+                    };
                 if let Err(error) = assert_works(&mut client, &cell).await {
                     panic!("{cell}: {error}");
                 }
-                assert_eq!(connect(address, transport, "https://evil.example").await.err(), Some(403), "{cell}");
+                assert_eq!(
+                    connect(address, transport, "https://evil.example").await.err(),
+                    Some(403),
+                    "{cell}"
+                );
             };
             timeout(TIME, exchange).await.unwrap_or_else(|_| panic!("{cell}: no response in time"));
         }
@@ -158,15 +173,24 @@ fn masked_text(text: &str) -> Vec<u8> {
 async fn codecs_receive_frames_sent_with_the_request() {
     for (codec, app) in codecs() {
         let address = serve_axum(app).await;
-        let mut response =
-            send(address, &[handshake().bytes(), masked_text("early"), masked_text("bird")].concat()).await;
+        let mut response = send(
+            address,
+            &[handshake().bytes(), masked_text("early"), masked_text("bird")].concat(),
+        )
+        .await;
         assert_eq!(response.status, 101, "{codec}");
 
         let expected = b"\x81\x05early\x81\x04bird";
         while response.rest.len() < expected.len() {
             let read = timeout(TIME, response.stream.read_buf(&mut response.rest)).await;
-            let read = read.unwrap_or_else(|_| panic!("{codec}: only {:?}", response.rest.escape_ascii().to_string()));
-            assert!(read.unwrap() > 0, "{codec}: closed after {:?}", response.rest.escape_ascii().to_string());
+            let read = read.unwrap_or_else(|_| {
+                panic!("{codec}: only {:?}", response.rest.escape_ascii().to_string())
+            });
+            assert!(
+                read.unwrap() > 0,
+                "{codec}: closed after {:?}",
+                response.rest.escape_ascii().to_string()
+            );
         }
         assert_eq!(response.rest, expected, "{codec}");
     }

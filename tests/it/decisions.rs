@@ -18,7 +18,11 @@ pub(crate) type App = BoxCloneSyncService<Request<()>, Response<()>, &'static st
 /// Decides by the path, and accepts by default.
 fn inner(request: Request<()>) -> ResponseFuture {
     let (request, ()) = request.into_parts();
-    let completed = if request.version < Version::HTTP_2 { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::OK };
+    let completed = if request.version < Version::HTTP_2 {
+        StatusCode::SWITCHING_PROTOCOLS
+    } else {
+        StatusCode::OK
+    };
     let status = match (request.uri.path(), request.extensions.get::<PendingUpgrade>()) {
         ("/fail", _) => return ready(Err("out of order")),
         ("/decline", _) => StatusCode::NOT_FOUND,
@@ -37,7 +41,11 @@ fn inner(request: Request<()>) -> ResponseFuture {
 pub(crate) fn app<L>(layer: L) -> App
 where
     L: Layer<Inner>,
-    L::Service: Service<Request<()>, Response = Response<()>, Error = &'static str> + Clone + Send + Sync + 'static,
+    L::Service: Service<Request<()>, Response = Response<()>, Error = &'static str>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     <L::Service as Service<Request<()>>>::Future: Send,
 {
     BoxCloneSyncService::new(layer.layer(service_fn(inner)))

@@ -1,8 +1,8 @@
-//! `docs/refusals.md` has a complete and correct section for each rejection kind.
+//! `docs/rejections.md` has a complete and correct section for each rejection kind.
 
 use tower_ws_guard::RejectionKind;
 
-const PAGE: &str = include_str!("../../docs/refusals.md");
+const PAGE: &str = include_str!("../../docs/rejections.md");
 
 /// The headings before those of the codes.
 const GENERAL: &[&str] = &[
@@ -20,7 +20,8 @@ const GENERAL: &[&str] = &[
 ];
 
 /// The parts of a section in order; the last three are the fix.
-const PARTS: &[&str] = &["**Meaning.** ", "**Causes.** ", "**Client.** ", "**Server.** ", "**Proxy.** "];
+const PARTS: &[&str] =
+    &["**Meaning.** ", "**Causes.** ", "**Client.** ", "**Server.** ", "**Proxy.** "];
 
 /// The lines outside of code blocks.
 fn prose() -> impl Iterator<Item = &'static str> {
@@ -58,16 +59,25 @@ fn rejection_kinds_have_their_sections_in_order() {
 fn headings_are_only_of_first_and_second_level() {
     let headings = prose().filter(|line| line.starts_with('#')).collect::<Vec<_>>();
     assert_eq!(headings.iter().filter(|line| line.starts_with("# ")).count(), 1);
-    assert!(headings.iter().all(|line| line.starts_with("# ") || line.starts_with("## ")), "{headings:?}");
+    assert!(
+        headings.iter().all(|line| line.starts_with("# ") || line.starts_with("## ")),
+        "{headings:?}"
+    );
 }
 
 #[test]
 fn section_begins_with_status_and_cause() {
     let sections = sections();
     for kind in RejectionKind::ALL {
-        let (_, lines) = sections.iter().find(|(heading, _)| *heading == kind.code()).expect("a section");
-        let expected = format!("Status {}: {}.", kind.status().as_u16(), kind.cause());
-        assert_eq!(lines.iter().find(|line| !line.is_empty()), Some(&&*expected), "{}", kind.code());
+        let (_, lines) =
+            sections.iter().find(|(heading, _)| *heading == kind.code()).expect("a section");
+        let expected = format!("Status {}: {}.", kind.status().as_u16(), kind.title());
+        assert_eq!(
+            lines.iter().find(|line| !line.is_empty()),
+            Some(&&*expected),
+            "{}",
+            kind.code()
+        );
     }
 }
 
@@ -86,7 +96,10 @@ fn section_has_every_part_once_and_in_order() {
         let begun = lines.iter().filter(|line| line.starts_with("**")).collect::<Vec<_>>();
         assert_eq!(begun.len(), PARTS.len(), "{heading}: {begun:?}");
         for (line, part) in begun.into_iter().zip(PARTS) {
-            assert!(line.starts_with(part) && line.len() > part.len(), "{heading}: `{part}` is not where it should be");
+            assert!(
+                line.starts_with(part) && line.len() > part.len(),
+                "{heading}: `{part}` is not where it should be"
+            );
         }
     }
 }
@@ -115,10 +128,14 @@ fn proxy_snippets_equal_the_tested_configuration() {
         let (snippet, _) = snippet.split_once("```").expect("its end");
         let lines = snippet.lines().map(str::trim);
         // Addresses and names may differ between the page and the tests.
-        let settings =
-            lines.filter(|line| ["proxy_", "default ", "''", "timeout "].iter().any(|of| line.starts_with(of)));
+        let settings = lines.filter(|line| {
+            ["proxy_", "default ", "''", "timeout "].iter().any(|of| line.starts_with(of))
+        });
         let mut settings = settings.filter(|line| !line.starts_with("proxy_pass ")).peekable();
         assert!(settings.peek().is_some());
-        assert!(settings.all(|setting| tested.lines().any(|line| line.trim() == setting)), "{first}");
+        assert!(
+            settings.all(|setting| tested.lines().any(|line| line.trim() == setting)),
+            "{first}"
+        );
     }
 }

@@ -9,8 +9,9 @@ use tokio::{
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_ws_guard::{
-    AllowOrigin, Drain, GuardLayer, OriginCheckLayer, PendingUpgrade, Permit, Rejection, ResponderLayer, StaticTokens,
-    Token, TokenCheckLayer, TokenPolicy, VersionCheckLayer, test_util,
+    AllowOrigin, Drain, GuardLayer, OriginCheckLayer, PendingUpgrade, Permit, Rejection,
+    ResponderLayer, StaticTokens, Token, TokenCheckLayer, TokenPolicy, VersionCheckLayer,
+    test_util,
 };
 
 use crate::common::{handshake, plain, upgradable};
@@ -18,16 +19,22 @@ use crate::common::{handshake, plain, upgradable};
 type App = BoxCloneSyncService<Request<()>, Response<()>, Infallible>;
 
 /// Keeps the permit, or the connection, in the response.
-fn behind<L>(layer: L) -> App
+pub(crate) fn behind<L>(layer: L) -> App
 where
     L: Layer<App>,
-    L::Service: Service<Request<()>, Response = Response<()>, Error = Infallible> + Clone + Send + Sync + 'static,
+    L::Service: Service<Request<()>, Response = Response<()>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     <L::Service as Service<Request<()>>>::Future: Send,
 {
     let inner = service_fn(async |mut request: Request<()>| {
         let mut response = Response::new(());
         match request.extensions_mut().remove::<PendingUpgrade>() {
-            Some(pending) => drop(response.extensions_mut().insert(std::sync::Arc::new(pending.accept()))),
+            Some(pending) => {
+                drop(response.extensions_mut().insert(std::sync::Arc::new(pending.accept())));
+            }
             None => drop(response.extensions_mut().insert(Permit::claim(request.extensions_mut()))),
         }
         Ok(response)
@@ -53,13 +60,18 @@ async fn drain_rejects_every_new_handshake() {
     let drain = Drain::new();
     let apps = [
         behind(guard().drain(&drain)),
-        behind(guard().token(tokens.clone()).drain(&drain)),
+        behind(guard().token(tokens.clone()).unwrap().drain(&drain)),
         behind(guard().drain(&drain).dangerous_report_only()),
         behind(VersionCheckLayer::new().drain(&drain)),
         behind(OriginCheckLayer::new(AllowOrigin::same_origin()).drain(&drain)),
         behind(TokenCheckLayer::new(tokens).drain(&drain)),
         behind(ResponderLayer::new().drain(&drain)),
-        behind(ServiceBuilder::new().layer(guard().drain(&drain)).layer(ResponderLayer::new()).into_inner()),
+        behind(
+            ServiceBuilder::new()
+                .layer(guard().drain(&drain))
+                .layer(ResponderLayer::new())
+                .into_inner(),
+        ),
     ];
     let valid = handshake().and("Authorization", "Bearer s3cr3t");
     let mut open = Vec::new();
@@ -81,7 +93,10 @@ async fn drain_rejects_every_new_handshake() {
         for raw in [&valid, &handshake(), &valid.clone().with("Sec-WebSocket-Key", "short")] {
             for request in upgradable(raw) {
                 let rejected = call(app, request).await;
-                assert_eq!((rejected.status().as_u16(), code(&rejected)), (503, Some("shutting-down")));
+                assert_eq!(
+                    (rejected.status().as_u16(), code(&rejected)),
+                    (503, Some("shutting-down"))
+                );
                 assert_eq!(rejected.headers()["retry-after"], "5");
             }
         }
@@ -126,11 +141,17 @@ async fn drain_signals_open_connections() {
         let drains = [Drain::new(), Drain::new(), Drain::new()];
         let count = || (drains[0].connections(), drains[1].connections());
         let responder = ResponderLayer::on_upgraded(async |socket, _| socket.draining().await);
-        let callback = ServiceBuilder::new().layer(guard().drain(&drains[0])).layer(responder.drain(&drains[1]));
+        let callback = ServiceBuilder::new()
+            .layer(guard().drain(&drains[0]))
+            .layer(responder.drain(&drains[1]));
         let (request, _client) = test_util::upgradable(handshake().request()).await;
-        assert_eq!(call(&behind(callback.into_inner()), request).await.status(), StatusCode::SWITCHING_PROTOCOLS);
+        assert_eq!(
+            call(&behind(callback.into_inner()), request).await.status(),
+            StatusCode::SWITCHING_PROTOCOLS
+        );
 
-        let guards = ServiceBuilder::new().layer(guard().drain(&drains[0])).layer(guard().drain(&drains[1]));
+        let guards =
+            ServiceBuilder::new().layer(guard().drain(&drains[0])).layer(guard().drain(&drains[1]));
         let response = call(&behind(guards.into_inner()), handshake().request()).await;
         let permit = response.extensions().get::<Option<Permit>>().unwrap().clone().unwrap();
         assert_eq!(count(), (2, 2));
@@ -161,9 +182,10 @@ async fn drain_rejects_a_handshake_that_is_being_verified() {
         }
     };
     let drain = Drain::new();
-    let app = behind(guard().token(TokenPolicy::bearer(verifier)).drain(&drain));
-    let response =
-        tokio::spawn(async move { call(&app, handshake().and("Authorization", "Bearer x").request()).await });
+    let app = behind(guard().token(TokenPolicy::bearer(verifier)).unwrap().drain(&drain));
+    let response = tokio::spawn(async move {
+        call(&app, handshake().and("Authorization", "Bearer x").request()).await
+    });
     verifying.await.unwrap();
     drain.start();
     go_on.send(()).unwrap();

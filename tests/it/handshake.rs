@@ -11,8 +11,9 @@ use std::{
 use http::{Request, Response, Version};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_ws_guard::{
-    AllowHost, AllowOrigin, Check, GuardLayer, Handshake, Origin, PendingUpgrade, ProblemJson, Rejection,
-    RequestOrigin, ResponderLayer, StaticTokens, Subprotocols, TokenPolicy, Transport, check_fn,
+    AllowHost, AllowOrigin, Check, GuardLayer, Handshake, Origin, PendingUpgrade, ProblemJson,
+    Rejection, RequestOrigin, ResponderLayer, StaticTokens, Subprotocols, TokenPolicy, Transport,
+    check_fn,
 };
 
 use crate::common::{self, ACCEPT, Body, KEY, Raw, handshake, plain, send, serve};
@@ -20,7 +21,8 @@ use crate::common::{self, ACCEPT, Body, KEY, Raw, handshake, plain, send, serve}
 /// Status, code, and headers with the element that they must contain.
 type ExpectedRejection = (u16, &'static str, &'static [(&'static str, &'static str)]);
 
-const SWITCH: &[(&str, &str)] = &[("upgrade", "websocket"), ("connection", "upgrade"), ("sec-websocket-version", "13")];
+const SWITCH: &[(&str, &str)] =
+    &[("upgrade", "websocket"), ("connection", "upgrade"), ("sec-websocket-version", "13")];
 const VERSION: &[(&str, &str)] = &[("sec-websocket-version", "13")];
 const METHOD: ExpectedRejection = (405, "method-not-allowed", &[("allow", "GET")]);
 const UPGRADE: ExpectedRejection = (426, "upgrade-missing", SWITCH);
@@ -52,17 +54,24 @@ fn rejected() -> Vec<(Raw, ExpectedRejection)> {
         (handshake().and("Sec-WebSocket-Version", "8"), VERSION_INVALID),
         (handshake().and("Content-Length", "5").body("hello"), BODY),
         (handshake().and("Transfer-Encoding", "chunked").body("0\r\n\r\n"), BODY),
-        (handshake().and("Sec-WebSocket-Protocol", "chat").and("Sec-WebSocket-Protocol", "chat"), SUBPROTOCOL),
+        (
+            handshake().and("Sec-WebSocket-Protocol", "chat").and("Sec-WebSocket-Protocol", "chat"),
+            SUBPROTOCOL,
+        ),
         // One indicator is enough for an upgrade request.
         (plain().and("Upgrade", "xWebSocketx"), UPGRADE),
         (plain().and("Sec-WebSocket-Key", ""), UPGRADE),
         (plain().and("Sec-WebSocket-Version", ""), UPGRADE),
         (plain().and("Upgrade", "websocket"), CONNECTION),
     ];
-    for upgrade in ["h2c", "websockets", "websocket/13", "web socket", "\"websocket\"", "websocket;q=1"] {
+    for upgrade in
+        ["h2c", "websockets", "websocket/13", "web socket", "\"websocket\"", "websocket;q=1"]
+    {
         cases.push((handshake().with("Upgrade", upgrade), UPGRADE));
     }
-    for connection in ["keep-alive", "not-upgrade", "upgraded", "keep-alive Upgrade", "\"upgrade\"", ""] {
+    for connection in
+        ["keep-alive", "not-upgrade", "upgraded", "keep-alive Upgrade", "\"upgrade\"", ""]
+    {
         cases.push((handshake().with("Connection", connection), CONNECTION));
     }
     for host in [
@@ -117,15 +126,30 @@ fn rejected() -> Vec<(Raw, ExpectedRejection)> {
     ] {
         cases.push((handshake().with("Sec-WebSocket-Key", key), KEY_INVALID));
     }
-    for version in
-        ["", "013", "+13", "-13", "13, 8", "1 3", "256", "300", "1000", "13.0", "x", "0x0d", "\u{661}\u{663}"]
-    {
+    for version in [
+        "",
+        "013",
+        "+13",
+        "-13",
+        "13, 8",
+        "1 3",
+        "256",
+        "300",
+        "1000",
+        "13.0",
+        "x",
+        "0x0d",
+        "\u{661}\u{663}",
+    ] {
         cases.push((handshake().with("Sec-WebSocket-Version", version), VERSION_INVALID));
     }
-    for version in ["0", "7", "8", "12", "14", "25", "99", "100", "199", "200", "249", "250", "255"] {
+    for version in ["0", "7", "8", "12", "14", "25", "99", "100", "199", "200", "249", "250", "255"]
+    {
         cases.push((handshake().with("Sec-WebSocket-Version", version), UNSUPPORTED));
     }
-    for subprotocol in ["", ",", " , ", "a b", "b@d", "a, a", "a/b", "\"a\"", "caf\u{e9}", "a, (b)", "a=b"] {
+    for subprotocol in
+        ["", ",", " , ", "a b", "b@d", "a, a", "a/b", "\"a\"", "caf\u{e9}", "a, (b)", "a=b"]
+    {
         cases.push((handshake().with("Sec-WebSocket-Protocol", subprotocol), SUBPROTOCOL));
     }
     let too_many = (0..129).map(|i| i.to_string()).collect::<Vec<_>>().join(",");
@@ -163,11 +187,16 @@ fn accepted() -> Vec<Raw> {
         handshake().with("Host", "127.0.0.1:03000").with("Origin", "http://127.0.0.1:3000"),
         handshake().and("Content-Length", "0"),
         handshake().and("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits"),
-        handshake().and("Sec-WebSocket-Protocol", ",chat,, other,").and("Sec-WebSocket-Protocol", "third"),
+        handshake()
+            .and("Sec-WebSocket-Protocol", ",chat,, other,")
+            .and("Sec-WebSocket-Protocol", "third"),
     ]
 }
 
-async fn inner(request: Request<impl Send>, calls: Arc<AtomicUsize>) -> Result<Response<Body>, Infallible> {
+async fn inner(
+    request: Request<impl Send>,
+    calls: Arc<AtomicUsize>,
+) -> Result<Response<Body>, Infallible> {
     calls.fetch_add(1, Ordering::SeqCst);
     if let Some(pending) = request.extensions().get::<PendingUpgrade>() {
         pending.on_upgrade(async |_| {});
@@ -180,8 +209,12 @@ macro_rules! service {
         let calls = Arc::clone(&$calls);
         let subprotocols = Subprotocols::list(["chat"]).unwrap();
         ServiceBuilder::new()
-            .layer(GuardLayer::new(AllowOrigin::same_origin()).subprotocols(subprotocols).respond_with(ProblemJson))
-            .layer(ResponderLayer::new().respond_with(ProblemJson))
+            .layer(
+                GuardLayer::new(AllowOrigin::same_origin())
+                    .subprotocols(subprotocols)
+                    .reject_with(ProblemJson),
+            )
+            .layer(ResponderLayer::new().reject_with(ProblemJson))
             .service(service_fn(move |request| inner(request, Arc::clone(&calls))))
     }};
 }
@@ -194,8 +227,13 @@ async fn malformed_handshake_is_rejected_over_a_socket() {
         let mut response = send(address, &raw.bytes()).await;
         let body = response.read_rest().await;
         assert_eq!(response.status, status, "{raw:?} {body}");
-        assert!(raw.bytes().starts_with(b"HEAD") || body.contains(&format!(r#""code":"{code}""#)), "{raw:?} {body}");
-        for (name, element) in headers.iter().chain(&[("cache-control", "no-store"), ("connection", "close")]) {
+        assert!(
+            raw.bytes().starts_with(b"HEAD") || body.contains(&format!(r#""code":"{code}""#)),
+            "{raw:?} {body}"
+        );
+        for (name, element) in
+            headers.iter().chain(&[("cache-control", "no-store"), ("connection", "close")])
+        {
             assert!(response.has(name, element), "{name} {raw:?} {response:?}");
         }
         assert!(response.all("sec-websocket-accept").is_empty());
@@ -210,8 +248,14 @@ async fn malformed_handshake_is_rejected_in_memory() {
     for (raw, (status, code, headers)) in rejected().into_iter().chain(rejected_in_memory()) {
         let response = service.clone().oneshot(raw.upgradable::<Body>()).await.unwrap();
         assert_eq!(response.status(), status, "{raw:?}");
-        assert_eq!(response.extensions().get::<Rejection>().unwrap().kind().code(), code, "{raw:?}");
-        for (name, element) in headers.iter().chain(&[("cache-control", "no-store"), ("connection", "close")]) {
+        assert_eq!(
+            response.extensions().get::<Rejection>().unwrap().kind().code(),
+            code,
+            "{raw:?}"
+        );
+        for (name, element) in
+            headers.iter().chain(&[("cache-control", "no-store"), ("connection", "close")])
+        {
             let line = response.headers()[*name].to_str().unwrap().to_ascii_lowercase();
             assert!(line.split(", ").any(|it| it.eq_ignore_ascii_case(element)), "{name} {raw:?}");
         }
@@ -230,7 +274,12 @@ async fn well_formed_handshake_is_accepted() {
         assert_eq!(response.all("sec-websocket-accept"), [ACCEPT], "{raw:?}");
         assert_eq!(response.all("upgrade"), ["websocket"], "{raw:?}");
         assert_eq!(response.all("connection"), ["Upgrade"], "{raw:?}");
-        for absent in ["sec-websocket-version", "sec-websocket-extensions", "content-length", "transfer-encoding"] {
+        for absent in [
+            "sec-websocket-version",
+            "sec-websocket-extensions",
+            "content-length",
+            "transfer-encoding",
+        ] {
             assert!(response.all(absent).is_empty(), "{absent} {raw:?}");
         }
 
@@ -275,7 +324,8 @@ async fn bytes_after_a_rejected_handshake_are_not_a_second_request() {
         handshake().and("Content-Length", "42"),
         handshake().method("CONNECT"),
     ] {
-        let mut response = send(address, &raw.body("GET /internal HTTP/1.1\r\nHost: a\r\n\r\n").bytes()).await;
+        let mut response =
+            send(address, &raw.body("GET /internal HTTP/1.1\r\nHost: a\r\n\r\n").bytes()).await;
         assert!(response.status >= 400);
         assert!(!response.read_rest().await.contains("HTTP/1.1"));
     }
@@ -286,7 +336,11 @@ async fn bytes_after_a_rejected_handshake_are_not_a_second_request() {
 async fn connection_is_closed_after_a_handler_declines() {
     let declining = service_fn(async |_: Request<hyper::body::Incoming>| {
         Ok::<_, Infallible>(
-            Response::builder().status(404).header("connection", "keep-alive").body(Body::from("declined")).unwrap(),
+            Response::builder()
+                .status(404)
+                .header("connection", "keep-alive")
+                .body(Body::from("declined"))
+                .unwrap(),
         )
     });
     let guard = || GuardLayer::new(AllowOrigin::same_origin());
@@ -302,9 +356,15 @@ async fn connection_is_closed_after_a_handler_declines() {
     // The guard leaves an ordinary request alone, and a handshake too if configured so.
     for (service, raw) in [
         (ServiceBuilder::new().layer(guard()).service(declining), plain()),
-        (ServiceBuilder::new().layer(guard().dangerous_keep_connection()).service(declining), handshake()),
+        (
+            ServiceBuilder::new().layer(guard().dangerous_keep_connection()).service(declining),
+            handshake(),
+        ),
     ] {
-        assert_eq!(send(serve(service).await, &raw.bytes()).await.all("connection"), ["keep-alive"]);
+        assert_eq!(
+            send(serve(service).await, &raw.bytes()).await.all("connection"),
+            ["keep-alive"]
+        );
     }
 }
 
@@ -315,7 +375,10 @@ async fn ordinary_request_passes_untouched() {
     let cases = [
         plain(),
         plain().and("Origin", "https://evil.example"),
-        plain().and("Upgrade", "h2c").and("Connection", "Upgrade, HTTP2-Settings").and("HTTP2-Settings", "AAMAAABk"),
+        plain()
+            .and("Upgrade", "h2c")
+            .and("Connection", "Upgrade, HTTP2-Settings")
+            .and("HTTP2-Settings", "AAMAAABk"),
         plain().and("Sec-WebSocket-Protocol", "chat"),
         plain().and("Sec-WebSocket-Extensions", "permessage-deflate"),
         plain().method("POST").and("Content-Length", "5").body("hello"),
@@ -326,13 +389,21 @@ async fn ordinary_request_passes_untouched() {
     }
     assert_eq!(calls.load(Ordering::SeqCst), cases.len());
 
-    let seen = service_fn(async |request: Request<Body>| Ok::<_, Infallible>(Response::new(format!("{request:?}"))));
-    let guard =
-        GuardLayer::new(AllowOrigin::same_origin()).token(TokenPolicy::bearer(StaticTokens::new([("token", ())])));
+    let seen = service_fn(async |request: Request<Body>| {
+        Ok::<_, Infallible>(Response::new(format!("{request:?}")))
+    });
+    let guard = GuardLayer::new(AllowOrigin::same_origin())
+        .token(TokenPolicy::bearer(StaticTokens::new([("token", ())])))
+        .unwrap();
     for raw in cases {
         let request = raw.and("Authorization", "Bearer token").request::<Body>();
         let before = format!("{request:?}");
-        let response = ServiceBuilder::new().layer(guard.clone()).service(seen).oneshot(request).await.unwrap();
+        let response = ServiceBuilder::new()
+            .layer(guard.clone())
+            .service(seen)
+            .oneshot(request)
+            .await
+            .unwrap();
         assert_eq!(*response.body(), before);
     }
 }
@@ -343,7 +414,12 @@ async fn require_websocket_rejects_ordinary_requests() {
     let guard = GuardLayer::new(AllowOrigin::same_origin()).require_websocket();
     for raw in [plain(), plain().and("Upgrade", "h2c"), plain().method("POST")] {
         for response in [
-            ServiceBuilder::new().layer(guard.clone()).service(inner).oneshot(raw.request()).await.unwrap(),
+            ServiceBuilder::new()
+                .layer(guard.clone())
+                .service(inner)
+                .oneshot(raw.request())
+                .await
+                .unwrap(),
             ServiceBuilder::new()
                 .layer(ResponderLayer::new().require_websocket())
                 .service(inner)
@@ -358,7 +434,12 @@ async fn require_websocket_rejects_ordinary_requests() {
             assert_eq!(response.headers()["cache-control"], "no-store");
         }
     }
-    let response = ServiceBuilder::new().layer(guard).service(inner).oneshot(handshake().request()).await.unwrap();
+    let response = ServiceBuilder::new()
+        .layer(guard)
+        .service(inner)
+        .oneshot(handshake().request())
+        .await
+        .unwrap();
     assert_eq!(response.status(), 200);
 }
 
@@ -367,7 +448,8 @@ async fn keep_connection_leaves_out_connection_close() {
     let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
     let guard = GuardLayer::new(AllowOrigin::same_origin()).dangerous_keep_connection();
     let service = ServiceBuilder::new().layer(guard).service(inner);
-    let rejected = service.clone().oneshot(handshake().with("Origin", "https://evil.example").request());
+    let rejected =
+        service.clone().oneshot(handshake().with("Origin", "https://evil.example").request());
     assert!(!rejected.await.unwrap().headers().contains_key("connection"));
     let rejected = service.oneshot(handshake().with("Sec-WebSocket-Version", "8").request());
     assert_eq!(rejected.await.unwrap().headers()["connection"], "Upgrade");
@@ -375,8 +457,13 @@ async fn keep_connection_leaves_out_connection_close() {
 
 #[tokio::test]
 async fn check_sees_the_handshake_as_received() {
-    let raw = handshake().with("Host", "Chat.example.com:8080").with("Origin", "https://chat.example.com:8080");
-    let raw = raw.target("/ws?token=s3cr3t").and("Sec-WebSocket-Protocol", "b, a").and("Sec-WebSocket-Protocol", "c");
+    let raw = handshake()
+        .with("Host", "Chat.example.com:8080")
+        .with("Origin", "https://chat.example.com:8080");
+    let raw = raw
+        .target("/ws?token=s3cr3t")
+        .and("Sec-WebSocket-Protocol", "b, a")
+        .and("Sec-WebSocket-Protocol", "c");
     for mut request in raw.over_both::<()>() {
         request.extensions_mut().insert("before");
         let (mut parts, ()) = request.into_parts();
@@ -388,17 +475,27 @@ async fn check_sees_the_handshake_as_received() {
         let mut handshake = Handshake::parse(&mut parts).unwrap();
         assert_eq!((handshake.method(), handshake.uri()), (&came.method, &came.uri));
         assert_eq!(handshake.headers(), &came.headers);
-        assert_eq!((handshake.transport(), handshake.key().as_ref().map(<[u8; 24]>::as_slice)), (transport, key));
+        assert_eq!(
+            (handshake.transport(), handshake.key().as_ref().map(<[u8; 24]>::as_slice)),
+            (transport, key)
+        );
         let host = handshake.host();
         assert_eq!((host.name(), host.port()), ("Chat.example.com", Some(8080)));
         assert_eq!(host.to_string(), "Chat.example.com:8080");
-        let Ok(RequestOrigin::Tuple(origin)) = handshake.origin() else { panic!("{:?}", handshake.origin()) };
+        let Ok(RequestOrigin::Tuple(origin)) = handshake.origin() else {
+            panic!("{:?}", handshake.origin())
+        };
         assert_eq!(origin, Origin::parse(b"https://chat.example.com:8080").unwrap());
         assert!(handshake.subprotocols().eq(["b", "a", "c"]));
         assert_eq!(handshake.extensions().get(), Some(&"before"));
         handshake.extensions_mut().insert("behind");
         let shown = format!("{handshake:?}");
-        assert!(shown.contains("/ws") && shown.contains("Chat.example.com") && !shown.contains("s3cr3t"), "{shown}");
+        assert!(
+            shown.contains("/ws")
+                && shown.contains("Chat.example.com")
+                && !shown.contains("s3cr3t"),
+            "{shown}"
+        );
         assert_eq!(parts.extensions.get(), Some(&"behind"));
     }
 }
@@ -412,12 +509,14 @@ async fn checks_run_in_order_and_the_first_failure_is_the_rejection() {
             false => Ok(()),
         })
         .subprotocols(Subprotocols::list(["ours"]).unwrap())
-        .token(TokenPolicy::bearer(StaticTokens::new([("token", ())])));
+        .token(TokenPolicy::bearer(StaticTokens::new([("token", ())])))
+        .unwrap();
     let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
     let service = ServiceBuilder::new().layer(guard).service(inner);
 
     // Each fault precedes the previous one in the order of the checks.
-    let mut raw = handshake().and("Authorization", "Bearer token").with("Origin", "https://app.example.com");
+    let mut raw =
+        handshake().and("Authorization", "Bearer token").with("Origin", "https://app.example.com");
     assert_eq!(service.clone().oneshot(raw.request()).await.unwrap().status(), 200);
     type Fault = fn(Raw) -> Raw;
     let faults: [(Fault, &str); 14] = [
@@ -432,7 +531,10 @@ async fn checks_run_in_order_and_the_first_failure_is_the_rejection() {
         (|raw| raw.with("Host", "elsewhere.example"), "host-not-allowed"),
         (|raw| raw.with("Sec-WebSocket-Protocol", "the irs"), "subprotocol-invalid"),
         (|raw| raw.and("Content-Length", "3"), "body-present"),
-        (|raw| raw.with("Sec-WebSocket-Key", "x").with("Sec-WebSocket-Version", "8"), "key-invalid"),
+        (
+            |raw| raw.with("Sec-WebSocket-Key", "x").with("Sec-WebSocket-Version", "8"),
+            "key-invalid",
+        ),
         (|raw| raw.without("Host").without("Connection"), "connection-missing"),
         (|raw| raw.without("Upgrade").version("HTTP/1.0").method("PUT"), "method-not-allowed"),
     ];
@@ -444,7 +546,7 @@ async fn checks_run_in_order_and_the_first_failure_is_the_rejection() {
 }
 
 #[tokio::test]
-async fn checks_combine_in_tuples_options_and_arcs() {
+async fn checks_combine_in_options_and_arcs_and_by_adding() {
     fn lacks(name: &'static str) -> impl Check + Clone + Send + Sync {
         check_fn(move |handshake| match handshake.headers().contains_key(name) {
             true => Err(Rejection::custom(name, http::StatusCode::IM_A_TEAPOT)),
@@ -459,15 +561,31 @@ async fn checks_combine_in_tuples_options_and_arcs() {
         (Arc::new(Arc::new(lacks("a"))), &either, Some("a")),
         (Arc::new(Some(lacks("a"))), &either, Some("a")),
         (Arc::new(none), &either, None),
-        (Arc::new(()), &either, None),
-        (Arc::new((lacks("a"), lacks("b"))), &either, Some("a")),
-        (Arc::new((lacks("b"), lacks("a"))), &either, Some("b")),
-        (Arc::new((lacks("c"), lacks("b"))), &either, Some("b")),
-        (Arc::new((lacks("a"), lacks("b"))), &handshake(), None),
     ] {
         let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
         let guard = GuardLayer::new(AllowOrigin::same_origin()).check(check);
         let response = guard.layer(inner).oneshot(raw.request()).await.unwrap();
-        assert_eq!(response.extensions().get::<Rejection>().map(|rejection| rejection.kind().code()), code, "{raw:?}");
+        assert_eq!(
+            response.extensions().get::<Rejection>().map(|rejection| rejection.kind().code()),
+            code,
+            "{raw:?}"
+        );
+    }
+    // Added checks run in order.
+    for (checks, raw, code) in [
+        (["a", "b"], &either, Some("a")),
+        (["b", "a"], &either, Some("b")),
+        (["c", "b"], &either, Some("b")),
+        (["a", "b"], &handshake(), None),
+    ] {
+        let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+        let guard =
+            checks.into_iter().fold(GuardLayer::new(AllowOrigin::same_origin()), |guard, name| {
+                guard.check(lacks(name))
+            });
+        let response = guard.layer(inner).oneshot(raw.request()).await.unwrap();
+        let code_there =
+            response.extensions().get().map(|rejection: &Rejection| rejection.kind().code());
+        assert_eq!(code_there, code, "{checks:?} {raw:?}");
     }
 }

@@ -6,7 +6,8 @@ use crate::{common::handshake, origin::code};
 
 #[tokio::test]
 async fn host_is_compared_with_its_port() {
-    let hosts = AllowHost::list(["chat.example.com", "Alt.example.com:8080", "[::1]:3000"]).unwrap();
+    let hosts =
+        AllowHost::list(["chat.example.com", "Alt.example.com:8080", "[::1]:3000"]).unwrap();
     for (host, expected) in [
         ("chat.example.com", "ok"),
         ("CHAT.example.com", "ok"),
@@ -23,7 +24,9 @@ async fn host_is_compared_with_its_port() {
         ("[::1]", "host-not-allowed"),
     ] {
         // After DNS rebinding the page has the same origin as the server.
-        let raw = handshake().with("Host", host).with("Origin", format!("http://{}", host.to_lowercase()));
+        let raw = handshake()
+            .with("Host", host)
+            .with("Origin", format!("http://{}", host.to_lowercase()));
         let layer = OriginCheckLayer::new(AllowOrigin::dangerous_any()).allow_host(hosts.clone());
         let raw = if host.ends_with('.') { raw.without("Origin") } else { raw };
         assert_eq!(code(layer, &raw).await, expected, "{host}");

@@ -28,14 +28,15 @@ use tokio::{
 };
 use tower::{Layer, Service, service_fn, util::BoxCloneSyncService};
 use tower_ws_guard::{
-    AcceptThenClose, AllowHost, AllowOrigin, CancellationToken, ConnectionLimit, Drain, GuardLayer, PlainText,
-    Rejection, RejectionKind, ResponderLayer, StaticTokens, Subprotocols, Token, TokenPolicy, TokenSource, Upgraded,
-    Verified,
+    AcceptThenClose, AllowHost, AllowOrigin, CancellationToken, ConnectionLimit, Drain, GuardLayer,
+    PlainText, Rejection, RejectionKind, ResponderLayer, StaticTokens, Subprotocols, Token,
+    TokenPolicy, TokenSource, Upgraded, Verified,
     token::ticket::{MemoryTicketStore, TicketIssuer, TicketVerifier},
 };
 
 use crate::common::{
-    ACCEPT, Body, HOST, ORIGIN, Raw, RawResponse, eventually, handshake, plain, send, serve, serve_axum,
+    ACCEPT, Body, HOST, ORIGIN, Raw, RawResponse, eventually, handshake, plain, send, serve,
+    serve_axum,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -55,7 +56,10 @@ impl Victim {
     async fn behind<L>(guard: L) -> Self
     where
         L: Layer<Inner>,
-        L::Service: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+        L::Service: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
+            + Clone
+            + Send
+            + 'static,
         <L::Service as Service<Request<Incoming>>>::Future: Send,
     {
         let (requests, sockets) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
@@ -122,7 +126,9 @@ async fn webpack_dev_server_cve_2018_14732_and_others_checked_no_origin() {
             assert_eq!(victim.status(&page(&own)).await, 101, "{server}");
             // Other origins: of the web, of the same site, and of the same machine.
             let sibling = format!("http://attacker.{host}");
-            for origin in ["https://evil.example", &sibling, "http://localhost:3000", "http://127.0.0.1:8000"] {
+            for origin in
+                ["https://evil.example", &sibling, "http://localhost:3000", "http://127.0.0.1:8000"]
+            {
                 assert_eq!(victim.status(&page(origin)).await, 403, "{server}: {origin}");
             }
         }
@@ -165,9 +171,15 @@ async fn fastify_http_proxy_dropped_the_origin() {
 
 #[tokio::test]
 async fn phoenix_ghsa_p8f7_22gq_m7j9_compared_the_suffix_of_the_host() {
-    let victim = Victim::behind(GuardLayer::new(AllowOrigin::list(["https://*.example.com"]).unwrap())).await;
+    let victim =
+        Victim::behind(GuardLayer::new(AllowOrigin::list(["https://*.example.com"]).unwrap()))
+            .await;
     assert_eq!(victim.status(&from("https://a.b.example.com")).await, 101);
-    for origin in ["https://evilexample.com", "https://example.com.evil.example", "https://evil.example#.example.com"] {
+    for origin in [
+        "https://evilexample.com",
+        "https://example.com.evil.example",
+        "https://evil.example#.example.com",
+    ] {
         assert_eq!(victim.status(&from(origin)).await, 403, "{origin}");
     }
 }
@@ -175,7 +187,9 @@ async fn phoenix_ghsa_p8f7_22gq_m7j9_compared_the_suffix_of_the_host() {
 #[tokio::test]
 async fn http_jl_compared_only_the_host() {
     let victim = Victim::behind(GuardLayer::new(listed())).await;
-    for origin in ["http://chat.example.com", "https://chat.example.com:8443", "ftp://chat.example.com"] {
+    for origin in
+        ["http://chat.example.com", "https://chat.example.com:8443", "ftp://chat.example.com"]
+    {
         assert_eq!(victim.status(&from(origin)).await, 403, "{origin}");
     }
 }
@@ -208,9 +222,11 @@ async fn accept(upgrade: WebSocketUpgrade) -> AxumResponse {
 async fn marimo_cve_2026_39987_forgot_a_route() {
     // One layer covers all routes: later ones, and the fallback.
     let guard = GuardLayer::new(AllowOrigin::same_origin());
-    let app = Router::new().route("/ws", any(accept)).route("/terminal/ws", any(accept)).fallback(accept);
+    let app =
+        Router::new().route("/ws", any(accept)).route("/terminal/ws", any(accept)).fallback(accept);
     let address = serve_axum(app.layer(guard)).await;
-    for path in ["/ws", "/terminal/ws", "/added/later", "//terminal/ws", "/terminal/../terminal/ws"] {
+    for path in ["/ws", "/terminal/ws", "/added/later", "//terminal/ws", "/terminal/../terminal/ws"]
+    {
         let raw = from("https://evil.example").target(path);
         assert_eq!(send(address, &raw.bytes()).await.status, 403, "{path}");
         assert_eq!(send(address, &from(ORIGIN).target(path).bytes()).await.status, 101, "{path}");
@@ -233,7 +249,8 @@ async fn proxy(layered: impl FnOnce(Router) -> Router) -> (SocketAddr, Arc<Atomi
 
 #[tokio::test]
 async fn webpack_dev_server_did_not_check_proxied_requests() {
-    let guard = GuardLayer::new(AllowOrigin::same_origin()).allow_host(AllowHost::list([HOST]).unwrap());
+    let guard =
+        GuardLayer::new(AllowOrigin::same_origin()).allow_host(AllowHost::list([HOST]).unwrap());
     let (address, asked) = proxy(|app| app.layer(guard)).await;
     for target in ["/ws", "/proxied/socket"] {
         for (host, origin, status) in [
@@ -243,7 +260,11 @@ async fn webpack_dev_server_did_not_check_proxied_requests() {
             (HOST, ORIGIN, 101),
         ] {
             let raw = from(origin).with("Host", host).target(target);
-            assert_eq!(send(address, &raw.bytes()).await.status, status, "{target} {host} {origin}");
+            assert_eq!(
+                send(address, &raw.bytes()).await.status,
+                status,
+                "{target} {host} {origin}"
+            );
         }
     }
     assert_eq!(asked.load(SeqCst), 1);
@@ -252,14 +273,18 @@ async fn webpack_dev_server_did_not_check_proxied_requests() {
 #[tokio::test]
 async fn jupyter_server_proxy_cve_2024_28179_authenticated_requests_but_not_sockets() {
     let policy = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]));
-    let guard = GuardLayer::new(AllowOrigin::same_origin()).token(policy);
+    let guard = GuardLayer::new(AllowOrigin::same_origin()).token(policy).unwrap();
     let (address, asked) = proxy(|app| app.layer(guard)).await;
     for target in ["/ws", "/proxy/8888/socket"] {
         for (authorization, status) in
             [("", 401), ("Bearer guess", 401), ("Basic YWxpY2U6", 401), ("Bearer s3cr3t", 101)]
         {
             let raw = from(ORIGIN).and("Authorization", authorization).target(target);
-            assert_eq!(send(address, &raw.bytes()).await.status, status, "{target} {authorization}");
+            assert_eq!(
+                send(address, &raw.bytes()).await.status,
+                status,
+                "{target} {authorization}"
+            );
         }
     }
     assert_eq!(asked.load(SeqCst), 1);
@@ -271,7 +296,8 @@ async fn cline_cve_2026_44211_cve_2026_59723_and_claude_code_cve_2025_52882_requ
     const LOCAL: &str = "127.0.0.1:3484";
     let guard = GuardLayer::new(AllowOrigin::same_origin().allow_missing())
         .allow_host(AllowHost::list([LOCAL]).unwrap())
-        .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())])));
+        .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())])))
+        .unwrap();
     let victim = Victim::behind(guard).await;
     let page = |origin: &str| from(origin).with("Host", LOCAL);
     let program = || page("").without("Origin");
@@ -297,7 +323,8 @@ async fn mcp_sdk_cve_2026_59950_checked_no_host() {
     let rebound = handshake().with("Host", "evil.example").with("Origin", "http://evil.example");
     let open = Victim::behind(GuardLayer::new(AllowOrigin::same_origin())).await;
     assert_eq!(open.status(&rebound).await, 101, "same origin is no defence");
-    let guard = GuardLayer::new(AllowOrigin::same_origin()).allow_host(AllowHost::list([HOST]).unwrap());
+    let guard =
+        GuardLayer::new(AllowOrigin::same_origin()).allow_host(AllowHost::list([HOST]).unwrap());
     let victim = Victim::behind(guard).await;
     assert_eq!(victim.status(&handshake()).await, 101);
     assert_eq!(victim.status(&rebound).await, 421);
@@ -312,8 +339,10 @@ async fn tickets_were_redeemed_twice() {
     let store = MemoryTicketStore::default();
     let issuer = TicketIssuer::new(store.clone());
     let source = TokenSource::query("ticket").unwrap();
-    let policy = TokenPolicy::from_sources([source], TicketVerifier::<String, _>::new(store)).unwrap();
-    let victim = Victim::behind(GuardLayer::new(AllowOrigin::same_origin()).token(policy)).await;
+    let policy =
+        TokenPolicy::from_sources([source], TicketVerifier::<String, _>::new(store)).unwrap();
+    let victim =
+        Victim::behind(GuardLayer::new(AllowOrigin::same_origin()).token(policy).unwrap()).await;
     let ticket = issuer.issue(&"alice".to_owned()).await.unwrap();
     let raw = handshake().target(&format!("/ws?ticket={}", ticket.expose()));
     // A handshake of another page does not redeem the ticket.
@@ -330,7 +359,8 @@ async fn zeppelin_cve_2026_44614_and_directus_ghsa_vw58_ph65_6rxp_logged_tokens(
     let ticket = TicketIssuer::new(store.clone()).issue(&"alice".to_owned()).await.unwrap();
     log.send(format!("{ticket:?}")).unwrap();
     let source = TokenSource::query("access_token").unwrap();
-    let policy = TokenPolicy::from_sources([source], TicketVerifier::<String, _>::new(store)).unwrap();
+    let policy =
+        TokenPolicy::from_sources([source], TicketVerifier::<String, _>::new(store)).unwrap();
     let handler = {
         let log = log.clone();
         async move |upgrade: WebSocketUpgrade, uri: OriginalUri, request: AxumRequest| {
@@ -340,11 +370,14 @@ async fn zeppelin_cve_2026_44614_and_directus_ghsa_vw58_ph65_6rxp_logged_tokens(
     };
     let outside = map_response(move |response: AxumResponse| {
         let rejection = response.extensions().get::<Rejection>();
-        log.send(format!("{response:?} {rejection:?} {}", rejection.map(ToString::to_string).unwrap_or_default()))
-            .unwrap();
+        log.send(format!(
+            "{response:?} {rejection:?} {}",
+            rejection.map(ToString::to_string).unwrap_or_default()
+        ))
+        .unwrap();
         std::future::ready(response)
     });
-    let guard = GuardLayer::new(AllowOrigin::same_origin()).token(policy);
+    let guard = GuardLayer::new(AllowOrigin::same_origin()).token(policy).unwrap();
     let address = serve_axum(Router::new().fallback(handler).layer(guard).layer(outside)).await;
 
     let raw = handshake().target(&format!("/ws?room=1&access_token={}", ticket.expose()));
@@ -362,10 +395,13 @@ async fn zeppelin_cve_2026_44614_and_directus_ghsa_vw58_ph65_6rxp_logged_tokens(
 #[tokio::test]
 async fn gogs_ghsa_x9p5_w45c_7ffc_read_tokens_from_every_url() {
     let policy = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]));
-    let victim = Victim::behind(GuardLayer::new(AllowOrigin::same_origin()).token(policy)).await;
+    let victim =
+        Victim::behind(GuardLayer::new(AllowOrigin::same_origin()).token(policy).unwrap()).await;
     // Only the configured sources count.
     for name in ["token", "access_token", "authorization"] {
-        let raw = handshake().target(&format!("/ws?{name}=s3cr3t")).and("Cookie", format!("{name}=s3cr3t"));
+        let raw = handshake()
+            .target(&format!("/ws?{name}=s3cr3t"))
+            .and("Cookie", format!("{name}=s3cr3t"));
         assert_eq!(victim.status(&raw).await, 401, "{name}");
     }
     assert_eq!(victim.status(&handshake().and("Authorization", "Bearer s3cr3t")).await, 101);
@@ -373,10 +409,14 @@ async fn gogs_ghsa_x9p5_w45c_7ffc_read_tokens_from_every_url() {
 
 #[tokio::test]
 async fn ws_selected_the_token_as_subprotocol() {
-    let sources = [TokenSource::pair("bearer").unwrap(), TokenSource::subprotocol("auth.").unwrap()];
+    let sources =
+        [TokenSource::pair("bearer").unwrap(), TokenSource::subprotocol("auth.").unwrap()];
     let policy = TokenPolicy::from_sources(sources, StaticTokens::new([("s3cr3t", ())])).unwrap();
     let chat = Subprotocols::list(["chat"]).unwrap();
-    let victim = Victim::behind(GuardLayer::new(AllowOrigin::same_origin()).subprotocols(chat).token(policy)).await;
+    let victim = Victim::behind(
+        GuardLayer::new(AllowOrigin::same_origin()).subprotocols(chat).token(policy).unwrap(),
+    )
+    .await;
     for (offered, status, chosen) in [
         ("auth.s3cr3t, chat", 101, &["chat"][..]),
         ("bearer, s3cr3t", 101, &["bearer"]),
@@ -384,7 +424,11 @@ async fn ws_selected_the_token_as_subprotocol() {
         ("auth.guess, chat", 401, &[]),
     ] {
         let response = victim.response(&handshake().and("Sec-WebSocket-Protocol", offered)).await;
-        assert_eq!((response.status, response.all("sec-websocket-protocol")), (status, chosen.to_vec()), "{offered}");
+        assert_eq!(
+            (response.status, response.all("sec-websocket-protocol")),
+            (status, chosen.to_vec()),
+            "{offered}"
+        );
     }
 }
 
@@ -399,7 +443,9 @@ async fn failing_verifier_accepted_the_token() {
             let error = error.clone();
             async move { Err::<Verified<()>, _>(error) }
         };
-        let guard = GuardLayer::new(AllowOrigin::same_origin()).token(TokenPolicy::bearer(verifier));
+        let guard = GuardLayer::new(AllowOrigin::same_origin())
+            .token(TokenPolicy::bearer(verifier))
+            .unwrap();
         let victim = Victim::behind(guard).await;
         assert_eq!(victim.status(&handshake().and("Authorization", "Bearer x")).await, status);
         assert_eq!(victim.status(&handshake()).await, 401);
@@ -414,7 +460,8 @@ async fn uptime_kuma_kept_sockets_open_after_logout() {
         let known = known.clone();
         async move { Ok::<_, Rejection>(Verified::new(()).revoked_by(known)) }
     };
-    let guard = GuardLayer::new(AllowOrigin::same_origin()).token(TokenPolicy::bearer(verifier));
+    let guard =
+        GuardLayer::new(AllowOrigin::same_origin()).token(TokenPolicy::bearer(verifier)).unwrap();
     let victim = Victim::behind(guard).await;
     let raw = handshake().and("Authorization", "Bearer x");
     let mut socket = victim.response(&raw).await;
@@ -449,7 +496,8 @@ async fn mod_proxy_wstunnel_cve_2019_17567_tunneled_rejected_handshakes() {
 #[tokio::test]
 async fn aiohttp_cve_2026_69243_switched_before_the_body_was_read() {
     assert_rejected_alone(handshake().and("Content-Length", SMUGGLED.len().to_string()), 400).await;
-    assert_rejected_alone(handshake().and("Transfer-Encoding", "chunked").body("0\r\n\r\n"), 400).await;
+    assert_rejected_alone(handshake().and("Transfer-Encoding", "chunked").body("0\r\n\r\n"), 400)
+        .await;
 }
 
 #[tokio::test]
@@ -523,7 +571,12 @@ async fn assert_survives(attacks: impl IntoIterator<Item = (Raw, u16)>) {
 
 #[tokio::test]
 async fn tungstenite_cve_2023_43669_and_ws_cve_2021_32640_hung_on_long_headers() {
-    let values = [format!("b{}x", " ".repeat(60_000)), "a,".repeat(30_000), "\t,".repeat(30_000), "a".repeat(60_000)];
+    let values = [
+        format!("b{}x", " ".repeat(60_000)),
+        "a,".repeat(30_000),
+        "\t,".repeat(30_000),
+        "a".repeat(60_000),
+    ];
     for value in values {
         assert_survives([
             // A name may be of any length, but none is in the list.
@@ -558,19 +611,30 @@ async fn assert_extensions_do_nothing(values: impl IntoIterator<Item = String>) 
     let victim = Victim::behind(GuardLayer::new(AllowOrigin::same_origin())).await;
     for value in values {
         let response = victim.response(&handshake().and("Sec-WebSocket-Extensions", &value)).await;
-        assert_eq!((response.status, response.all("sec-websocket-extensions")), (101, vec![]), "{value}");
+        assert_eq!(
+            (response.status, response.all("sec-websocket-extensions")),
+            (101, vec![]),
+            "{value}"
+        );
     }
 }
 
 #[tokio::test]
 async fn websocket_extensions_cve_2020_7662_hung_on_an_open_quote() {
-    assert_extensions_do_nothing(["\\c", "\\\\", "b"].map(|text| format!("a; b=\"{}", text.repeat(30_000)))).await;
+    assert_extensions_do_nothing(
+        ["\\c", "\\\\", "b"].map(|text| format!("a; b=\"{}", text.repeat(30_000))),
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn ws_ghsa_5v72_xg48_5rpm_crashed_on_prototype_names() {
-    let values =
-        ["constructor", "a;constructor", ",;__proto__", "permessage-deflate; server_max_window_bits=99999999999"];
+    let values = [
+        "constructor",
+        "a;constructor",
+        ",;__proto__",
+        "permessage-deflate; server_max_window_bits=99999999999",
+    ];
     assert_extensions_do_nothing(values.map(str::to_owned)).await;
 }
 
@@ -579,6 +643,7 @@ async fn rust_websocket_cve_2022_35922_allocated_the_declared_frame_length() {
     // `AcceptThenClose` is the only reader of frames here.
     let guard = GuardLayer::new(AllowOrigin::same_origin())
         .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())])))
+        .unwrap()
         .accept_then_close(AcceptThenClose::new());
     let victim = Victim::behind(guard).await;
     for length in [u64::MAX, 1 << 63, 1 << 40] {
@@ -594,8 +659,10 @@ async fn rust_websocket_cve_2022_35922_allocated_the_declared_frame_length() {
 /// Reads until the wanted bytes have arrived.
 async fn read_until(response: &mut RawResponse, wanted: &[u8]) {
     while !response.rest.ends_with(wanted) {
-        let read =
-            timeout(TIMEOUT, response.stream.read_buf(&mut response.rest)).await.expect("the rest in time").unwrap();
+        let read = timeout(TIMEOUT, response.stream.read_buf(&mut response.rest))
+            .await
+            .expect("the rest in time")
+            .unwrap();
         assert!(read > 0, "closed after {}", response.rest.escape_ascii());
     }
 }
@@ -604,7 +671,8 @@ async fn read_until(response: &mut RawResponse, wanted: &[u8]) {
 #[tokio::test]
 async fn fastify_http_proxy_crashed_on_pipelines_resets_and_fragments() {
     let limit = ConnectionLimit::total(1).unwrap();
-    let victim = Victim::behind(GuardLayer::new(AllowOrigin::same_origin()).limit(limit.clone())).await;
+    let victim =
+        Victim::behind(GuardLayer::new(AllowOrigin::same_origin()).limit(limit.clone())).await;
 
     let first = plain().body(str::from_utf8(&handshake().bytes()).unwrap());
     let mut response = send(victim.address, &first.bytes()).await;
@@ -622,7 +690,8 @@ async fn fastify_http_proxy_crashed_on_pipelines_resets_and_fragments() {
     read_until(&mut response, &second).await;
     drop(response);
     eventually(|| limit.connections() == 0).await;
-    assert_rejected_alone(from("https://evil.example").body(str::from_utf8(&second).unwrap()), 403).await;
+    assert_rejected_alone(from("https://evil.example").body(str::from_utf8(&second).unwrap()), 403)
+        .await;
 
     let bytes = handshake().bytes();
     for (sent, is_read) in [(&bytes[..9], false), (&bytes[..], false), (&bytes[..], true)] {
@@ -664,16 +733,26 @@ async fn handshakes_exhausted_the_connections() {
             std::future::pending::<Result<Verified<()>, Rejection>>()
         }
     };
-    let open = GuardLayer::new(AllowOrigin::same_origin()).limit(limit.clone()).respond_with(PlainText);
-    let slow = open.clone().token(TokenPolicy::bearer(hangs)).check_timeout(Duration::from_millis(500)).unwrap();
+    let open =
+        GuardLayer::new(AllowOrigin::same_origin()).limit(limit.clone()).reject_with(PlainText);
+    let slow = open
+        .clone()
+        .token(TokenPolicy::bearer(hangs))
+        .unwrap()
+        .check_timeout(Duration::from_millis(500))
+        .unwrap();
     let (open, slow) = (Victim::behind(open).await, Victim::behind(slow).await);
     let address = open.address;
-    let mut responses = join_all((0..100).map(|_| async move { send(address, &handshake().bytes()).await })).await;
+    let mut responses =
+        join_all((0..100).map(|_| async move { send(address, &handshake().bytes()).await })).await;
     assert_eq!(limit.connections(), 10);
     let rejected = responses.extract_if(.., |response| response.status != 101).collect::<Vec<_>>();
     assert_eq!((responses.len(), rejected.len()), (10, 90));
     for mut response in rejected {
-        assert!((response.status, response.read_rest().await.ends_with("(over-capacity)\n")) == (503, true));
+        assert!(
+            (response.status, response.read_rest().await.ends_with("(over-capacity)\n"))
+                == (503, true)
+        );
     }
     drop(responses);
     eventually(|| limit.connections() == 0).await;

@@ -21,8 +21,8 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value, json};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_ws_guard::{
-    AllowOrigin, Claims, ConfigError, GuardLayer, Rejection, RejectionKind, Token, TokenCheckLayer, TokenPolicy,
-    Validity, Verified, VerifyToken,
+    AllowOrigin, Claims, ConfigError, GuardLayer, Rejection, RejectionKind, Token, TokenCheckLayer,
+    TokenPolicy, Validity, Verified, VerifyToken,
     token::jwt::{
         JwtAlgorithm::{self, *},
         JwtKey, JwtKeys, JwtVerifier,
@@ -49,29 +49,32 @@ const FUTURE: u64 = 4_102_444_800;
 const ACCEPTED: &str = "accepted";
 
 // Reasons of rejections.
-const EXPIRED: &str = "it has expired (`exp`)";
-const EARLY: &str = "it is not valid yet (`nbf`); look at both clocks";
-const SIGNATURE: &str = "its signature is by none of the keys that it could be by";
-const ISSUER: &str = "it is by another issuer (`iss`)";
-const ISSUERS: &str = "its `iss` is no string";
-const AUDIENCE: &str = "it is for another audience (`aud`)";
-const NO_AUDIENCE: &str = "it is for an audience (`aud`), and none is configured";
-const MISFIT: &str = "its claims do not fit: one cannot be read into the type that is wanted";
-const CRIT: &str = "it asks for an extension by `crit`";
-const NO_JWT: &str = "it is no JSON Web Token with an algorithm that is known";
-const UNREADABLE: &str = "it cannot be read: the claims are a JSON object with each member once, and all parts are base64url without padding";
+const EXPIRED: &str = "the token has expired (`exp`)";
+const EARLY: &str = "the token is not valid yet (`nbf`); check the clocks of issuer and server";
+const SIGNATURE: &str = "no configured key matches the signature";
+const ISSUER: &str = "the token is from another issuer (`iss`)";
+const ISSUERS: &str = "the claim `iss` is not a string";
+const AUDIENCE: &str = "the token is for another audience (`aud`)";
+const NO_AUDIENCE: &str = "the token has an audience (`aud`), and the verifier has none; set it with \
+                           `JwtVerifier::audience`";
+const MISMATCH: &str =
+    "the claims do not match the type of the verifier: a claim has an unexpected value";
+const CRIT: &str = "the token requires an extension (`crit`), and none is supported";
+const NO_JWT: &str = "the token is not a JSON Web Token with a supported algorithm";
+const UNREADABLE: &str = "the token is malformed: the claims must be a JSON object without repeated members, and \
+                          all parts must be base64url without padding";
 /// Follows the algorithm and the `kid` of the token.
-const NO_KEY: &str = ", and no key is for that; if the issuer has new keys, hand them over by `JwtKeys::replace`";
+const NO_KEY: &str =
+    ", and no configured key matches; if the issuer has new keys, set them with `JwtKeys::replace`";
 
 /// The token is not at fault.
-const NO_KEYS: &str = "there are no keys yet; hand them over by `JwtKeys::replace`";
+const NO_KEYS: &str = "the verifier has no keys yet; set them with `JwtKeys::replace`";
 
 /// Repeated 32 times, it is not a point of Ed25519.
 const NO_POINT: u8 = 7;
 
 /// `exp` is 1300819380, in 2011: a verifier that reports expiry has accepted the signature.
-const RFC_7515_PAYLOAD: &str =
-    "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+const RFC_7515_PAYLOAD: &str = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
 
 fn signing_key(algorithm: Algorithm) -> EncodingKey {
     match algorithm {
@@ -93,7 +96,11 @@ fn sign_as(algorithm: Algorithm, key: &EncodingKey, message: &str) -> String {
 }
 
 fn hs256(header: &str, payload: impl AsRef<[u8]>) -> String {
-    sign_as(Algorithm::HS256, &EncodingKey::from_secret(SECRET), &format!("{}.{}", b64(header), b64(payload)))
+    sign_as(
+        Algorithm::HS256,
+        &EncodingKey::from_secret(SECRET),
+        &format!("{}.{}", b64(header), b64(payload)),
+    )
 }
 
 fn hs256_claims(payload: impl AsRef<[u8]>) -> String {
@@ -107,8 +114,9 @@ fn good() -> Value {
 /// A valid token, signed with the test key for `algorithm`.
 fn token(algorithm: Algorithm) -> String {
     // RSA is slow without optimization.
-    static RS256: LazyLock<String> =
-        LazyLock::new(|| encode(&Header::new(Algorithm::RS256), &good(), &signing_key(Algorithm::RS256)).unwrap());
+    static RS256: LazyLock<String> = LazyLock::new(|| {
+        encode(&Header::new(Algorithm::RS256), &good(), &signing_key(Algorithm::RS256)).unwrap()
+    });
     match algorithm {
         Algorithm::RS256 => RS256.clone(),
         _ => encode(&Header::new(algorithm), &good(), &signing_key(algorithm)).unwrap(),
@@ -129,9 +137,15 @@ fn verifier() -> JwtVerifier<Value> {
 
 /// The values of claims that are too long to appear in a reason by chance.
 fn values(token: &str) -> Vec<String> {
-    let payload = token.split('.').nth(1).and_then(|payload| URL_SAFE_NO_PAD.decode(payload).ok()).unwrap_or_default();
+    let payload = token
+        .split('.')
+        .nth(1)
+        .and_then(|payload| URL_SAFE_NO_PAD.decode(payload).ok())
+        .unwrap_or_default();
     let claims = serde_json::from_slice::<Map<String, Value>>(&payload).unwrap_or_default();
-    let values = claims.values().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+    let values = claims
+        .values()
+        .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
     values.filter(|value| value.len() > 4).collect()
 }
 
@@ -140,20 +154,30 @@ fn values(token: &str) -> Vec<String> {
 fn verdict_of(rejection: Option<&Rejection>, token: &str) -> String {
     let Some(rejection) = rejection else { return ACCEPTED.to_owned() };
     let source = rejection.source().expect("a reason");
-    let kind = if source.to_string() == NO_KEYS { RejectionKind::VerifierFailed } else { RejectionKind::TokenInvalid };
+    let kind = if source.to_string() == NO_KEYS {
+        RejectionKind::VerifierFailed
+    } else {
+        RejectionKind::TokenInvalid
+    };
     assert_eq!(rejection.kind(), kind, "{token}");
     let chain = || successors(Some(rejection as &dyn Error), |&error| error.source());
     let logged = chain().map(ToString::to_string).collect::<String>();
     assert!(!logged.contains(char::is_control) && logged.len() < 1000, "{logged:?}");
     let shown = chain().map(|error| format!("{error} {error:?} {error:#?}")).collect::<String>();
-    for part in token.split('.').filter(|part| part.len() > 8).chain((token.len() > 8).then_some(token)) {
+    for part in
+        token.split('.').filter(|part| part.len() > 8).chain((token.len() > 8).then_some(token))
+    {
         assert!(!shown.contains(part), "{part} in {shown}");
     }
     for value in values(token) {
         assert!(!shown.contains(&value), "{value} in {shown}");
     }
     let reason = source.to_string();
-    assert_eq!(reason.starts_with("it is signed with "), reason.ends_with(NO_KEY), "{reason}");
+    assert_eq!(
+        reason.starts_with("the token is signed with "),
+        reason.ends_with(NO_KEY),
+        "{reason}"
+    );
     reason.strip_suffix(NO_KEY).unwrap_or(&reason).to_owned()
 }
 
@@ -179,8 +203,11 @@ where
     verdict
 }
 
-async fn check<C: Clone + Send + Sync + 'static>(verifier: &JwtVerifier<C>, token: &str, expected: &str)
-where
+async fn check<C: Clone + Send + Sync + 'static>(
+    verifier: &JwtVerifier<C>,
+    token: &str,
+    expected: &str,
+) where
     JwtVerifier<C>: VerifyToken<Claims = C>,
 {
     assert_eq!(verdict(verifier, token).await, expected, "{token}");
@@ -210,7 +237,9 @@ fn set(keys: impl IntoIterator<Item = Value>) -> String {
 
 /// The test key for `algorithm`, without `alg` but with `members`.
 fn jwk(algorithm: Algorithm, members: Value) -> Value {
-    let mut jwk = serde_json::to_value(Jwk::from_encoding_key(&signing_key(algorithm), algorithm).unwrap()).unwrap();
+    let mut jwk =
+        serde_json::to_value(Jwk::from_encoding_key(&signing_key(algorithm), algorithm).unwrap())
+            .unwrap();
     let jwk_members = jwk.as_object_mut().unwrap();
     jwk_members.remove("alg");
     let Value::Object(members) = members else { panic!("{members} is no object") };
@@ -247,7 +276,10 @@ async fn rfc_examples_verify() {
             "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
         }),
     );
-    let eddsa = (EdDSA, json!({ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" }));
+    let eddsa = (
+        EdDSA,
+        json!({ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" }),
+    );
     let rsa_signature = "cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdb\
                          F9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383\
                          LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWy\
@@ -311,7 +343,8 @@ async fn algorithms_verify_only_their_own_signatures() {
         let secret = [7; 64];
         (JwtKey::hmac(algorithm, &secret[..length]), EncodingKey::from_secret(&secret[..length]))
     };
-    let rsa = |algorithm| (JwtKey::public_pem(algorithm, RSA_PUBLIC), signing_key(Algorithm::RS256));
+    let rsa =
+        |algorithm| (JwtKey::public_pem(algorithm, RSA_PUBLIC), signing_key(Algorithm::RS256));
     let cases = [
         (Algorithm::HS256, hmac(HS256, 32)),
         (Algorithm::HS384, hmac(HS384, 48)),
@@ -324,23 +357,36 @@ async fn algorithms_verify_only_their_own_signatures() {
         (Algorithm::PS512, rsa(PS512)),
         (Algorithm::ES256, (JwtKey::public_pem(ES256, P256_PUBLIC), signing_key(Algorithm::ES256))),
         (Algorithm::ES384, (JwtKey::public_pem(ES384, P384_PUBLIC), signing_key(Algorithm::ES384))),
-        (Algorithm::EdDSA, (JwtKey::public_pem(EdDSA, ED25519_PUBLIC), signing_key(Algorithm::EdDSA))),
+        (
+            Algorithm::EdDSA,
+            (JwtKey::public_pem(EdDSA, ED25519_PUBLIC), signing_key(Algorithm::EdDSA)),
+        ),
     ];
     let algorithms = cases.each_ref().map(|(algorithm, _)| *algorithm);
-    let tokens = cases.iter().map(|(algorithm, (_, key))| encode(&Header::new(*algorithm), &good(), key).unwrap());
+    let tokens = cases
+        .iter()
+        .map(|(algorithm, (_, key))| encode(&Header::new(*algorithm), &good(), key).unwrap());
     let tokens = tokens.collect::<Vec<_>>();
     for (index, (algorithm, (key, _))) in cases.into_iter().enumerate() {
         let verifier = verifier_with([key.unwrap()]);
         check(&verifier, &tokens[index], ACCEPTED).await;
         check(&verifier, &changed(&tokens[index], 2)[1], SIGNATURE).await;
         // Algorithms of the same family are rejected, too.
-        for (other, other_algorithm) in tokens.iter().zip(algorithms).filter(|(_, other)| *other != algorithm) {
-            check(&verifier, other, &format!("it is signed with {other_algorithm:?} and names no `kid`")).await;
+        for (other, other_algorithm) in
+            tokens.iter().zip(algorithms).filter(|(_, other)| *other != algorithm)
+        {
+            check(
+                &verifier,
+                other,
+                &format!("the token is signed with {other_algorithm:?} and names no `kid`"),
+            )
+            .await;
         }
         // A valid signature of another algorithm, renamed to this one.
         let other = if algorithm == Algorithm::HS256 { &tokens[3] } else { &tokens[0] };
         let (payload, signature) = other.split_once('.').unwrap().1.split_once('.').unwrap();
-        let renamed = format!("{}.{payload}.{signature}", b64(json!({ "alg": algorithm }).to_string()));
+        let renamed =
+            format!("{}.{payload}.{signature}", b64(json!({ "alg": algorithm }).to_string()));
         check(&verifier, &renamed, SIGNATURE).await;
     }
 }
@@ -363,16 +409,25 @@ async fn algorithm_confusion_is_rejected() {
         (&eddsa, ed25519.into_bytes()),
         (&eddsa, URL_SAFE_NO_PAD.decode(ed25519_bytes).unwrap()),
     ] {
-        let forged = encode(&Header::default(), &good(), &EncodingKey::from_secret(&public_key)).unwrap();
-        check(verifier, &forged, "it is signed with HS256 and names no `kid`").await;
+        let forged =
+            encode(&Header::default(), &good(), &EncodingKey::from_secret(&public_key)).unwrap();
+        check(verifier, &forged, "the token is signed with HS256 and names no `kid`").await;
     }
-    check(&eddsa, &token(Algorithm::HS256), "it is signed with HS256 and names no `kid`").await;
+    check(&eddsa, &token(Algorithm::HS256), "the token is signed with HS256 and names no `kid`")
+        .await;
     check(&eddsa, &token(Algorithm::EdDSA), ACCEPTED).await;
 
     let payload = b64(good().to_string());
-    for alg in ["none", "None", "NONE", "nOnE", "", "hs256", "HS256 ", "HS1", "ES512", "ES256K", "A128KW", "dir"] {
+    for alg in [
+        "none", "None", "NONE", "nOnE", "", "hs256", "HS256 ", "HS1", "ES512", "ES256K", "A128KW",
+        "dir",
+    ] {
         let header = b64(json!({ "alg": alg }).to_string());
-        for signature in [String::new(), b64([0; 32]), token(Algorithm::HS256).rsplit('.').next().unwrap().to_owned()] {
+        for signature in [
+            String::new(),
+            b64([0; 32]),
+            token(Algorithm::HS256).rsplit('.').next().unwrap().to_owned(),
+        ] {
             check(&verifier(), &format!("{header}.{payload}.{signature}"), NO_JWT).await;
         }
         check(&rs256, &format!("{header}.{payload}."), NO_JWT).await;
@@ -445,7 +500,8 @@ async fn claims_are_checked() {
     let either: Configure = |verifier| verifier.audience("chat").audience("mail");
     let ours: Configure = |verifier| verifier.issuer("https://id.example.com");
     let both: Configure = |verifier| verifier.issuer("https://id.example.com").issuer("joe");
-    let required: Configure = |verifier| verifier.required_claims(["sub", "jti"]).required_claims(["scope"]);
+    let required: Configure =
+        |verifier| verifier.required_claims(["sub", "jti"]).required_claims(["scope"]);
 
     let cases: Vec<(Configure, String, &str)> = vec![
         (plain, exp(json!(FUTURE)), ACCEPTED),
@@ -464,13 +520,13 @@ async fn claims_are_checked() {
         (plain, exp(json!(1.5)), EXPIRED),
         (plain, exp(json!(4_102_444_800.5)), ACCEPTED),
         (plain, exp(json!(u64::MAX)), ACCEPTED),
-        (plain, "{}".into(), "it has no valid `exp`"),
-        (plain, r#"{"EXP":4102444800}"#.into(), "it has no valid `exp`"),
-        (plain, exp(json!("4102444800")), "it has no valid `exp`"),
-        (plain, exp(json!(-1)), "it has no valid `exp`"),
-        (plain, exp(json!(-1.5)), "it has no valid `exp`"),
-        (plain, exp(json!(1e300)), "it has no valid `exp`"),
-        (plain, r#"{"exp":18446744073709551616}"#.into(), "it has no valid `exp`"),
+        (plain, "{}".into(), "the claim `exp` is missing or invalid"),
+        (plain, r#"{"EXP":4102444800}"#.into(), "the claim `exp` is missing or invalid"),
+        (plain, exp(json!("4102444800")), "the claim `exp` is missing or invalid"),
+        (plain, exp(json!(-1)), "the claim `exp` is missing or invalid"),
+        (plain, exp(json!(-1.5)), "the claim `exp` is missing or invalid"),
+        (plain, exp(json!(1e300)), "the claim `exp` is missing or invalid"),
+        (plain, r#"{"exp":18446744073709551616}"#.into(), "the claim `exp` is missing or invalid"),
         (plain, r#"{"exp":1e999}"#.into(), UNREADABLE),
         (plain, r#"{"exp":[1]}"#.into(), UNREADABLE),
         (plain, r#"{"exp":{"a":1}}"#.into(), UNREADABLE),
@@ -478,8 +534,8 @@ async fn claims_are_checked() {
         (plain, r#"{"exp":4102444800,"sub":{}}"#.into(), UNREADABLE),
         (plain, r#"{"exp":4102444800,"sub":"a","sub":"b"}"#.into(), UNREADABLE),
         (plain, r#"{"exp":NaN}"#.into(), UNREADABLE),
-        (plain, exp(json!(null)), "it has no valid `exp`"),
-        (plain, exp(json!(true)), "it has no valid `exp`"),
+        (plain, exp(json!(null)), "the claim `exp` is missing or invalid"),
+        (plain, exp(json!(true)), "the claim `exp` is missing or invalid"),
         (plain, r#"{"exp":1,"exp":4102444800}"#.into(), UNREADABLE),
         (plain, r#"{"exp":4102444800,"exp":1}"#.into(), UNREADABLE),
         (plain, r#"{"exp":4102444800,"e\u0078p":1}"#.into(), UNREADABLE),
@@ -491,10 +547,10 @@ async fn claims_are_checked() {
         (generous, nbf(json!(now + 3000)), ACCEPTED),
         (generous, nbf(json!(now + 4000)), EARLY),
         (plain, nbf(json!(u64::MAX)), EARLY),
-        (plain, nbf(json!("0")), "it has no valid `nbf`"),
-        (plain, nbf(json!(1e300)), "it has no valid `nbf`"),
-        (plain, nbf(json!(-1)), "it has no valid `nbf`"),
-        (plain, nbf(json!(null)), "it has no valid `nbf`"),
+        (plain, nbf(json!("0")), "the claim `nbf` is missing or invalid"),
+        (plain, nbf(json!(1e300)), "the claim `nbf` is missing or invalid"),
+        (plain, nbf(json!(-1)), "the claim `nbf` is missing or invalid"),
+        (plain, nbf(json!(null)), "the claim `nbf` is missing or invalid"),
         (chat, aud(json!("chat")), ACCEPTED),
         (chat, aud(json!(["mail", "chat"])), ACCEPTED),
         (chat, aud(json!("mail")), AUDIENCE),
@@ -503,10 +559,10 @@ async fn claims_are_checked() {
         (chat, aud(json!("")), AUDIENCE),
         (chat, aud(json!(["mail"])), AUDIENCE),
         (chat, aud(json!([])), AUDIENCE),
-        (chat, aud(json!(["chat", 1])), "it has no valid `aud`"),
-        (chat, aud(json!({ "chat": true })), "it has no valid `aud`"),
-        (chat, aud(json!(null)), "it has no valid `aud`"),
-        (chat, with(json!({})), "it has no valid `aud`"),
+        (chat, aud(json!(["chat", 1])), "the claim `aud` is missing or invalid"),
+        (chat, aud(json!({ "chat": true })), "the claim `aud` is missing or invalid"),
+        (chat, aud(json!(null)), "the claim `aud` is missing or invalid"),
+        (chat, with(json!({})), "the claim `aud` is missing or invalid"),
         (either, aud(json!("mail")), ACCEPTED),
         (either, aud(json!("chat")), ACCEPTED),
         (either, aud(json!("news")), AUDIENCE),
@@ -529,9 +585,9 @@ async fn claims_are_checked() {
         (ours, iss(json!(["https://id.example.com"])), ISSUERS),
         (ours, iss(json!(["https://id.example.com", "https://evil.example"])), ISSUERS),
         (both, iss(json!(["https://evil.example", "joe"])), ISSUERS),
-        (ours, iss(json!(1)), "it has no valid `iss`"),
-        (ours, iss(json!(null)), "it has no valid `iss`"),
-        (ours, with(json!({})), "it has no valid `iss`"),
+        (ours, iss(json!(1)), "the claim `iss` is missing or invalid"),
+        (ours, iss(json!(null)), "the claim `iss` is missing or invalid"),
+        (ours, with(json!({})), "the claim `iss` is missing or invalid"),
         (both, iss(json!("joe")), ACCEPTED),
         (both, iss(json!("https://id.example.com")), ACCEPTED),
         (both, iss(json!("jim")), ISSUER),
@@ -539,9 +595,13 @@ async fn claims_are_checked() {
         (plain, iss(json!(["anybody"])), ACCEPTED),
         (required, with(json!({ "jti": 0, "scope": "" })), ACCEPTED),
         (required, with(json!({ "jti": false, "scope": [] })), ACCEPTED),
-        (required, with(json!({ "jti": "1" })), "it has no `scope`"),
-        (required, with(json!({ "scope": "x" })), "it has no `jti`"),
-        (required, with(json!({ "jti": "1", "scope": null })), "it has no `scope`"),
+        (required, with(json!({ "jti": "1" })), "the claim `scope` is missing or null"),
+        (required, with(json!({ "scope": "x" })), "the claim `jti` is missing or null"),
+        (
+            required,
+            with(json!({ "jti": "1", "scope": null })),
+            "the claim `scope` is missing or null",
+        ),
     ];
     for (configure, payload, expected) in cases {
         let verdict = verdict(&configure(verifier()), &hs256_claims(&payload)).await;
@@ -551,10 +611,11 @@ async fn claims_are_checked() {
 
 #[tokio::test]
 async fn token_type_is_checked() {
-    let typed = |typ: &str| hs256(&json!({ "alg": "HS256", "typ": typ }).to_string(), good().to_string());
+    let typed =
+        |typ: &str| hs256(&json!({ "alg": "HS256", "typ": typ }).to_string(), good().to_string());
     for expected in ["at+jwt", "AT+JWT", "application/at+jwt"] {
         let verifier = verifier().token_type(expected);
-        let rejection = format!("its `typ` is not `{expected}`");
+        let rejection = format!("the `typ` of the token is not `{expected}`");
         for (token, verdict) in [
             (typed("at+jwt"), ACCEPTED),
             (typed("AT+jwt"), ACCEPTED),
@@ -604,11 +665,17 @@ async fn claims_must_deserialize_into_the_type_of_the_caller() {
     let verifier = JwtVerifier::<User>::new(JwtKeys::new([secret_key()]));
     for (claims, expected) in [
         (json!({ "exp": FUTURE, "sub": "alice", "level": 255, "other": {} }), ACCEPTED),
-        (json!({ "exp": FUTURE, "sub": "alice" }), "its claims do not fit: missing field `level`"),
-        (json!({ "exp": FUTURE, "level": 1 }), "its claims do not fit: missing field `sub`"),
-        (json!({ "exp": FUTURE, "sub": "alice", "level": 256 }), MISFIT),
-        (json!({ "exp": FUTURE, "sub": "alice", "level": "1" }), MISFIT),
-        (json!({ "exp": FUTURE, "sub": null, "level": 1 }), MISFIT),
+        (
+            json!({ "exp": FUTURE, "sub": "alice" }),
+            "the claims do not match the type of the verifier: missing field `level`",
+        ),
+        (
+            json!({ "exp": FUTURE, "level": 1 }),
+            "the claims do not match the type of the verifier: missing field `sub`",
+        ),
+        (json!({ "exp": FUTURE, "sub": "alice", "level": 256 }), MISMATCH),
+        (json!({ "exp": FUTURE, "sub": "alice", "level": "1" }), MISMATCH),
+        (json!({ "exp": FUTURE, "sub": null, "level": 1 }), MISMATCH),
         (json!({ "exp": 1, "sub": null }), EXPIRED),
     ] {
         check(&verifier, &hs256_claims(claims.to_string()), expected).await;
@@ -617,16 +684,19 @@ async fn claims_must_deserialize_into_the_type_of_the_caller() {
     let verifier = JwtVerifier::<Numbered>::new(JwtKeys::new([secret_key()]));
     for (claims, expected) in [
         (json!({ "exp": FUTURE, "sub": 7, "role": "reader" }), ACCEPTED),
-        (json!({ "exp": FUTURE, "sub": "alice@example.com", "role": "reader" }), MISFIT),
-        (json!({ "exp": FUTURE, "sub": "missing field `alice`", "role": "reader" }), MISFIT),
-        (json!({ "exp": FUTURE, "sub": -123_456, "role": "reader" }), MISFIT),
-        (json!({ "exp": FUTURE, "sub": 7, "role": { "mail": "alice@example.com" } }), MISFIT),
-        (json!({ "exp": FUTURE, "sub": 7, "role": "alice's keeper" }), MISFIT),
+        (json!({ "exp": FUTURE, "sub": "alice@example.com", "role": "reader" }), MISMATCH),
+        (json!({ "exp": FUTURE, "sub": "missing field `alice`", "role": "reader" }), MISMATCH),
+        (json!({ "exp": FUTURE, "sub": -123_456, "role": "reader" }), MISMATCH),
+        (json!({ "exp": FUTURE, "sub": 7, "role": { "mail": "alice@example.com" } }), MISMATCH),
+        (json!({ "exp": FUTURE, "sub": 7, "role": "alice's keeper" }), MISMATCH),
         (
             json!({ "exp": FUTURE, "role": "reader", "mail": "alice@example.com" }),
-            "its claims do not fit: missing field `sub`",
+            "the claims do not match the type of the verifier: missing field `sub`",
         ),
-        (json!({ "exp": FUTURE, "sub": 7 }), "its claims do not fit: missing field `role`"),
+        (
+            json!({ "exp": FUTURE, "sub": 7 }),
+            "the claims do not match the type of the verifier: missing field `role`",
+        ),
     ] {
         check(&verifier, &hs256_claims(claims.to_string()), expected).await;
     }
@@ -636,7 +706,7 @@ async fn claims_must_deserialize_into_the_type_of_the_caller() {
         (json!({ "exp": FUTURE, "sub": "alice", "other": {} }), ACCEPTED),
         (json!({ "exp": FUTURE }), ACCEPTED),
         (json!({ "exp": 1 }), EXPIRED),
-        (json!({ "sub": "alice" }), "it has no valid `exp`"),
+        (json!({ "sub": "alice" }), "the claim `exp` is missing or invalid"),
     ] {
         check(&verifier, &hs256_claims(claims.to_string()), expected).await;
     }
@@ -644,10 +714,12 @@ async fn claims_must_deserialize_into_the_type_of_the_caller() {
 
 #[tokio::test]
 async fn missing_scope_is_token_forbidden() {
-    let verifier = JwtVerifier::<User>::new(JwtKeys::new([secret_key()]))
-        .require(|user| user.scope.as_deref().is_some_and(|scope| scope.split(' ').any(|scope| scope == "chat")));
+    let verifier = JwtVerifier::<User>::new(JwtKeys::new([secret_key()])).require(|user| {
+        user.scope.as_deref().is_some_and(|scope| scope.split(' ').any(|scope| scope == "chat"))
+    });
     let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
-    let layer = GuardLayer::new(AllowOrigin::same_origin()).token(TokenPolicy::bearer(verifier));
+    let layer =
+        GuardLayer::new(AllowOrigin::same_origin()).token(TokenPolicy::bearer(verifier)).unwrap();
     for (members, status, code) in [
         (json!({ "exp": FUTURE, "scope": "read chat" }), 200, None),
         (json!({ "exp": FUTURE, "scope": "read chats" }), 403, Some("token-forbidden")),
@@ -659,11 +731,16 @@ async fn missing_scope_is_token_forbidden() {
     ] {
         let mut claims = json!({ "sub": "alice", "level": 1 });
         claims.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
-        let raw = handshake().and("Authorization", format!("Bearer {}", hs256_claims(claims.to_string())));
+        let raw = handshake()
+            .and("Authorization", format!("Bearer {}", hs256_claims(claims.to_string())));
         for request in raw.over_both() {
             let response = layer.layer(inner).oneshot(request).await.unwrap();
             let rejection = response.extensions().get::<Rejection>();
-            assert_eq!((response.status().as_u16(), rejection.map(|it| it.kind().code())), (status, code), "{claims}");
+            assert_eq!(
+                (response.status().as_u16(), rejection.map(|it| it.kind().code())),
+                (status, code),
+                "{claims}"
+            );
         }
     }
 }
@@ -682,8 +759,13 @@ async fn malformed_token_is_rejected() {
     let deep_header = |depth| format!(r#"{{"alg":"HS256","x":{}}}"#, nested(depth));
     let deep_payload = |depth| format!(r#"{{"exp":4102444800,"x":{}}}"#, nested(depth));
     // Texts with padded base64, and one that the two alphabets encode differently.
-    let (short_header, odd_payload) = (r#"{"alg":"HS256" }"#, r#"{"exp":4102444800,"x":"???>>>"} "#);
-    assert!(padded(short_header).contains('=') && padded(odd_payload).contains('=') && b64(odd_payload).contains('_'));
+    let (short_header, odd_payload) =
+        (r#"{"alg":"HS256" }"#, r#"{"exp":4102444800,"x":"???>>>"} "#);
+    assert!(
+        padded(short_header).contains('=')
+            && padded(odd_payload).contains('=')
+            && b64(odd_payload).contains('_')
+    );
 
     let cases: Vec<(String, &str)> = vec![
         (good_token.clone(), ACCEPTED),
@@ -742,7 +824,8 @@ async fn malformed_token_is_rejected() {
 
     // The last character of a signature has unused bits: only one spelling is accepted.
     let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let respelled = alphabet.chars().map(|last| format!("{}{last}", &good_token[..good_token.len() - 1]));
+    let respelled =
+        alphabet.chars().map(|last| format!("{}{last}", &good_token[..good_token.len() - 1]));
     let mut accepted = 0;
     for token in respelled {
         accepted += usize::from(verifier.verify(Token::new(token), &parts()).await.is_ok());
@@ -798,20 +881,24 @@ async fn kid_selects_the_key() {
         encode(&header, &good(), &EncodingKey::from_secret(&secrets[index])).unwrap()
     };
     let (a, b) = (|| key(0).key_id("a"), || key(1).key_id("b"));
-    let without = "it is signed with HS256 and names no `kid`";
+    let without = "the token is signed with HS256 and names no `kid`";
     let long = "k".repeat(6000);
     let [cut, lines, private] = [&long[..64], &r"\n".repeat(64), &r"\u{10ffff}".repeat(64)]
-        .map(|shown| format!("it is signed with HS256 and names the `kid` \"{shown}\""));
+        .map(|shown| format!("the token is signed with HS256 and names the `kid` \"{shown}\""));
 
     let cases: Vec<(Vec<JwtKey>, String, &str)> = vec![
         (vec![a()], token(0, Some("a")), ACCEPTED),
         (vec![a()], token(0, None), without),
-        (vec![a()], token(0, Some("A")), "it is signed with HS256 and names the `kid` \"A\""),
-        (vec![a()], token(0, Some("")), "it is signed with HS256 and names the `kid` \"\""),
+        (
+            vec![a()],
+            token(0, Some("A")),
+            "the token is signed with HS256 and names the `kid` \"A\"",
+        ),
+        (vec![a()], token(0, Some("")), "the token is signed with HS256 and names the `kid` \"\""),
         (
             vec![a()],
             token(0, Some("a\n\u{1b}[31m\u{202e}\"")),
-            r#"it is signed with HS256 and names the `kid` "a\n\u{1b}[31m\u{202e}\"""#,
+            r#"the token is signed with HS256 and names the `kid` "a\n\u{1b}[31m\u{202e}\"""#,
         ),
         (vec![a()], token(0, Some(&"\n".repeat(2000))), &lines),
         (vec![a()], token(0, Some(&"\u{10ffff}".repeat(1000))), &private),
@@ -819,7 +906,11 @@ async fn kid_selects_the_key() {
         (vec![a()], token(1, Some("a")), SIGNATURE),
         (vec![a(), b()], token(1, Some("b")), ACCEPTED),
         (vec![a(), b()], token(0, Some("b")), SIGNATURE),
-        (vec![a(), b()], token(0, Some("c")), "it is signed with HS256 and names the `kid` \"c\""),
+        (
+            vec![a(), b()],
+            token(0, Some("c")),
+            "the token is signed with HS256 and names the `kid` \"c\"",
+        ),
         (vec![a(), key(1).key_id("a")], token(1, Some("a")), ACCEPTED),
         (vec![a(), key(1).key_id("a")], token(2, Some("a")), SIGNATURE),
         (vec![key(0)], token(0, None), ACCEPTED),
@@ -840,8 +931,8 @@ async fn kid_selects_the_key() {
 
 #[tokio::test]
 async fn jwks_is_parsed() {
-    const NONE_LEFT: &str = "the set has no key for signatures by one of the algorithms";
-    const NO_SET: &str = "it is no JSON Web Key set: an object with a list `keys`";
+    const NONE_LEFT: &str = "the set has no key that verifies signatures of these algorithms";
+    const NO_SET: &str = "the text is not a JSON Web Key set: an object with a list `keys`";
 
     let rsa = |members| jwk(Algorithm::RS256, members);
     let p256 = |members| jwk(Algorithm::ES256, members);
@@ -862,19 +953,39 @@ async fn jwks_is_parsed() {
     let cases: Vec<(String, &[JwtAlgorithm], &str, &str)> = vec![
         (set([rsa(none.clone())]), &[RS256], &rs256, ACCEPTED),
         (set([rsa(none.clone())]), public, &ps256, ACCEPTED),
-        (set([rsa(none.clone())]), &[RS256], &ps256, "it is signed with PS256 and names no `kid`"),
+        (
+            set([rsa(none.clone())]),
+            &[RS256],
+            &ps256,
+            "the token is signed with PS256 and names no `kid`",
+        ),
         (set([rsa(json!({ "alg": "RS256" }))]), public, &rs256, ACCEPTED),
-        (set([rsa(json!({ "alg": "RS256" }))]), public, &ps256, "it is signed with PS256 and names no `kid`"),
+        (
+            set([rsa(json!({ "alg": "RS256" }))]),
+            public,
+            &ps256,
+            "the token is signed with PS256 and names no `kid`",
+        ),
         (set([rsa(json!({ "alg": "RS256" }))]), &[PS256], &ps256, NONE_LEFT),
         (set([rsa(json!({ "alg": "RSA-OAEP" }))]), public, &rs256, NONE_LEFT),
         (set([rsa(json!({ "alg": "XX256" }))]), public, &rs256, NONE_LEFT),
         (set([rsa(json!({ "alg": "HS256" }))]), &all, &rs256, NONE_LEFT),
         (set([rsa(json!({ "n": b64([0xff; 128]) }))]), public, &rs256, NONE_LEFT),
         // 2048 bits only by its length.
-        (set([rsa(json!({ "n": b64([[0; 128], [0xff; 128]].concat()) }))]), public, &rs256, NONE_LEFT),
+        (
+            set([rsa(json!({ "n": b64([[0; 128], [0xff; 128]].concat()) }))]),
+            public,
+            &rs256,
+            NONE_LEFT,
+        ),
         (set([rsa(json!({ "n": "" }))]), public, &rs256, NONE_LEFT),
         (set([rsa(json!({ "n": "?" }))]), public, &rs256, NONE_LEFT),
-        (set([rsa(json!({ "n": b64([[0xff; 255].as_slice(), &[0xfe]].concat()) }))]), public, &rs256, NONE_LEFT),
+        (
+            set([rsa(json!({ "n": b64([[0xff; 255].as_slice(), &[0xfe]].concat()) }))]),
+            public,
+            &rs256,
+            NONE_LEFT,
+        ),
         (set([rsa(json!({ "n": b64([0xff; 512]) }))]), public, &rs256, SIGNATURE),
         (set([rsa(json!({ "e": "AAEAAQ" }))]), public, &rs256, ACCEPTED),
         (set([p256(none.clone())]), public, &es256, ACCEPTED),
@@ -885,7 +996,12 @@ async fn jwks_is_parsed() {
         (set([p256(json!({ "crv": "P-384" }))]), public, &es256, NONE_LEFT),
         (set([p256(json!({ "crv": "Ed25519" }))]), public, &es256, NONE_LEFT),
         (set([ed25519(json!({ "x": b64([0; 32]) }))]), public, &eddsa, NONE_LEFT),
-        (set([ed25519(json!({ "x": b64([&[1][..], &[0; 31]].concat()) }))]), public, &eddsa, NONE_LEFT),
+        (
+            set([ed25519(json!({ "x": b64([&[1][..], &[0; 31]].concat()) }))]),
+            public,
+            &eddsa,
+            NONE_LEFT,
+        ),
         (set([p384(none.clone())]), public, &es384, ACCEPTED),
         (set([p384(none.clone())]), &[ES256], &es256, NONE_LEFT),
         (set([p256(none.clone()), p384(none.clone())]), public, &es384, ACCEPTED),
@@ -900,11 +1016,31 @@ async fn jwks_is_parsed() {
         (set([oct(json!({ "k": b64([7; 63]) }))]), &[HS512], &hs512, NONE_LEFT),
         (set([oct(json!({ "k": b64([7; 64]) }))]), &[HS512], &hs512, SIGNATURE),
         (set([oct(json!({ "k": b64([7; 47]) }))]), &[HS384], &hs512, NONE_LEFT),
-        (set([oct(json!({ "k": b64([7; 63]), "alg": "HS512" }))]), &[HS256, HS512], &hs256, NONE_LEFT),
+        (
+            set([oct(json!({ "k": b64([7; 63]), "alg": "HS512" }))]),
+            &[HS256, HS512],
+            &hs256,
+            NONE_LEFT,
+        ),
         (set([oct(none.clone())]), &[HS256, HS512], &hs256, ACCEPTED),
-        (set([oct(none.clone())]), &[HS256, HS512], &hs512, "it is signed with HS512 and names no `kid`"),
-        (set([oct(none.clone()), rsa(none.clone())]), public, &hs256, "it is signed with HS256 and names no `kid`"),
-        (set([rsa(none.clone())]), &all, &hs256, "it is signed with HS256 and names no `kid`"),
+        (
+            set([oct(none.clone())]),
+            &[HS256, HS512],
+            &hs512,
+            "the token is signed with HS512 and names no `kid`",
+        ),
+        (
+            set([oct(none.clone()), rsa(none.clone())]),
+            public,
+            &hs256,
+            "the token is signed with HS256 and names no `kid`",
+        ),
+        (
+            set([rsa(none.clone())]),
+            &all,
+            &hs256,
+            "the token is signed with HS256 and names no `kid`",
+        ),
         // The purpose of the key.
         (set([ed25519(json!({ "use": "sig" }))]), public, &eddsa, ACCEPTED),
         (set([ed25519(json!({ "use": "enc" }))]), public, &eddsa, NONE_LEFT),
@@ -913,12 +1049,17 @@ async fn jwks_is_parsed() {
         (set([ed25519(json!({ "key_ops": ["sign", "verify"] }))]), public, &eddsa, ACCEPTED),
         (set([ed25519(json!({ "key_ops": ["encrypt"] }))]), public, &eddsa, NONE_LEFT),
         (set([ed25519(json!({ "key_ops": [] }))]), public, &eddsa, NONE_LEFT),
-        (set([ed25519(json!({ "use": "sig", "key_ops": ["encrypt"] }))]), public, &eddsa, NONE_LEFT),
+        (
+            set([ed25519(json!({ "use": "sig", "key_ops": ["encrypt"] }))]),
+            public,
+            &eddsa,
+            NONE_LEFT,
+        ),
         (
             set([rsa(json!({ "use": "enc" })), ed25519(none.clone())]),
             public,
             &rs256,
-            "it is signed with RS256 and names no `kid`",
+            "the token is signed with RS256 and names no `kid`",
         ),
         // Unknown keys do not affect the others.
         (
@@ -930,7 +1071,12 @@ async fn jwks_is_parsed() {
         (set([json!({ "kty": "AKP" })]), public, &eddsa, NONE_LEFT),
         (set([json!({}), ed25519(none.clone())]), public, &eddsa, ACCEPTED),
         (set([ed25519(json!({ "d": "x", "ours": [1] }))]), public, &eddsa, ACCEPTED),
-        (set([ed25519(json!({ "kid": "1" }))]), public, &eddsa, "it is signed with EdDSA and names no `kid`"),
+        (
+            set([ed25519(json!({ "kid": "1" }))]),
+            public,
+            &eddsa,
+            "the token is signed with EdDSA and names no `kid`",
+        ),
         (set([ed25519(none.clone())]), &[], &eddsa, NONE_LEFT),
         (set([]), public, &eddsa, NONE_LEFT),
         ("{}".into(), public, &eddsa, NO_SET),
@@ -992,16 +1138,29 @@ async fn jwks_is_parsed() {
     for odd in odd {
         let error = JwtKey::from_jwks(&set([odd.clone()]), &all).unwrap_err();
         assert_eq!(error.to_string(), NONE_LEFT, "{odd}");
-        let keys = JwtKey::from_jwks(&set([odd.clone(), ed25519(none.clone()), odd.clone()]), &all).unwrap();
+        let keys = JwtKey::from_jwks(&set([odd.clone(), ed25519(none.clone()), odd.clone()]), &all)
+            .unwrap();
         assert_eq!(keys.len(), 1, "{odd}");
         check(&verifier_with(keys), &eddsa, ACCEPTED).await;
     }
 
     let kid = |kid: &str| Header { kid: Some(kid.to_owned()), ..Header::new(Algorithm::EdDSA) };
-    let keys = JwtKey::from_jwks(&set([ed25519(json!({ "kid": "1" })), rsa(json!({ "kid": "2" }))]), public).unwrap();
+    let keys = JwtKey::from_jwks(
+        &set([ed25519(json!({ "kid": "1" })), rsa(json!({ "kid": "2" }))]),
+        public,
+    )
+    .unwrap();
     let verifier = verifier_with(keys);
-    for (header, expected) in [(kid("1"), ACCEPTED), (kid("2"), "it is signed with EdDSA and names the `kid` \"2\"")] {
-        check(&verifier, &encode(&header, &good(), &signing_key(Algorithm::EdDSA)).unwrap(), expected).await;
+    for (header, expected) in [
+        (kid("1"), ACCEPTED),
+        (kid("2"), "the token is signed with EdDSA and names the `kid` \"2\""),
+    ] {
+        check(
+            &verifier,
+            &encode(&header, &good(), &signing_key(Algorithm::EdDSA)).unwrap(),
+            expected,
+        )
+        .await;
     }
 }
 
@@ -1021,16 +1180,19 @@ fn pem_of(label: &str, der: &[u8]) -> String {
 
 #[test]
 fn invalid_key_is_a_config_error() {
-    const SHORT: &str =
-        "the secret is shorter than the hash; use 32 random bytes for HS256, 48 for HS384, 64 for HS512";
-    const NO_PEM: &str = "it is no public key in PEM for that algorithm";
-    const WRONG: &str = "it is no key for that algorithm";
-    const RSA_BITS: &str = "an RSA key must have 2048 to 4096 bits, and an odd exponent of at most 32 bits";
-    const ED25519_BYTES: &str = "it is no Ed25519 key, or one that anybody can sign for";
-    const PRIVATE: &str = "it is a private key; use the public one, which is enough to verify";
-    const PEM_SECRET: &str = "a key in PEM is no secret; use `JwtKey::public_pem`";
-    const NO_SECRET: &str = "a public key is no secret; use `JwtKey::hmac` for HS256, HS384, HS512";
-    const LEEWAY: &str = "a leeway of more than an hour would accept what has long expired";
+    const SHORT: &str = "the secret is shorter than the hash; use 32 random bytes for HS256, 48 for HS384, \
+                         64 for HS512";
+    const NO_PEM: &str = "the text is not a public key in PEM for this algorithm";
+    const WRONG: &str = "the key is not for this algorithm";
+    const RSA_BITS: &str =
+        "an RSA key needs 2048 to 4096 bits, and an odd exponent of at most 32 bits";
+    const ED25519_BYTES: &str =
+        "the key is not for Ed25519, or is weak: anyone can forge signatures for it";
+    const PRIVATE: &str = "the key is private; use the public key, which is enough to verify";
+    const PEM_SECRET: &str = "a key in PEM is not a secret; use `JwtKey::public_pem`";
+    const NO_SECRET: &str =
+        "a public key is not a secret; use `JwtKey::hmac` for HS256, HS384, HS512";
+    const LEEWAY: &str = "a leeway of more than an hour accepts tokens that expired long ago";
 
     fn message<T>(result: Result<T, ConfigError>) -> Option<String> {
         result.err().map(|error| error.to_string())
@@ -1038,9 +1200,11 @@ fn invalid_key_is_a_config_error() {
     let hmac = |algorithm, length| message(JwtKey::hmac(algorithm, &[7; 64][..length]));
     let pem_secret = |algorithm, pem: &str| message(JwtKey::hmac(algorithm, pem.as_bytes()));
     let pem = |algorithm, pem: &str| message(JwtKey::public_pem(algorithm, pem));
-    let ed25519_bytes = URL_SAFE_NO_PAD.decode(jwk(Algorithm::EdDSA, json!({}))["x"].as_str().unwrap()).unwrap();
+    let ed25519_bytes =
+        URL_SAFE_NO_PAD.decode(jwk(Algorithm::EdDSA, json!({}))["x"].as_str().unwrap()).unwrap();
     let rsa = |n: &[u8], e: &[u8]| {
-        let number = |number: &[u8]| der(2, &[&[0], number].concat()[usize::from(number[0] < 0x80)..]);
+        let number =
+            |number: &[u8]| der(2, &[&[0], number].concat()[usize::from(number[0] < 0x80)..]);
         pem_of("RSA PUBLIC KEY", &der(0x30, &[number(n), number(e)].concat()))
     };
     let ed25519 = |bytes: &[u8]| {
@@ -1128,8 +1292,9 @@ async fn keys_are_replaced_during_handshakes() {
 
     let secret = |generation: usize| [u8::try_from(generation).unwrap() + 1; 32];
     let key = |generation| JwtKey::hmac(HS256, &secret(generation)).unwrap();
-    let token =
-        |generation| encode(&Header::default(), &good(), &EncodingKey::from_secret(&secret(generation))).unwrap();
+    let token = |generation| {
+        encode(&Header::default(), &good(), &EncodingKey::from_secret(&secret(generation))).unwrap()
+    };
     // The last token is signed with a key that is never used.
     let tokens = (0..=GENERATIONS).map(token).collect::<Arc<[_]>>();
     let keys = JwtKeys::new([key(0)]);
@@ -1141,7 +1306,8 @@ async fn keys_are_replaced_during_handshakes() {
     let tasks = (0..4).map(|_| {
         let service = layer.layer(inner);
         let tokens = Arc::clone(&tokens);
-        let (begun, returned, completed) = (Arc::clone(&begun), Arc::clone(&returned), Arc::clone(&completed));
+        let (begun, returned, completed) =
+            (Arc::clone(&begun), Arc::clone(&returned), Arc::clone(&completed));
         tokio::spawn(async move {
             let mut accepted = 0;
             // One more round after the last replacement.
@@ -1155,7 +1321,8 @@ async fn keys_are_replaced_during_handshakes() {
                     let kind = response.extensions().get::<Rejection>().map(Rejection::kind);
                     let good = response.status() == 200 && kind.is_none();
                     assert!(
-                        good || response.status() == 401 && kind == Some(RejectionKind::TokenInvalid),
+                        good || response.status() == 401
+                            && kind == Some(RejectionKind::TokenInvalid),
                         "{response:?}"
                     );
                     if !(oldest..=newest).contains(&generation) {
@@ -1176,7 +1343,9 @@ async fn keys_are_replaced_during_handshakes() {
     });
     let tasks = tasks.collect::<Vec<_>>();
     for generation in 1..GENERATIONS {
-        while completed.load(SeqCst) < generation * HANDSHAKES && !tasks.iter().any(|task| task.is_finished()) {
+        while completed.load(SeqCst) < generation * HANDSHAKES
+            && !tasks.iter().any(|task| task.is_finished())
+        {
             tokio::task::yield_now().await;
         }
         begun.store(generation, SeqCst);
@@ -1194,7 +1363,8 @@ async fn key_rotation_accepts_old_and_new_keys() {
     let verifier = JwtVerifier::<Value>::new(keys.clone());
     let (old, new) = ([1; 32], [2; 32]);
     let key = |secret| JwtKey::hmac(HS256, secret).unwrap();
-    let token = |secret| encode(&Header::default(), &good(), &EncodingKey::from_secret(secret)).unwrap();
+    let token =
+        |secret| encode(&Header::default(), &good(), &EncodingKey::from_secret(secret)).unwrap();
     let unknown = SIGNATURE;
     for (replacement, of_old, of_new) in [
         (vec![], NO_KEYS, NO_KEYS),
@@ -1212,7 +1382,8 @@ async fn key_rotation_accepts_old_and_new_keys() {
     }
     // The reason is that of the key that verified the signature.
     keys.replace([key(&old), key(&new)]);
-    let expired = encode(&Header::default(), &json!({ "exp": 1 }), &EncodingKey::from_secret(&old)).unwrap();
+    let expired =
+        encode(&Header::default(), &json!({ "exp": 1 }), &EncodingKey::from_secret(&old)).unwrap();
     check(&verifier, &expired, EXPIRED).await;
 }
 
@@ -1221,7 +1392,10 @@ async fn claims_and_expiry_reach_the_inner_service() {
     let inner = service_fn(async |request: Request<()>| {
         let extensions = request.extensions();
         let Claims(claims) = extensions.get::<Claims<Value>>().unwrap().clone();
-        Ok::<_, Infallible>(Response::new(Some((claims, extensions.get::<Validity>().and_then(Validity::expires_at)))))
+        Ok::<_, Infallible>(Response::new(Some((
+            claims,
+            extensions.get::<Validity>().and_then(Validity::expires_at),
+        ))))
     });
     let at = |seconds| Some(UNIX_EPOCH + Duration::from_secs(seconds));
     for (exp, leeway, expires_at) in [
@@ -1237,12 +1411,20 @@ async fn claims_and_expiry_reach_the_inner_service() {
         if let Some(leeway) = leeway {
             verifier = verifier.leeway(leeway).unwrap();
         }
-        let claims = json!({ "exp": exp, "sub": "alice", "roles": ["a", "b"], "nested": { "n": 1 } });
-        let raw = handshake().and("Authorization", format!("Bearer {}", hs256_claims(claims.to_string())));
-        let layer = GuardLayer::new(AllowOrigin::same_origin()).token(TokenPolicy::bearer(verifier));
+        let claims =
+            json!({ "exp": exp, "sub": "alice", "roles": ["a", "b"], "nested": { "n": 1 } });
+        let raw = handshake()
+            .and("Authorization", format!("Bearer {}", hs256_claims(claims.to_string())));
+        let layer = GuardLayer::new(AllowOrigin::same_origin())
+            .token(TokenPolicy::bearer(verifier))
+            .unwrap();
         for request in raw.over_both() {
             let response = layer.layer(inner).oneshot(request).await.unwrap();
-            assert_eq!(response.into_body(), Some((claims.clone(), expires_at)), "{exp} {leeway:?}");
+            assert_eq!(
+                response.into_body(),
+                Some((claims.clone(), expires_at)),
+                "{exp} {leeway:?}"
+            );
         }
     }
 
@@ -1257,12 +1439,17 @@ async fn claims_and_expiry_reach_the_inner_service() {
 fn debug_output_hides_the_secret() {
     let shown = |key: JwtKey| {
         let keys = JwtKeys::new([key.clone()]);
-        let verifier = JwtVerifier::<Value>::new(keys.clone()).issuer("https://id.example.com").audience("chat");
+        let verifier = JwtVerifier::<Value>::new(keys.clone())
+            .issuer("https://id.example.com")
+            .audience("chat");
         let layer = TokenCheckLayer::new(TokenPolicy::bearer(verifier.clone()));
-        let shown = format!("{key:?} {key:#?} {keys:?} {keys:#?} {verifier:?} {verifier:#?} {layer:?} {layer:#?}");
+        let shown = format!(
+            "{key:?} {key:#?} {keys:?} {keys:#?} {verifier:?} {verifier:#?} {layer:?} {layer:#?}"
+        );
         shown.split_whitespace().collect::<String>().to_lowercase()
     };
-    let oct = JwtKey::from_jwks(&set([jwk(Algorithm::HS256, json!({}))]), &[HS256]).unwrap().remove(0);
+    let oct =
+        JwtKey::from_jwks(&set([jwk(Algorithm::HS256, json!({}))]), &[HS256]).unwrap().remove(0);
     for key in [secret_key(), secret_key().key_id("2026"), oct] {
         let shown = shown(key);
         // Three of its bytes would be too many.

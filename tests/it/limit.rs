@@ -19,7 +19,10 @@ use axum::{
     response::Response as AxumResponse,
     routing::any,
 };
-use http::{Extensions, HeaderValue, Request, Response, StatusCode, Version, header::RETRY_AFTER, request::Parts};
+use http::{
+    Extensions, HeaderValue, Request, Response, StatusCode, Version, header::RETRY_AFTER,
+    request::Parts,
+};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -27,15 +30,22 @@ use tokio::{
     task::yield_now,
     time::{sleep, timeout},
 };
-use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
+use tower::{
+    Layer, Service, ServiceBuilder, ServiceExt, layer::layer_fn, service_fn,
+    util::BoxCloneSyncService,
+};
 use tower_http::timeout::TimeoutLayer;
 use tower_ws_guard::{
-    AcceptThenClose, AllowOrigin, Claims, ConnectionLimit, Drain, GuardLayer, OriginCheckLayer, PendingUpgrade, Permit,
-    Rejection, ResponderLayer, StaticTokens, Token, TokenCheckLayer, TokenPolicy, Upgraded, Verified, VerifyToken,
-    extract::GuardedUpgrade, respond_fn,
+    AcceptThenClose, AllowOrigin, Claims, ConnectionLimit, Drain, GuardLayer, OriginCheckLayer,
+    PendingUpgrade, Permit, Rejection, Reported, ResponderLayer, StaticTokens, Token,
+    TokenCheckLayer, TokenPolicy, Upgraded, Verified, VerifyToken, VersionCheck, VersionCheckLayer,
+    axum::GuardedUpgrade, response_fn,
 };
 
-use crate::common::{self, Raw, eventually, handshake, plain, send, serve, upgradable};
+use crate::{
+    accept_then_close::{BOTH, open},
+    common::{self, Raw, eventually, handshake, plain, send, serve, upgradable},
+};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -68,7 +78,10 @@ pub(crate) enum Handler {
 impl Handler {
     fn call(self, request: Request<()>) -> Responding {
         let extensions = request.extensions().clone();
-        Responding { response: Box::pin(self.response(request)), _kept: (self == Self::Leaves).then_some(extensions) }
+        Responding {
+            response: Box::pin(self.response(request)),
+            _kept: (self == Self::Leaves).then_some(extensions),
+        }
     }
 
     async fn response(self, request: Request<()>) -> Result<Response<()>, Infallible> {
@@ -95,10 +108,16 @@ impl Handler {
     pub(crate) fn behind<L>(self, layer: L) -> App
     where
         L: Layer<BoxCloneSyncService<Request<()>, Response<()>, Infallible>>,
-        L::Service: Service<Request<()>, Response = Response<()>, Error = Infallible> + Clone + Send + Sync + 'static,
+        L::Service: Service<Request<()>, Response = Response<()>, Error = Infallible>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
         <L::Service as Service<Request<()>>>::Future: Send,
     {
-        BoxCloneSyncService::new(layer.layer(BoxCloneSyncService::new(service_fn(move |request| self.call(request)))))
+        BoxCloneSyncService::new(
+            layer.layer(BoxCloneSyncService::new(service_fn(move |request| self.call(request)))),
+        )
     }
 }
 
@@ -120,7 +139,11 @@ impl Future for Responding {
 fn responded<L>(layer: L) -> App
 where
     L: Layer<App>,
-    L::Service: Service<Request<()>, Response = Response<()>, Error = Infallible> + Clone + Send + Sync + 'static,
+    L::Service: Service<Request<()>, Response = Response<()>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     <L::Service as Service<Request<()>>>::Future: Send,
 {
     let inner = service_fn(async |request: Request<()>| {
@@ -133,6 +156,20 @@ where
     BoxCloneSyncService::new(layer.layer(BoxCloneSyncService::new(inner)))
 }
 
+/// The layer gets no upgrade and no context, but a `PendingUpgrade`.
+fn inside_of_a_responder<L>(layer: L) -> App
+where
+    L: Layer<App> + Clone + Send + Sync + 'static,
+    L::Service: Service<Request<()>, Response = Response<()>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    <L::Service as Service<Request<()>>>::Future: Send,
+{
+    responded(ServiceBuilder::new().layer(guard().respond()).layer(layer).into_inner())
+}
+
 pub(crate) async fn call(app: &App, request: Request<()>) -> Response<()> {
     app.clone().oneshot(request).await.unwrap()
 }
@@ -143,15 +180,23 @@ pub(crate) fn code<B>(response: &Response<B>) -> Option<&'static str> {
 
 #[tokio::test]
 async fn limit_rejects_when_full_and_reuses_freed_slots() {
-    let limits = [total(3), total(3), total(3), total(3), total(3)];
-    let [guarded, responder, both, checked, alone] = limits.clone();
+    let limits = [(); 8].map(|()| total(3));
+    let [guarded, responder, both, checked, alone, version, origin, token] = limits.clone();
     let tokens = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]));
     let apps = [
         Handler::Holds.behind(guard().limit(guarded)),
         responded(ResponderLayer::new().limit(responder)),
-        responded(ServiceBuilder::new().layer(guard().limit(both.clone())).layer(ResponderLayer::new()).into_inner()),
-        Handler::Holds.behind(guard().token(tokens.clone()).limit(checked)),
-        Handler::Holds.behind(TokenCheckLayer::new(tokens).limit(alone)),
+        responded(
+            ServiceBuilder::new()
+                .layer(guard().limit(both.clone()))
+                .layer(ResponderLayer::new())
+                .into_inner(),
+        ),
+        Handler::Holds.behind(guard().token(tokens.clone()).unwrap().limit(checked)),
+        Handler::Holds.behind(TokenCheckLayer::new(tokens.clone()).limit(alone)),
+        inside_of_a_responder(VersionCheckLayer::new().limit(version)),
+        inside_of_a_responder(OriginCheckLayer::new(AllowOrigin::same_origin()).limit(origin)),
+        inside_of_a_responder(TokenCheckLayer::new(tokens).limit(token)),
     ];
     for (app, limit) in apps.iter().zip(&limits) {
         let raw = handshake().and("Authorization", "Bearer s3cr3t");
@@ -162,7 +207,10 @@ async fn limit_rejects_when_full_and_reuses_freed_slots() {
             assert_eq!(code(&response), None);
             open.push(response);
             assert_eq!(limit.connections(), i + 1);
-            assert_eq!(format!("{limit:?}"), format!("ConnectionLimit {{ max: [3], connections: {} }}", i + 1));
+            assert_eq!(
+                format!("{limit:?}"),
+                format!("ConnectionLimit {{ max: [3], connections: {} }}", i + 1)
+            );
         }
         for round in 0..4 {
             let rejected = call(app, request(round)).await;
@@ -182,12 +230,87 @@ async fn limit_rejects_when_full_and_reuses_freed_slots() {
 }
 
 #[tokio::test]
+async fn limit_and_drain_inside_of_a_responder_count_open_sockets() {
+    async fn holds(pending: PendingUpgrade) {
+        pending.on_upgrade(async |mut socket| drop(socket.read_u8().await));
+    }
+
+    for transport in BOTH {
+        let (limit, drain) = (total(1), Drain::new());
+        let counts = VersionCheckLayer::new().limit(limit.clone()).drain(&drain);
+        let show = map_response(async |response: AxumResponse| {
+            ([("x-code", code(&response).unwrap_or("none"))], response)
+        });
+        let route = Router::new().route("/ws", any(holds)).layer(counts);
+        let address = common::serve_axum(route.layer(guard().respond()).layer(show)).await;
+        for _ in 0..2 {
+            let socket = open(address, transport, &handshake()).await;
+            assert!(socket.is_completed(), "{transport:?}");
+            let rejected = open(address, transport, &handshake()).await;
+            assert_eq!(rejected.status, 503, "{transport:?}");
+            assert!(rejected.headers.contains(&"x-code: over-capacity".to_owned()));
+            assert_eq!((limit.connections(), drain.connections()), (1, 1), "{transport:?}");
+            drop(socket);
+            eventually(|| limit.connections() + drain.connections() == 0).await;
+        }
+        let socket = open(address, transport, &handshake()).await;
+        assert_eq!(drain.wait(Duration::from_millis(1)).await, 1, "{transport:?}");
+        let rejected = open(address, transport, &handshake()).await;
+        assert!(rejected.headers.contains(&"x-code: shutting-down".to_owned()));
+        drop(socket);
+        assert_eq!(drain.wait(LONG).await, 0, "{transport:?}");
+    }
+}
+
+#[tokio::test]
+async fn connection_that_was_taken_outside_of_the_limit_is_rejected() {
+    let [outer, inner] = [total(1), total(1)];
+    let takes = layer_fn(|inner: VersionCheck<App>| {
+        service_fn(move |request: Request<()>| {
+            // It stays in the original of the extensions.
+            let permit = Permit::claim(&mut request.extensions().clone());
+            assert!(permit.is_some());
+            let response = inner.clone().oneshot(request);
+            async move {
+                let mut response = response.await?;
+                response.extensions_mut().insert(permit);
+                Ok(response)
+            }
+        })
+    });
+    let layers = ServiceBuilder::new()
+        .layer(guard().limit(outer.clone()))
+        .layer(takes)
+        .layer(VersionCheckLayer::new().limit(inner.clone()))
+        .into_inner();
+    for handler in [Handler::Ignores, Handler::Holds] {
+        for request in upgradable(&handshake()) {
+            let response = call(&handler.behind(layers.clone()), request).await;
+            let rejection = response.extensions().get::<Rejection>().expect("it is rejected");
+            assert_eq!(
+                (response.status().as_u16(), rejection.kind().code()),
+                (500, "not-upgradable")
+            );
+            let source = std::error::Error::source(rejection).unwrap().to_string();
+            assert!(source.contains("has taken the connection"), "{source}");
+            assert_eq!(inner.connections(), 0, "{handler:?}");
+            drop(response);
+            assert_eq!(outer.connections(), 0, "{handler:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn per_key_limit_counts_each_key() {
-    let user = |request: &Parts| request.extensions.get::<Claims<&'static str>>().map(|Claims(user)| *user);
+    let user = |request: &Parts| {
+        request.extensions.get::<Claims<&'static str>>().map(|Claims(user)| *user)
+    };
     let limit = total(5).and(ConnectionLimit::per_key(2, user).unwrap());
     let tokens = StaticTokens::new([("a", "alice"), ("b", "bob"), ("c", "carol")]);
-    let app = Handler::Holds.behind(guard().token(TokenPolicy::bearer(tokens)).limit(limit.clone()));
-    let as_user = |token: &str| handshake().and("Authorization", format!("Bearer {token}")).request();
+    let app = Handler::Holds
+        .behind(guard().token(TokenPolicy::bearer(tokens)).unwrap().limit(limit.clone()));
+    let as_user =
+        |token: &str| handshake().and("Authorization", format!("Bearer {token}")).request();
 
     let mut open = Vec::new();
     for (token, expected) in [
@@ -226,17 +349,22 @@ async fn per_key_limit_counts_each_key() {
 #[tokio::test]
 async fn limit_is_shared_by_its_clones() {
     let limit = total(1);
-    let apps = [guard().limit(limit.clone()), guard().limit(limit)].map(|layer| Handler::Holds.behind(layer));
+    let apps = [guard().limit(limit.clone()), guard().limit(limit)]
+        .map(|layer| Handler::Holds.behind(layer));
     let open = call(&apps[0], handshake().request()).await;
     assert_eq!(code(&call(&apps[1], handshake().request()).await), Some("over-capacity"));
-    assert_eq!(format!("{:?}", open.extensions().get::<Option<Permit>>()), "Some(Some(Permit { .. }))");
+    assert_eq!(
+        format!("{:?}", open.extensions().get::<Option<Permit>>()),
+        "Some(Some(Permit { .. }))"
+    );
 }
 
 #[tokio::test]
 async fn limit_is_checked_after_all_other_checks() {
     let limit = total(1);
     let tokens = StaticTokens::new([("s3cr3t", ())]);
-    let app = Handler::Holds.behind(guard().token(TokenPolicy::bearer(tokens)).limit(limit.clone()));
+    let app = Handler::Holds
+        .behind(guard().token(TokenPolicy::bearer(tokens)).unwrap().limit(limit.clone()));
     let valid = handshake().and("Authorization", "Bearer s3cr3t");
     let _open = call(&app, valid.request()).await;
     for (raw, expected) in [
@@ -275,7 +403,8 @@ async fn permit_must_be_held_behind_a_101() {
         Handler::Declines,
         Handler::DeclinesUnclaimed,
     ] {
-        let rejected = !matches!(handler, Handler::Holds | Handler::Declines | Handler::DeclinesUnclaimed);
+        let rejected =
+            !matches!(handler, Handler::Holds | Handler::Declines | Handler::DeclinesUnclaimed);
         for (i, layer) in layers.iter().enumerate() {
             for request in upgradable(&handshake()) {
                 let http2 = request.version() == Version::HTTP_2;
@@ -283,10 +412,16 @@ async fn permit_must_be_held_behind_a_101() {
                 let completed = if http2 { 200 } else { 101 };
                 let expected = match handler {
                     Handler::Declines | Handler::DeclinesUnclaimed => (404, None),
+                    // A handler that did not take the connection declines it.
+                    Handler::Ignores | Handler::Copies if http2 && i < 2 => (404, None),
                     _ if rejected && i < 2 => (500, Some("permit-unclaimed")),
                     _ => (completed, None),
                 };
-                assert_eq!((response.status().as_u16(), code(&response)), expected, "{handler:?} {i}");
+                assert_eq!(
+                    (response.status().as_u16(), code(&response)),
+                    expected,
+                    "{handler:?} {i}"
+                );
                 if expected.0 == 500 {
                     assert_eq!(response.headers().get("connection").is_some(), !http2);
                     assert!(response.headers().get("sec-websocket-accept").is_none());
@@ -339,7 +474,8 @@ async fn guarded_upgrade_holds_the_permit_in_axum() {
     eventually(|| limit.connections() == 0).await;
 
     // Without a limit there is no permit, and only an extractor that requires it fails.
-    let app = Router::new().route("/holds", any(holds)).route("/moves", any(moves)).route_layer(guard());
+    let app =
+        Router::new().route("/holds", any(holds)).route("/moves", any(moves)).route_layer(guard());
     let address = common::serve_axum(app).await;
     assert_eq!(send(address, &handshake().target("/holds").bytes()).await.status, 101);
     assert_eq!(send(address, &handshake().target("/moves").bytes()).await.status, 500);
@@ -374,7 +510,8 @@ async fn slot_is_freed_however_the_connection_ends() {
         }
         Ok::<_, Infallible>(response)
     });
-    let layers = ServiceBuilder::new().layer(guard().limit(limit.clone())).layer(ResponderLayer::new());
+    let layers =
+        ServiceBuilder::new().layer(guard().limit(limit.clone())).layer(ResponderLayer::new());
     let address = serve(layers.service(inner)).await;
 
     for (query, status, held) in [
@@ -412,10 +549,24 @@ async fn slot_is_freed_however_the_connection_ends() {
 
 #[tokio::test]
 async fn handler_may_respond_426_by_itself() {
-    let newer = async || (StatusCode::UPGRADE_REQUIRED, [("upgrade", "HTTP/3.0")]);
-    let app = Router::new().route("/ws", any(newer).layer(guard().limit(total(1))));
-    let response = app.oneshot(handshake().request::<axum::body::Body>()).await.unwrap();
-    assert_eq!((response.status(), code(&response)), (StatusCode::UPGRADE_REQUIRED, None));
+    // RFC 9110 7.8: `Upgrade` is named in `Connection`.
+    let newer = || any(async || (StatusCode::UPGRADE_REQUIRED, [("upgrade", "h2c")]));
+    for (i, route) in [
+        newer().layer(guard()),
+        newer().layer(guard().limit(total(1))),
+        newer().layer(guard().respond()),
+        newer().layer(ServiceBuilder::new().layer(guard()).layer(ResponderLayer::new())),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let address = common::serve_axum(Router::new().route("/ws", route)).await;
+        let mut response = send(address, &handshake().bytes()).await;
+        assert_eq!(response.status, 426, "{i}");
+        assert_eq!(response.all("upgrade"), ["h2c"], "{i}");
+        assert_eq!(response.all("connection"), ["Upgrade, close"], "{i}");
+        assert_eq!(response.read_rest().await, "", "{i}");
+    }
 }
 
 /// hyper hands over a connection after it is done with it, whatever the response was.
@@ -450,22 +601,36 @@ async fn connection_is_not_handed_over_without_acceptance() {
 
     let limit = total(9);
     for close in [true, false] {
-        let open = |guard: GuardLayer| if close { guard } else { guard.dangerous_keep_connection() };
+        let open =
+            |guard: GuardLayer| if close { guard } else { guard.dangerous_keep_connection() };
         let limited = open(guard().limit(limit.clone()));
-        let responder = ResponderLayer::new();
+        let responder = ResponderLayer::new().dangerous_without_origin_check();
         let responder = if close { responder } else { responder.dangerous_keep_connection() };
         let trial = open(guard().limit(total(9)).dangerous_report_only());
-        let late = TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, Duration::from_millis(50));
-        let replaced =
-            ServiceBuilder::new().layer(limited.clone()).layer(map_response(forbid)).layer(responder.clone());
+        let late =
+            TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, Duration::from_millis(50));
+        let replaced = ServiceBuilder::new()
+            .layer(limited.clone())
+            .layer(map_response(forbid))
+            .layer(responder.clone());
         let app = Router::new()
             .route("/forgets", any(forgets).layer(limited.clone()))
-            .route("/trial", any(forgets).layer(ServiceBuilder::new().layer(trial).layer(limited.clone())))
-            .route("/late", any(waits).layer(ServiceBuilder::new().layer(late).layer(limited.clone())))
+            .route(
+                "/trial",
+                any(forgets).layer(ServiceBuilder::new().layer(trial).layer(limited.clone())),
+            )
+            .route(
+                "/late",
+                any(waits).layer(ServiceBuilder::new().layer(late).layer(limited.clone())),
+            )
             .route("/replaced", any(accepts).layer(replaced))
             .route("/declines", any(holds_and_declines).layer(limited.clone()))
             .route("/cancels", any(accepts_and_declines).layer(responder.clone()))
-            .route("/both", any(accepts_and_declines).layer(ServiceBuilder::new().layer(limited).layer(responder)))
+            .route(
+                "/both",
+                any(accepts_and_declines)
+                    .layer(ServiceBuilder::new().layer(limited).layer(responder)),
+            )
             .route("/", any(ordinary));
         let address = common::serve_axum(app).await;
         for (target, status) in [
@@ -503,7 +668,8 @@ async fn slot_is_freed_by_a_failed_upgrade_or_a_dropped_response() {
         async {}
     });
     let layers = ServiceBuilder::new().layer(guard().limit(limit.clone())).layer(responder);
-    let app = layers.service(service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(()))));
+    let app =
+        layers.service(service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(()))));
     // The upgrade fails immediately.
     let response = app.clone().oneshot(handshake().upgradable()).await.unwrap();
     assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
@@ -511,8 +677,12 @@ async fn slot_is_freed_by_a_failed_upgrade_or_a_dropped_response() {
     assert!(!connected.load(Ordering::SeqCst));
 
     // A future that is dropped before, and a response that is dropped after completion.
-    let app =
-        responded(ServiceBuilder::new().layer(guard().limit(limit.clone())).layer(ResponderLayer::new()).into_inner());
+    let app = responded(
+        ServiceBuilder::new()
+            .layer(guard().limit(limit.clone()))
+            .layer(ResponderLayer::new())
+            .into_inner(),
+    );
     drop(app.clone().oneshot(handshake().upgradable()));
     assert_eq!(limit.connections(), 0);
     let response = call(&app, handshake().upgradable()).await;
@@ -545,7 +715,7 @@ impl VerifyToken for Hangs {
 async fn slot_is_not_acquired_while_the_token_is_verified() {
     let (sender, mut events) = mpsc::unbounded_channel();
     let limit = total(1);
-    let app = guard().token(TokenPolicy::bearer(Hangs(sender))).limit(limit.clone());
+    let app = guard().token(TokenPolicy::bearer(Hangs(sender))).unwrap().limit(limit.clone());
     let address = serve(app.layer(service_fn(async |_: Request<hyper::body::Incoming>| {
         Ok::<_, Infallible>(Response::new(common::Body::default()))
     })))
@@ -555,7 +725,9 @@ async fn slot_is_not_acquired_while_the_token_is_verified() {
     assert_eq!(events.recv().await, Some("asked"));
     assert_eq!(limit.connections(), 0);
     drop(stream);
-    let event = timeout(Duration::from_secs(30), events.recv()).await.expect("the verifier's future is dropped");
+    let event = timeout(Duration::from_secs(30), events.recv())
+        .await
+        .expect("the verifier's future is dropped");
     assert_eq!(event, Some("dropped"));
     assert_eq!(limit.connections(), 0);
 }
@@ -584,7 +756,8 @@ async fn upgrade_timeout_frees_the_slot_of_a_client_that_does_not_read() {
         // The buffer has no room for the response.
         let (mut client, server) = tokio::io::duplex(16);
         let service = hyper_util::service::TowerToHyperService::new(responder.layer(inner));
-        let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(server), service);
+        let connection = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(server), service);
         tokio::spawn(connection.with_upgrades());
         client.write_all(&handshake().bytes()).await.unwrap();
         sleep(Duration::from_secs(59)).await;
@@ -603,12 +776,14 @@ async fn upgrade_timeout_frees_the_slot_of_a_client_that_does_not_read() {
     // The same behind a guard without a responder.
     let limit = total(1);
     let handler = async |upgrade: GuardedUpgrade<Permit>| {
-        upgrade.on_upgrade(async |mut socket, _| drop(socket.send(Message::text("you are in")).await))
+        upgrade
+            .on_upgrade(async |mut socket, _| drop(socket.send(Message::text("you are in")).await))
     };
     let app = Router::new().route("/ws", any(handler).layer(guard().limit(limit.clone())));
     let (mut client, server) = tokio::io::duplex(16);
     let service = hyper_util::service::TowerToHyperService::new(app);
-    let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(server), service);
+    let connection =
+        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(server), service);
     tokio::spawn(connection.with_upgrades());
     client.write_all(&handshake().bytes()).await.unwrap();
     sleep(Duration::from_secs(9)).await;
@@ -630,8 +805,9 @@ async fn pending_upgrade_cannot_be_accepted_after_the_request_was_dropped() {
         *keep.lock().unwrap() = request.extensions().get::<PendingUpgrade>().cloned();
         pending::<Result<Response<()>, Infallible>>()
     });
-    let mut response =
-        Box::pin(ResponderLayer::new().limit(limit.clone()).layer(inner).oneshot(handshake().upgradable()));
+    let mut response = Box::pin(
+        ResponderLayer::new().limit(limit.clone()).layer(inner).oneshot(handshake().upgradable()),
+    );
     assert!(response.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     assert_eq!(limit.connections(), 1);
     drop(response);
@@ -645,16 +821,18 @@ async fn report_only_limit_rejects_nobody() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&seen);
     let inner = service_fn(move |request: Request<()>| {
-        let reported = request.extensions().get::<Rejection>().map(|rejection| rejection.kind().code());
+        let reported =
+            request.extensions().get().map(|Reported(rejection)| rejection.kind().code());
         log.lock().unwrap().push(reported);
         Handler::Holds.response(request)
     });
     let tokens = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]));
-    let layer = guard().token(tokens).limit(limit.clone()).dangerous_report_only();
+    let layer = guard().token(tokens).unwrap().limit(limit.clone()).dangerous_report_only();
     let app = BoxCloneSyncService::new(layer.layer(inner));
     let valid = handshake().and("Authorization", "Bearer s3cr3t");
     let mut open = Vec::new();
-    for raw in [&valid, &valid, &handshake(), &valid.clone().with("Origin", "https://evil.example")] {
+    for raw in [&valid, &valid, &handshake(), &valid.clone().with("Origin", "https://evil.example")]
+    {
         let response = call(&app, raw.request()).await;
         assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
         open.push(response);
@@ -666,18 +844,18 @@ async fn report_only_limit_rejects_nobody() {
 
 #[tokio::test]
 async fn retry_after_is_kept_from_a_custom_response() {
-    let later = respond_fn(|_, _, mut prepared: Response<()>| {
+    let later = response_fn(|_, _, mut prepared: Response<()>| {
         prepared.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("77"));
         prepared
     });
-    let never = respond_fn(|_, _, mut prepared: Response<()>| {
+    let never = response_fn(|_, _, mut prepared: Response<()>| {
         prepared.headers_mut().remove(RETRY_AFTER);
         prepared
     });
-    let app = Handler::Holds.behind(guard().limit(total(1)).respond_with(later));
+    let app = Handler::Holds.behind(guard().limit(total(1)).reject_with(later));
     let _open = call(&app, handshake().request()).await;
     assert_eq!(call(&app, handshake().request()).await.headers()["retry-after"], "77");
-    let app = Handler::Holds.behind(guard().limit(total(1)).respond_with(never));
+    let app = Handler::Holds.behind(guard().limit(total(1)).reject_with(never));
     let _open = call(&app, handshake().request()).await;
     assert_eq!(call(&app, handshake().request()).await.headers()["retry-after"], "5");
 }
@@ -705,13 +883,22 @@ async fn accept_then_close_reports_a_full_limit() {
     let (sender, _events) = mpsc::unbounded_channel();
     let responder = || ResponderLayer::new().accept_then_close(AcceptThenClose::new());
     let closes = || guard().accept_then_close(AcceptThenClose::new());
-    let hangs = closes().token(TokenPolicy::bearer(Hangs(sender))).check_timeout(Duration::from_millis(50)).unwrap();
+    let hangs = closes()
+        .token(TokenPolicy::bearer(Hangs(sender)))
+        .unwrap()
+        .check_timeout(Duration::from_millis(50))
+        .unwrap();
 
     async fn serve_behind<L>(layer: L) -> std::net::SocketAddr
     where
-        L: Layer<BoxCloneSyncService<Request<hyper::body::Incoming>, Response<common::Body>, Infallible>>,
-        L::Service: Service<Request<hyper::body::Incoming>, Response = Response<common::Body>, Error = Infallible>
-            + Clone
+        L: Layer<
+            BoxCloneSyncService<Request<hyper::body::Incoming>, Response<common::Body>, Infallible>,
+        >,
+        L::Service: Service<
+                Request<hyper::body::Incoming>,
+                Response = Response<common::Body>,
+                Error = Infallible,
+            > + Clone
             + Send
             + 'static,
         <L::Service as Service<Request<hyper::body::Incoming>>>::Future: Send,
@@ -723,7 +910,8 @@ async fn accept_then_close_reports_a_full_limit() {
         });
         serve(layer.layer(BoxCloneSyncService::new(inner))).await
     }
-    let behind_guard = |guard| ServiceBuilder::new().layer(guard).layer(ResponderLayer::new()).into_inner();
+    let behind_guard =
+        |guard| ServiceBuilder::new().layer(guard).layer(ResponderLayer::new()).into_inner();
     let over = Some((1013, "over-capacity".to_owned()));
     let many = Some((4429, "too-many-connections".to_owned()));
     for (address, expected) in [
@@ -758,7 +946,10 @@ async fn accept_then_close_reports_a_full_limit() {
     let valid = handshake().and("Authorization", "Bearer s3cr3t");
     let open = send(address, &valid.bytes()).await;
     assert_eq!((open.status, outer.connections()), (101, 1));
-    assert_eq!(closed(address, &handshake()).await, (101, Some((4401, "token-missing".to_owned()))));
+    assert_eq!(
+        closed(address, &handshake()).await,
+        (101, Some((4401, "token-missing".to_owned())))
+    );
     assert_eq!(closed(address, &valid).await, (101, over));
     assert_eq!(outer.wait(Duration::from_millis(1)).await, 1);
 
@@ -798,14 +989,20 @@ async fn limit_is_not_exceeded_by_concurrent_handshakes() {
             let mut open = Vec::new();
             let mut accepted = 0;
             for i in 0..500_u32 {
-                let response = call(&app, handshake().and("X-User", (u32::from(task) % 4).to_string()).request()).await;
+                let response = call(
+                    &app,
+                    handshake().and("X-User", (u32::from(task) % 4).to_string()).request(),
+                )
+                .await;
                 assert!(limit.connections() <= 10);
                 match code(&response) {
                     None => {
                         accepted += 1;
                         open.push(response);
                     }
-                    Some(code) => assert!(["over-capacity", "too-many-connections"].contains(&code)),
+                    Some(code) => {
+                        assert!(["over-capacity", "too-many-connections"].contains(&code));
+                    }
                 }
                 assert!(open.len() <= 3);
                 if i % 3 == u32::from(task) % 3 {

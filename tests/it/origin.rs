@@ -13,8 +13,18 @@ pub(crate) async fn code(layer: OriginCheckLayer, raw: &Raw) -> &'static str {
     let mut codes = Vec::new();
     for request in raw.over_both() {
         let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
-        let response = ServiceBuilder::new().layer(layer.clone()).service(inner).oneshot(request).await.unwrap();
-        codes.push(response.extensions().get::<Rejection>().map_or("ok", |rejection| rejection.kind().code()));
+        let response = ServiceBuilder::new()
+            .layer(layer.clone())
+            .service(inner)
+            .oneshot(request)
+            .await
+            .unwrap();
+        codes.push(
+            response
+                .extensions()
+                .get::<Rejection>()
+                .map_or("ok", |rejection| rejection.kind().code()),
+        );
     }
     assert_eq!(codes[0], codes[1], "{raw:?}");
     codes[0]
@@ -23,7 +33,12 @@ pub(crate) async fn code(layer: OriginCheckLayer, raw: &Raw) -> &'static str {
 async fn assert_codes(origins: AllowOrigin, cases: &[(&[u8], &str)]) {
     for (origin, expected) in cases {
         let raw = handshake().with("Origin", origin);
-        assert_eq!(code(OriginCheckLayer::new(origins.clone()), &raw).await, *expected, "{}", origin.escape_ascii());
+        assert_eq!(
+            code(OriginCheckLayer::new(origins.clone()), &raw).await,
+            *expected,
+            "{}",
+            origin.escape_ascii()
+        );
     }
 }
 
@@ -104,7 +119,12 @@ async fn list_allows_only_listed_origins() {
 #[tokio::test]
 async fn patterns_allow_subdomains_and_ports() {
     assert_codes(
-        AllowOrigin::list(["https://*.example.com", "http://localhost:*", "https://*.dev.example:*"]).unwrap(),
+        AllowOrigin::list([
+            "https://*.example.com",
+            "http://localhost:*",
+            "https://*.dev.example:*",
+        ])
+        .unwrap(),
         &[
             (b"https://a.example.com", "ok"),
             (b"https://a.b.example.com:443", "ok"),
@@ -187,9 +207,14 @@ async fn same_origin_compares_host_and_port() {
         assert_eq!(code(layer, &raw).await, expected, "{host} {origin}");
     }
     // Forwarded headers are never read.
-    for (name, value) in [("X-Forwarded-Host", "evil.example"), ("Forwarded", "host=evil.example;proto=https")] {
+    for (name, value) in
+        [("X-Forwarded-Host", "evil.example"), ("Forwarded", "host=evil.example;proto=https")]
+    {
         let raw = handshake().with("Origin", "https://evil.example").and(name, value);
-        assert_eq!(code(OriginCheckLayer::new(AllowOrigin::same_origin()), &raw).await, NOT_ALLOWED);
+        assert_eq!(
+            code(OriginCheckLayer::new(AllowOrigin::same_origin()), &raw).await,
+            NOT_ALLOWED
+        );
     }
 }
 
@@ -203,7 +228,11 @@ async fn public_origin_replaces_host() {
         ("chat.example.com", "http://chat.example.com", NOT_ALLOWED),
     ] {
         let raw = handshake().with("Host", host).with("Origin", origin);
-        assert_eq!(code(OriginCheckLayer::new(origins.clone()), &raw).await, expected, "{host} {origin}");
+        assert_eq!(
+            code(OriginCheckLayer::new(origins.clone()), &raw).await,
+            expected,
+            "{host} {origin}"
+        );
     }
 }
 
@@ -217,20 +246,41 @@ async fn missing_null_and_any_origin_need_an_explicit_permission() {
     let empty = handshake().with("Origin", "");
     let nothing = || AllowOrigin::list([""; 0]).unwrap();
     let cases: [(AllowOrigin, [&str; 6]); 7] = [
-        (nothing(), ["origin-missing", NOT_ALLOWED, NOT_ALLOWED, INVALID, "origin-repeated", INVALID]),
-        (AllowOrigin::default(), ["origin-missing", NOT_ALLOWED, NOT_ALLOWED, INVALID, "origin-repeated", INVALID]),
-        (nothing().allow_missing(), ["ok", NOT_ALLOWED, NOT_ALLOWED, INVALID, "origin-repeated", INVALID]),
-        (nothing().allow_null(), ["origin-missing", "ok", NOT_ALLOWED, INVALID, "origin-repeated", INVALID]),
+        (
+            nothing(),
+            ["origin-missing", NOT_ALLOWED, NOT_ALLOWED, INVALID, "origin-repeated", INVALID],
+        ),
+        (
+            AllowOrigin::default(),
+            ["origin-missing", NOT_ALLOWED, NOT_ALLOWED, INVALID, "origin-repeated", INVALID],
+        ),
+        (
+            nothing().allow_missing(),
+            ["ok", NOT_ALLOWED, NOT_ALLOWED, INVALID, "origin-repeated", INVALID],
+        ),
+        (
+            nothing().allow_null(),
+            ["origin-missing", "ok", NOT_ALLOWED, INVALID, "origin-repeated", INVALID],
+        ),
         (AllowOrigin::dangerous_any(), ["ok", "ok", "ok", INVALID, "origin-repeated", INVALID]),
         (
             nothing().or(nothing().allow_missing()),
             ["ok", NOT_ALLOWED, NOT_ALLOWED, INVALID, "origin-repeated", INVALID],
         ),
-        (nothing().or(AllowOrigin::dangerous_any()), ["ok", "ok", "ok", INVALID, "origin-repeated", INVALID]),
+        (
+            nothing().or(AllowOrigin::dangerous_any()),
+            ["ok", "ok", "ok", INVALID, "origin-repeated", INVALID],
+        ),
     ];
     for (origins, expected) in cases {
-        for (raw, expected) in [&missing, &null, &foreign, &malformed, &repeated, &empty].into_iter().zip(expected) {
-            assert_eq!(code(OriginCheckLayer::new(origins.clone()), raw).await, expected, "{origins:?} {raw:?}");
+        for (raw, expected) in
+            [&missing, &null, &foreign, &malformed, &repeated, &empty].into_iter().zip(expected)
+        {
+            assert_eq!(
+                code(OriginCheckLayer::new(origins.clone()), raw).await,
+                expected,
+                "{origins:?} {raw:?}"
+            );
         }
     }
 }
@@ -268,7 +318,12 @@ async fn fetch_metadata_can_only_reject() {
         (own(), Some(common::ORIGIN), "same-site", "ok"),
         (own(), Some(common::ORIGIN), "none", "ok"),
         (own(), Some("https://evil.example"), "same-origin", NOT_ALLOWED),
-        (AllowOrigin::public_origin(common::ORIGIN).unwrap(), Some(common::ORIGIN), "cross-site", NOT_ALLOWED),
+        (
+            AllowOrigin::public_origin(common::ORIGIN).unwrap(),
+            Some(common::ORIGIN),
+            "cross-site",
+            NOT_ALLOWED,
+        ),
         (own().allow_missing(), None, "cross-site", NOT_ALLOWED),
         (own().allow_missing(), None, "none", "ok"),
         (AllowOrigin::list([common::ORIGIN]).unwrap(), Some(common::ORIGIN), "cross-site", "ok"),
@@ -281,9 +336,14 @@ async fn fetch_metadata_can_only_reject() {
         if let Some(origin) = origin {
             raw = raw.and("Origin", origin);
         }
-        assert_eq!(code(OriginCheckLayer::new(origins.clone()), &raw).await, expected, "{origins:?} {raw:?}");
+        assert_eq!(
+            code(OriginCheckLayer::new(origins.clone()), &raw).await,
+            expected,
+            "{origins:?} {raw:?}"
+        );
     }
-    let hidden = handshake().and("Sec-Fetch-Site", "same-origin").and("Sec-Fetch-Site", "cross-site");
+    let hidden =
+        handshake().and("Sec-Fetch-Site", "same-origin").and("Sec-Fetch-Site", "cross-site");
     assert_eq!(code(OriginCheckLayer::new(own()), &hidden).await, NOT_ALLOWED);
 }
 
@@ -299,15 +359,21 @@ async fn list_of_ten_thousand_origins_is_searched() {
         let (good, bad) = match i % 3 {
             0 => (format!("https://app{i}.example.com"), format!("https://x.app{i}.example.com")),
             1 => (format!("https://x.sub{i}.example.com"), format!("https://sub{i}.example.com")),
-            _ => (format!("http://host{i}.example.com:{}", i + 1), format!("https://host{i}.example.com")),
+            _ => (
+                format!("http://host{i}.example.com:{}", i + 1),
+                format!("https://host{i}.example.com"),
+            ),
         };
-        assert_codes(origins.clone(), &[(good.as_bytes(), "ok"), (bad.as_bytes(), NOT_ALLOWED)]).await;
+        assert_codes(origins.clone(), &[(good.as_bytes(), "ok"), (bad.as_bytes(), NOT_ALLOWED)])
+            .await;
     }
 }
 
 #[test]
 fn debug_output_shows_the_policy() {
-    let origins = AllowOrigin::list(["https://app.example.com"]).unwrap().or(AllowOrigin::predicate(|_, _| true));
+    let origins = AllowOrigin::list(["https://app.example.com"])
+        .unwrap()
+        .or(AllowOrigin::predicate(|_, _| true));
     let shown = format!("{:?}", origins.allow_null());
     for part in ["app.example.com", "predicates: 1", "same_origin: false", "null: true"] {
         assert!(shown.contains(part), "{part}: {shown}");
@@ -339,7 +405,7 @@ fn origin_or_host_that_never_matches_is_a_config_error() {
         ("wss://app.example.com", "never"),
         ("https://[0:0:0:0:0:0:0:1]", "shortest"),
         ("https://[::ffff:127.0.0.1]", "browsers"),
-        ("https://127.1", "host or port"),
+        ("https://127.1", "the host or the port"),
         ("file://*.", "name"),
         ("https://a:0", "port"),
         ("https://a:65536", "port"),

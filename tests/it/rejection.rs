@@ -3,28 +3,29 @@
 use std::convert::Infallible;
 
 use http::{Request, Response, StatusCode, Version, request::Parts};
-use tower::{Layer, ServiceExt, service_fn};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_ws_guard::{
-    AllowOrigin, EmptyBody, GuardLayer, PlainText, ProblemJson, Rejection, RejectionKind, RespondRejection,
-    StaticTokens, TokenPolicy, check_fn,
+    AllowOrigin, ConnectionLimit, Drain, EmptyBody, GuardLayer, PlainText, ProblemJson, Rejection,
+    RejectionKind, RejectionResponse, StaticTokens, TokenCheckLayer, TokenPolicy, check_fn,
 };
 
-use crate::common::{self, Raw, handshake};
+use crate::common::{self, Raw, handshake, upgradable};
 
-type Tokens = TokenPolicy<StaticTokens<()>>;
+type Tokens = TokenPolicy<()>;
 
 async fn reject<R>(raw: &Raw, responder: R) -> Response<String>
 where
-    R: RespondRejection<String> + Clone + Send + Sync + 'static,
+    R: RejectionResponse<String> + Clone + Send + Sync + 'static,
 {
     reject_request(raw.request(), responder).await
 }
 
 async fn reject_request<R>(request: Request<()>, responder: R) -> Response<String>
 where
-    R: RespondRejection<String> + Clone + Send + Sync + 'static,
+    R: RejectionResponse<String> + Clone + Send + Sync + 'static,
 {
-    let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new("inner".to_owned())));
+    let inner =
+        service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new("inner".to_owned())));
     let token: Tokens = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]));
     let guard = GuardLayer::new(AllowOrigin::same_origin())
         .check(check_fn(|handshake| match handshake.uri().path() {
@@ -32,7 +33,8 @@ where
             _ => Ok(()),
         }))
         .token(token)
-        .respond_with(responder);
+        .unwrap()
+        .reject_with(responder);
     guard.layer(inner).oneshot(request).await.unwrap()
 }
 
@@ -43,7 +45,11 @@ fn foreign() -> Raw {
 #[tokio::test]
 async fn status_and_required_headers_are_kept_from_any_responder() {
     let old = handshake().with("Sec-WebSocket-Version", "8");
-    let upgrade = [("upgrade", "websocket"), ("connection", "Upgrade, close"), ("sec-websocket-version", "13")];
+    let upgrade = [
+        ("upgrade", "websocket"),
+        ("connection", "Upgrade, close"),
+        ("sec-websocket-version", "13"),
+    ];
     let challenge = [("www-authenticate", r#"Bearer realm="websocket""#)];
     let later = [("retry-after", "5")];
     let cases: [(Request<()>, u16, &[_]); 9] = [
@@ -61,8 +67,14 @@ async fn status_and_required_headers_are_kept_from_any_responder() {
         // The responder drops all headers and claims success, a redirect, or a handshake.
         for claimed in [101, 200, 204, 302, 304] {
             let replace = move |_: &Rejection, _: &Parts, _: Response<()>| {
-                let response = Response::builder().status(claimed).header("sec-websocket-accept", common::ACCEPT);
-                response.header("cache-control", "public").header("x-own", "kept").body("own".to_owned()).unwrap()
+                let response = Response::builder()
+                    .status(claimed)
+                    .header("sec-websocket-accept", common::ACCEPT);
+                response
+                    .header("cache-control", "public")
+                    .header("x-own", "kept")
+                    .body("own".to_owned())
+                    .unwrap()
             };
             let response = reject_request(request.clone(), replace).await;
             assert_eq!(response.status(), status, "{request:?}");
@@ -122,7 +134,10 @@ async fn display_names_cause_and_fix() {
     for (raw, wanted) in [
         (foreign(), &["origin-not-allowed", "`https://evil.example`", "AllowOrigin::list"][..]),
         (handshake().with("Origin", "https://evil\u{9b}"), &["origin-invalid", r"\xc2\x9b"][..]),
-        (handshake().with("Origin", "null"), &["origin-not-allowed", "AllowOrigin::allow_null"][..]),
+        (
+            handshake().with("Origin", "null"),
+            &["origin-not-allowed", "AllowOrigin::allow_null"][..],
+        ),
         (handshake().with("Origin", long), &["origin-not-allowed", "aaaa…`"][..]),
         (handshake().with("Sec-WebSocket-Version", "8"), &["version-unsupported", "`8`"][..]),
     ] {
@@ -137,15 +152,87 @@ async fn display_names_cause_and_fix() {
 
 #[tokio::test]
 async fn custom_code_is_escaped_and_its_status_corrected() {
-    let inner = || service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())));
-    for (status, responded) in [(200, 500), (101, 500), (302, 500), (418, 418), (429, 429), (503, 503)] {
+    let inner =
+        || service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())));
+    for (status, responded) in
+        [(200, 500), (101, 500), (302, 500), (418, 418), (429, 429), (503, 503)]
+    {
         let status = StatusCode::from_u16(status).unwrap();
-        let check = move |_: &mut tower_ws_guard::Handshake<'_>| Err(Rejection::custom("odd\"\\\ncode", status));
-        let guard = GuardLayer::new(AllowOrigin::same_origin()).check(check).respond_with(ProblemJson);
+        let check = move |_: &mut tower_ws_guard::Handshake<'_>| {
+            Err(Rejection::custom("odd\"\\\ncode", status))
+        };
+        let guard =
+            GuardLayer::new(AllowOrigin::same_origin()).check(check).reject_with(ProblemJson);
         let response = guard.layer(inner()).oneshot(handshake().request()).await.unwrap();
         assert_eq!(response.status(), responded);
         let problem: serde_json::Value = serde_json::from_str(response.body()).unwrap();
         assert_eq!(problem["code"], "odd\"\\ code");
+    }
+}
+
+fn guard() -> GuardLayer {
+    GuardLayer::new(AllowOrigin::same_origin())
+}
+
+fn code<B>(response: &Response<B>) -> Option<&'static str> {
+    response.extensions().get::<Rejection>().map(|rejection| rejection.kind().code())
+}
+
+#[tokio::test]
+async fn rejection_in_a_101_of_the_handler_does_not_bypass_the_layer() {
+    // Without `Permit::claim`, and without `PendingUpgrade::accept`.
+    async fn completes(request: Request<()>) -> Result<Response<()>, Infallible> {
+        let status = if request.version() == Version::HTTP_2 { 200 } else { 101 };
+        let rejection = Rejection::from(RejectionKind::TokenMissing);
+        Ok(Response::builder().status(status).extension(rejection).body(()).unwrap())
+    }
+
+    let limit = ConnectionLimit::total(1).unwrap();
+    let apps = [
+        (guard().limit(limit.clone()).layer(service_fn(completes)), "permit-unclaimed"),
+        (guard().drain(&Drain::new()).layer(service_fn(completes)), "permit-unclaimed"),
+    ];
+    let apps = apps.map(|(app, expected)| (BoxCloneSyncService::new(app), expected));
+    let responds = BoxCloneSyncService::new(guard().respond().layer(service_fn(completes)));
+    for (app, expected) in apps.into_iter().chain([(responds, "not-upgradable")]) {
+        let [http1, http2] = upgradable(&handshake());
+        let rejected = app.clone().oneshot(http1).await.unwrap();
+        assert_eq!((rejected.status().as_u16(), code(&rejected)), (500, Some(expected)));
+        assert_eq!(app.oneshot(http2).await.unwrap().status(), 404, "{expected}");
+        assert_eq!(limit.connections(), 0);
+    }
+}
+
+#[tokio::test]
+async fn rejection_that_becomes_a_success_completes_no_handshake_over_http2() {
+    async fn completes(_: Request<()>) -> Result<Response<()>, Infallible> {
+        panic!("the token is missing")
+    }
+
+    let limit = ConnectionLimit::total(1).unwrap();
+    let inner = || {
+        ServiceBuilder::new()
+            .map_response(|mut rejected: Response<()>| {
+                assert_eq!(code(&rejected), Some("token-missing"));
+                *rejected.status_mut() = StatusCode::OK;
+                rejected
+            })
+            .layer(TokenCheckLayer::new(Tokens::bearer(StaticTokens::new([("s3cr3t", ())]))))
+            .service_fn(completes)
+    };
+    for (name, app) in [
+        ("guard", BoxCloneSyncService::new(guard().layer(inner()))),
+        ("limit", BoxCloneSyncService::new(guard().limit(limit.clone()).layer(inner()))),
+        ("drain", BoxCloneSyncService::new(guard().drain(&Drain::new()).layer(inner()))),
+        ("respond", BoxCloneSyncService::new(guard().respond().layer(inner()))),
+        ("report", BoxCloneSyncService::new(guard().dangerous_report_only().layer(inner()))),
+    ] {
+        // Over HTTP/1.1 a 200 is no handshake.
+        for (request, status) in upgradable(&handshake()).into_iter().zip([200, 404]) {
+            let response = app.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), status, "{name}");
+        }
+        assert_eq!(limit.connections(), 0, "{name}");
     }
 }
 
@@ -155,9 +242,9 @@ fn rejection_kinds_have_unique_codes_and_texts() {
     for kind in RejectionKind::ALL {
         let is_kebab = kind.code().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
         assert!(is_kebab && kind.status().as_u16() >= 400, "{kind:?}");
-        assert!(!kind.cause().ends_with('.') && !kind.fix().ends_with('.'), "{kind:?}");
+        assert!(!kind.title().ends_with('.') && !kind.fix().ends_with('.'), "{kind:?}");
         // Causes are inserted into JSON without escaping.
-        assert!(!kind.cause().contains(['"', '\\']), "{kind:?}");
+        assert!(!kind.title().contains(['"', '\\']), "{kind:?}");
     }
     codes.sort_unstable();
     codes.dedup();

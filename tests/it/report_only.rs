@@ -6,9 +6,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{Request, Response, StatusCode, Version};
+use http::{Extensions, Request, Response, StatusCode, Version, request::Parts};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    task::yield_now,
     time::timeout,
 };
 use tower::{
@@ -16,9 +17,9 @@ use tower::{
     util::{BoxCloneSyncService, ServiceFn},
 };
 use tower_ws_guard::{
-    AcceptThenClose, AllowHost, AllowOrigin, Claims, GuardLayer, OriginCheckLayer, PendingUpgrade, Rejection,
-    RejectionKind, ResponderLayer, Subprotocols, Token, TokenCheckLayer, TokenPolicy, TokenSource, Verified,
-    VerifyToken, VersionCheckLayer, check_fn, test_util,
+    AcceptThenClose, AllowHost, AllowOrigin, Claims, GuardLayer, OriginCheckLayer, PendingUpgrade,
+    Rejection, RejectionKind, Reported, ResponderLayer, Subprotocols, Token, TokenCheckLayer,
+    TokenPolicy, TokenSource, Verified, VerifyToken, VersionCheckLayer, check_fn, test_util,
 };
 
 use crate::common::{self, Raw, handshake, plain, upgradable};
@@ -40,13 +41,17 @@ struct Seen {
     has_authorization: bool,
 }
 
+fn reported(extensions: &Extensions) -> Option<&'static str> {
+    extensions.get().map(|Reported(rejection)| rejection.kind().code())
+}
+
 /// Accepts every handshake, and selects the last subprotocol that it sees.
 fn inner(request: Request<()>) -> ResponseFuture {
     let (request, ()) = request.into_parts();
     let extensions = &request.extensions;
     let offer = request.headers.get_all("sec-websocket-protocol").iter();
     let seen = Seen {
-        reported: extensions.get::<Rejection>().map(|rejection| rejection.kind().code()),
+        reported: reported(extensions),
         claims: extensions.get().map(|Claims(user)| *user),
         offer: offer.map(|line| line.to_str().unwrap()).collect::<Vec<_>>().join(" | "),
         target: request.uri.path_and_query().unwrap().to_string(),
@@ -67,7 +72,11 @@ fn inner(request: Request<()>) -> ResponseFuture {
 fn app<L>(layer: L) -> App
 where
     L: Layer<Inner>,
-    L::Service: Service<Request<()>, Response = Response<()>, Error = Infallible> + Clone + Send + Sync + 'static,
+    L::Service: Service<Request<()>, Response = Response<()>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     <L::Service as Service<Request<()>>>::Future: Send,
 {
     BoxCloneSyncService::new(layer.layer(service_fn(inner)))
@@ -83,10 +92,15 @@ async fn outcome(app: &App, raw: &Raw) -> Result<Seen, &'static str> {
         outcomes.push(match (seen, response.extensions().get::<Rejection>()) {
             (Some(seen), None) => {
                 assert_eq!(response.status(), completed, "{raw:?}");
+                // Outer layers, such as a log, see the same.
+                assert_eq!(reported(response.extensions()), seen.reported, "{raw:?}");
                 Ok(seen)
             }
             (None, Some(rejection)) => {
-                assert!(response.status().is_client_error() || response.status().is_server_error(), "{raw:?}");
+                assert!(
+                    response.status().is_client_error() || response.status().is_server_error(),
+                    "{raw:?}"
+                );
                 Err(rejection.kind().code())
             }
             both => panic!("{both:?} {raw:?}"),
@@ -97,7 +111,7 @@ async fn outcome(app: &App, raw: &Raw) -> Result<Seen, &'static str> {
     first
 }
 
-fn policy() -> TokenPolicy<impl VerifyToken<Claims = &'static str> + Clone> {
+fn policy() -> TokenPolicy<&'static str> {
     let sources = [
         TokenSource::authorization(),
         TokenSource::query("token").unwrap(),
@@ -134,13 +148,24 @@ fn guard() -> App {
         false => Ok(()),
         true => Err(Rejection::custom("blocked", StatusCode::FORBIDDEN)),
     });
-    let guard = GuardLayer::new(origins()).allow_host(hosts()).check(unblocked).subprotocols(chat()).token(policy());
+    let guard = GuardLayer::new(origins())
+        .allow_host(hosts())
+        .check(unblocked)
+        .subprotocols(chat())
+        .token(policy())
+        .unwrap();
     app(guard.dangerous_report_only())
 }
 
 fn guard_and_responder() -> App {
-    let guard = GuardLayer::new(origins()).allow_host(hosts()).subprotocols(chat()).token(policy());
-    app(ServiceBuilder::new().layer(guard.dangerous_report_only()).layer(ResponderLayer::new().dangerous_report_only()))
+    let guard = GuardLayer::new(origins())
+        .allow_host(hosts())
+        .subprotocols(chat())
+        .token(policy())
+        .unwrap();
+    app(ServiceBuilder::new()
+        .layer(guard.dangerous_report_only())
+        .layer(ResponderLayer::new().dangerous_report_only()))
 }
 
 fn four_layers() -> App {
@@ -175,7 +200,11 @@ fn rejectable() -> Vec<(Raw, &'static str, bool)> {
         (offer(handshake(), "auth.good, other"), "subprotocol-unsupported", true),
         (handshake(), "token-missing", false),
         (good().and("Authorization", "Bearer good"), "token-ambiguous", false),
-        (handshake().and("Authorization", "Basic eA==").and("Authorization", "Bearer good"), "token-ambiguous", false),
+        (
+            handshake().and("Authorization", "Basic eA==").and("Authorization", "Bearer good"),
+            "token-ambiguous",
+            false,
+        ),
         (good().target("/ws?token=good"), "token-ambiguous", false),
         (offer(good(), "chat, auth.good"), "token-ambiguous", false),
         (bearer("guess"), "token-invalid", false),
@@ -189,7 +218,11 @@ fn rejectable() -> Vec<(Raw, &'static str, bool)> {
         (bearer("slow"), "verifier-timeout", false),
         (bearer("broke"), "quota-exceeded", false),
         // The first of several violations is reported.
-        (offer(handshake(), "other").with("Host", "evil.example").with("Origin", EVIL), "host-not-allowed", false),
+        (
+            offer(handshake(), "other").with("Host", "evil.example").with("Origin", EVIL),
+            "host-not-allowed",
+            false,
+        ),
         (offer(bearer("guess"), "other").with("Origin", EVIL), "origin-not-allowed", false),
         (offer(bearer("good"), "other").without("Origin"), "origin-missing", true),
         (offer(bearer("weak"), "other"), "subprotocol-unsupported", false),
@@ -205,25 +238,90 @@ async fn policy_violation_is_accepted_and_reported() {
             assert_eq!(seen.reported, Some(code), "{raw:?}");
             assert_eq!(seen.claims, has_claims.then_some("alice"), "{raw:?}");
             // A credential is removed, valid or not.
-            let is_stripped =
-                !seen.has_authorization && !seen.target.contains("token") && !seen.offer.contains("auth.");
+            let is_stripped = !seen.has_authorization
+                && !seen.target.contains("token")
+                && !seen.offer.contains("auth.");
             assert!(is_stripped, "{seen:?}");
         }
     }
     let codes = rejectable().into_iter().map(|(_, code, _)| code).collect::<Vec<_>>();
-    let policies = RejectionKind::ALL.iter().skip_while(|kind| **kind != RejectionKind::HostNotAllowed);
+    let policies =
+        RejectionKind::ALL.iter().skip_while(|kind| **kind != RejectionKind::HostNotAllowed);
     // The limits have their own tests.
     let policies = policies.take_while(|kind| **kind != RejectionKind::OverCapacity);
     assert!(policies.map(|kind| kind.code()).all(|code| codes.contains(&code)));
 
     let blocked = [
         (bearer("good").and("X-Blocked", ""), "blocked", Some("alice")),
-        (bearer("good").and("X-Blocked", "").with("Origin", EVIL), "origin-not-allowed", Some("alice")),
+        (
+            bearer("good").and("X-Blocked", "").with("Origin", EVIL),
+            "origin-not-allowed",
+            Some("alice"),
+        ),
         (offer(handshake(), "other").and("X-Blocked", ""), "blocked", None),
     ];
     for (raw, code, claims) in blocked {
         let seen = outcome(&guard(), &raw).await.unwrap();
         assert_eq!((seen.reported, seen.claims), (Some(code), claims), "{raw:?}");
+    }
+}
+
+/// Accepts every token. The claims are the code that was reported before.
+#[derive(Clone, Copy, Debug)]
+struct Sees {
+    waits: bool,
+}
+
+impl VerifyToken for Sees {
+    type Claims = Option<&'static str>;
+
+    async fn verify(&self, _: Token, request: &Parts) -> Result<Verified<Self::Claims>, Rejection> {
+        yield_now().await;
+        Ok(Verified::new(reported(&request.extensions)))
+    }
+
+    fn verify_now(
+        &self,
+        _: &Token,
+        request: &Parts,
+    ) -> Option<Result<Verified<Self::Claims>, Rejection>> {
+        (!self.waits).then(|| Ok(Verified::new(reported(&request.extensions))))
+    }
+}
+
+#[tokio::test]
+async fn verifier_sees_what_is_reported() {
+    async fn shows(request: Request<()>) -> Result<Response<()>, Infallible> {
+        let claims = *request.extensions().get::<Claims<Option<&'static str>>>().unwrap();
+        Ok(Response::builder().extension(claims).body(()).unwrap())
+    }
+
+    for verifier in [Sees { waits: false }, Sees { waits: true }] {
+        let policy = || TokenPolicy::bearer(verifier);
+        let guard = GuardLayer::new(origins()).allow_host(hosts()).subprotocols(chat());
+        let guard = guard.token(policy()).unwrap().dangerous_report_only();
+        let origin = OriginCheckLayer::new(origins()).allow_host(hosts()).dangerous_report_only();
+        let token = TokenCheckLayer::new(policy()).subprotocols(chat());
+        let stack = ServiceBuilder::new().layer(origin).layer(token.dangerous_report_only());
+        let apps = [
+            BoxCloneSyncService::new(guard.layer(service_fn(shows))),
+            BoxCloneSyncService::new(stack.service_fn(shows)),
+        ];
+        for app in apps {
+            for (raw, expected) in [
+                (bearer("any"), None),
+                (bearer("any").with("Origin", EVIL), Some("origin-not-allowed")),
+                (bearer("any").with("Host", "evil.example"), Some("host-not-allowed")),
+                (offer(bearer("any"), "other"), Some("subprotocol-unsupported")),
+            ] {
+                for request in upgradable(&raw) {
+                    let response = app.clone().oneshot(request).await.unwrap();
+                    let seen = response.extensions().get::<Claims<Option<&str>>>().unwrap();
+                    assert_eq!(seen.0, expected, "{verifier:?} {raw:?}");
+                    assert_eq!(reported(response.extensions()), expected, "{raw:?}");
+                }
+            }
+        }
     }
 }
 
@@ -260,33 +358,65 @@ async fn layer_reports_only_its_own_policy() {
     let cases = [
         (app(version()), foreign(), Ok(None)),
         (app(origin().dangerous_report_only()), foreign(), Ok(Some("origin-not-allowed"))),
-        (app(origin().dangerous_report_only()), bearer("x").with("Host", "evil.example"), Ok(Some("host-not-allowed"))),
+        (
+            app(origin().dangerous_report_only()),
+            bearer("x").with("Host", "evil.example"),
+            Ok(Some("host-not-allowed")),
+        ),
         (app(origin().dangerous_report_only()), bearer("x"), Ok(None)),
         (app(token().dangerous_report_only()), foreign(), Ok(Some("token-invalid"))),
         (app(token().dangerous_report_only()), handshake(), Ok(Some("token-missing"))),
         (app(token().dangerous_report_only()), other(), Ok(None)),
         (app(token().dangerous_report_only()), carrier(), Ok(Some("subprotocol-unsupported"))),
-        (app(token().subprotocols(chat()).dangerous_report_only()), other(), Ok(Some("subprotocol-unsupported"))),
+        (
+            app(token().subprotocols(chat()).dangerous_report_only()),
+            other(),
+            Ok(Some("subprotocol-unsupported")),
+        ),
         (app(responder().dangerous_report_only()), foreign(), Ok(None)),
         (app(responder().dangerous_report_only()), other(), Ok(Some("subprotocol-unsupported"))),
-        (app(responder().subprotocols(chat()).dangerous_report_only()), other(), Ok(Some("subprotocol-unsupported"))),
-        (app(responder().subprotocols(chat()).dangerous_report_only()), offer(handshake(), "chat"), Ok(None)),
-        (app(responder().accept_unmatched_subprotocols().dangerous_report_only()), other(), Ok(None)),
+        (
+            app(responder().subprotocols(chat()).dangerous_report_only()),
+            other(),
+            Ok(Some("subprotocol-unsupported")),
+        ),
+        (
+            app(responder().subprotocols(chat()).dangerous_report_only()),
+            offer(handshake(), "chat"),
+            Ok(None),
+        ),
+        (
+            app(responder().accept_unmatched_subprotocols().dangerous_report_only()),
+            other(),
+            Ok(None),
+        ),
         // A layer reports only its own policy.
-        (app(stack().layer(origin().dangerous_report_only()).layer(token())), foreign(), Err("token-invalid")),
-        (app(stack().layer(origin()).layer(token().dangerous_report_only())), foreign(), Err("origin-not-allowed")),
+        (
+            app(stack().layer(origin().dangerous_report_only()).layer(token())),
+            foreign(),
+            Err("token-invalid"),
+        ),
+        (
+            app(stack().layer(origin()).layer(token().dangerous_report_only())),
+            foreign(),
+            Err("origin-not-allowed"),
+        ),
         (
             app(stack().layer(origin()).layer(token().dangerous_report_only())),
             bearer("guess"),
             Ok(Some("token-invalid")),
         ),
         (
-            app(stack().layer(token().subprotocols(chat()).dangerous_report_only()).layer(responder())),
+            app(stack()
+                .layer(token().subprotocols(chat()).dangerous_report_only())
+                .layer(responder())),
             other(),
             Err("subprotocol-unsupported"),
         ),
         (
-            app(stack().layer(token().dangerous_report_only()).layer(origin().dangerous_report_only())),
+            app(stack()
+                .layer(token().dangerous_report_only())
+                .layer(origin().dangerous_report_only())),
             foreign(),
             // The outer layer would have rejected first.
             Ok(Some("token-invalid")),
@@ -301,7 +431,11 @@ async fn layer_reports_only_its_own_policy() {
         ),
     ];
     for (index, (app, raw, expected)) in cases.into_iter().enumerate() {
-        assert_eq!(outcome(&app, &raw).await.map(|seen| seen.reported), expected, "{index} {raw:?}");
+        assert_eq!(
+            outcome(&app, &raw).await.map(|seen| seen.reported),
+            expected,
+            "{index} {raw:?}"
+        );
     }
 }
 
@@ -313,6 +447,7 @@ async fn invalid_handshake_is_still_rejected() {
         (handshake().version("HTTP/1.0"), "http-version"),
         (line("Upgrade", "h2c"), "upgrade-missing"),
         (line("Connection", "keep-alive"), "connection-missing"),
+        (line("Connection", "Upgrade, close"), "connection-close"),
         (handshake().without("Host"), "host-invalid"),
         (handshake().without("Sec-WebSocket-Key"), "key-missing"),
         (handshake().and("Sec-WebSocket-Key", common::KEY), "key-repeated"),
@@ -361,12 +496,17 @@ async fn invalid_handshake_is_still_rejected() {
 #[tokio::test]
 async fn non_upgradable_request_is_still_rejected() {
     // A server that does not upgrade.
-    for app in [app(ResponderLayer::new().dangerous_report_only()), guard_and_responder(), four_layers()] {
+    for app in
+        [app(ResponderLayer::new().dangerous_report_only()), guard_and_responder(), four_layers()]
+    {
         for raw in [bearer("good"), handshake().with("Origin", EVIL)] {
             for request in raw.over_both() {
                 let response = app.clone().oneshot(request).await.unwrap();
                 assert_eq!(response.status(), 500);
-                assert_eq!(response.extensions().get::<Rejection>().unwrap().kind(), RejectionKind::NotUpgradable);
+                assert_eq!(
+                    response.extensions().get::<Rejection>().unwrap().kind(),
+                    RejectionKind::NotUpgradable
+                );
             }
         }
     }
@@ -386,7 +526,7 @@ async fn non_upgradable_request_is_still_rejected() {
 
 #[tokio::test]
 async fn unsupported_subprotocols_are_left_to_the_inner_service() {
-    let guard = || GuardLayer::new(origins()).token(policy()).dangerous_report_only();
+    let guard = || GuardLayer::new(origins()).token(policy()).unwrap().dangerous_report_only();
     let listed = || app(guard().subprotocols(chat()));
     let reported = Some("subprotocol-unsupported");
     for (app, raw, reported, seen, responded) in [
@@ -400,8 +540,15 @@ async fn unsupported_subprotocols_are_left_to_the_inner_service() {
         for request in upgradable(&raw) {
             let response = app.clone().oneshot(request).await.unwrap();
             let found = response.extensions().get::<Seen>().unwrap();
-            assert_eq!((found.reported, found.claims, &*found.offer), (reported, Some("alice"), seen), "{raw:?}");
-            let choice = response.headers().get("sec-websocket-protocol").map(|value| value.to_str().unwrap());
+            assert_eq!(
+                (found.reported, found.claims, &*found.offer),
+                (reported, Some("alice"), seen),
+                "{raw:?}"
+            );
+            let choice = response
+                .headers()
+                .get("sec-websocket-protocol")
+                .map(|value| value.to_str().unwrap());
             assert_eq!(choice, responded, "{raw:?}");
         }
     }
@@ -409,10 +556,11 @@ async fn unsupported_subprotocols_are_left_to_the_inner_service() {
 
 #[tokio::test]
 async fn accept_then_close_does_not_apply() {
-    let guard = || GuardLayer::new(origins()).token(policy());
+    let guard = || GuardLayer::new(origins()).token(policy()).unwrap();
     let close = AcceptThenClose::new;
     let greet = ResponderLayer::on_upgraded(async |mut socket, request| {
-        let reported = request.extensions.get::<Rejection>().unwrap().kind().code();
+        let Reported(reported) = request.extensions.get().unwrap();
+        let reported = reported.kind().code();
         // No subscriber is installed here.
         assert!(socket.span().is_none() && request.extensions.get::<tracing::Span>().is_none());
         socket.write_all(reported.as_bytes()).await.unwrap();
@@ -433,7 +581,10 @@ async fn accept_then_close_does_not_apply() {
             assert_eq!(response.status(), 101);
             assert!(response.extensions().get::<Rejection>().is_none());
             let mut received = String::new();
-            timeout(TIMEOUT, client.read_to_string(&mut received)).await.expect("the socket's end").unwrap();
+            timeout(TIMEOUT, client.read_to_string(&mut received))
+                .await
+                .expect("the socket's end")
+                .unwrap();
             assert_eq!(received, code);
         }
     }

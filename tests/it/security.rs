@@ -23,8 +23,9 @@ const THREATS: &str = include_str!("../../docs/threats.md");
 
 /// The cells of all table rows, without the header rows.
 fn rows(page: &'static str) -> impl Iterator<Item = Vec<&'static str>> {
-    let is_row =
-        |line: &&str| line.starts_with("| ") && !line.ends_with(" tests |") && !line.starts_with("| incident ");
+    let is_row = |line: &&str| {
+        line.starts_with("| ") && !line.ends_with(" tests |") && !line.starts_with("| incident ")
+    };
     page.lines().filter(is_row).map(|line| line.trim_matches(['|', ' ']).split(" | ").collect())
 }
 
@@ -43,7 +44,10 @@ fn tests(file: &str) -> BTreeMap<String, String> {
     while let Some(line) = lines.next() {
         let name = line.strip_prefix("async fn ").or_else(|| line.strip_prefix("fn "));
         if let Some((name, _)) = name.and_then(|rest| rest.split_once('(')).filter(|_| is_test) {
-            let code = lines.by_ref().take_while(|line| *line != "}").filter(|line| !line.trim().starts_with("//"));
+            let code = lines
+                .by_ref()
+                .take_while(|line| *line != "}")
+                .filter(|line| !line.trim().starts_with("//"));
             tests.insert(name.to_owned(), code.collect());
         }
         is_test = line.starts_with("#[test]") || line.starts_with("#[tokio::test");
@@ -65,7 +69,10 @@ fn assert_are_there(of: &str, list: &str) {
         match name.starts_with("tests/") {
             true => in_file = Some(tests(name)),
             false => {
-                assert!(in_file.as_ref().expect("a file first").contains_key(name), "{of}: no test `{name}`");
+                assert!(
+                    in_file.as_ref().expect("a file first").contains_key(name),
+                    "{of}: no test `{name}`"
+                );
                 held += 1;
             }
         }
@@ -111,10 +118,12 @@ fn incidents_and_their_tests_match() {
         let name = code(test).next().unwrap_or_else(|| panic!("{incident}: {test}"));
         let code = tests.get(name).unwrap_or_else(|| panic!("{incident}: no test `{name}`"));
         // The name or the code of the test mentions each advisory.
-        for advisory in
-            incident.split([' ', ',', ';']).filter(|word| word.starts_with("CVE-") || word.starts_with("GHSA-"))
+        for advisory in incident
+            .split([' ', ',', ';'])
+            .filter(|word| word.starts_with("CVE-") || word.starts_with("GHSA-"))
         {
-            let is_named = name.contains(&advisory.to_lowercase().replace('-', "_")) || code.contains(advisory);
+            let is_named = name.contains(&advisory.to_lowercase().replace('-', "_"))
+                || code.contains(advisory);
             assert!(is_named, "{incident}: {advisory} is not in `{name}`");
         }
         named.insert(name);
@@ -135,12 +144,14 @@ async fn layer_outside_the_guard_leaves_the_connection_open() {
         "internal"
     };
     let guard = || GuardLayer::new(AllowOrigin::same_origin());
-    let rejects = || TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, Duration::from_millis(20));
+    let rejects =
+        || TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, Duration::from_millis(20));
     let app = || Router::new().fallback(handler);
     let raw = handshake().body("GET /internal HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-    for (app, is_inside) in
-        [(app().layer(rejects()).layer(guard()), true), (app().layer(guard()).layer(rejects()), false)]
-    {
+    for (app, is_inside) in [
+        (app().layer(rejects()).layer(guard()), true),
+        (app().layer(guard()).layer(rejects()), false),
+    ] {
         let mut response = send(serve_axum(app).await, &raw.bytes()).await;
         assert_eq!((response.status, response.has("connection", "close")), (408, is_inside));
         assert_eq!(response.read_to_end_or_reset().await.contains("internal"), !is_inside);
@@ -150,7 +161,10 @@ async fn layer_outside_the_guard_leaves_the_connection_open() {
 #[tokio::test]
 async fn time_for_a_request_head_is_not_bounded() {
     let policy = TokenPolicy::bearer(async |_: Token| Ok::<_, Rejection>(Verified::new(())));
-    let guard = GuardLayer::new(AllowOrigin::same_origin()).token(policy).check_timeout(Duration::from_millis(20));
+    let guard = GuardLayer::new(AllowOrigin::same_origin())
+        .token(policy)
+        .unwrap()
+        .check_timeout(Duration::from_millis(20));
     let responder = ResponderLayer::on_upgraded(async |socket, _| drop(socket));
     let app = Router::new().fallback(any(()).layer(responder)).layer(guard.unwrap());
     let mut stream = TcpStream::connect(serve_axum(app).await).await.unwrap();
@@ -169,12 +183,12 @@ struct Older(Arc<Mutex<Option<Vec<u8>>>>);
 impl TicketStore for Older {
     type Error = Infallible;
 
-    async fn put(&self, _: TicketKey, record: Vec<u8>, _: Duration) -> Result<(), Infallible> {
+    async fn insert(&self, _: TicketKey, record: Vec<u8>, _: Duration) -> Result<(), Infallible> {
         *self.0.lock().unwrap() = Some(record);
         Ok(())
     }
 
-    async fn take(&self, _: TicketKey) -> Result<Option<Vec<u8>>, Infallible> {
+    async fn consume(&self, _: TicketKey) -> Result<Option<Vec<u8>>, Infallible> {
         Ok(self.0.lock().unwrap().clone())
     }
 }
@@ -186,7 +200,7 @@ async fn ticket_is_redeemed_again_if_its_store_is_rolled_back() {
     let source = TokenSource::query("ticket").unwrap();
     let policy = TokenPolicy::from_sources([source], TicketVerifier::<(), _>::new(store)).unwrap();
     let responder = ResponderLayer::on_upgraded(async |socket, _| drop(socket));
-    let guard = GuardLayer::new(AllowOrigin::same_origin()).token(policy);
+    let guard = GuardLayer::new(AllowOrigin::same_origin()).token(policy).unwrap();
     let address = serve_axum(Router::new().fallback(any(()).layer(responder)).layer(guard)).await;
     for _ in 0..2 {
         let raw = handshake().target(&format!("/ws?ticket={}", ticket.expose()));

@@ -1,25 +1,51 @@
 //! The subprotocol that a guard or a responder selects.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
+use axum::{
+    Router,
+    extract::ws::WebSocket,
+    routing::{MethodRouter, any},
+};
 use http::{Request, Response};
+use tokio::{sync::mpsc, time::timeout};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
-use tower_ws_guard::{AllowOrigin, GuardLayer, PendingUpgrade, ResponderLayer, Subprotocols};
+use tower_ws_guard::{
+    AllowOrigin, ConnectionLimit, GuardLayer, OriginCheckLayer, PendingUpgrade, ResponderLayer,
+    StaticTokens, Subprotocols, TokenCheckLayer, TokenPolicy, TokenSource, VersionCheckLayer,
+    axum::GuardedUpgrade,
+};
 
-use crate::common::{Raw, handshake};
+use crate::{
+    common::{Raw, handshake, send, serve_axum},
+    http2::{OWN, VERSION, send_h2},
+};
 
 #[tokio::test]
 async fn guard_overrides_the_subprotocol_of_the_inner_service() {
     let inner = service_fn(async |_: Request<()>| {
-        Ok::<_, Infallible>(Response::builder().status(101).header("sec-websocket-protocol", "inner").body(()).unwrap())
+        Ok::<_, Infallible>(
+            Response::builder()
+                .status(101)
+                .header("sec-websocket-protocol", "inner")
+                .body(())
+                .unwrap(),
+        )
     });
     let guard = GuardLayer::new(AllowOrigin::same_origin());
     let choosing = guard.clone().subprotocols(Subprotocols::list(["chat"]).unwrap());
     let offering = || handshake().and("Sec-WebSocket-Protocol", "inner, chat");
-    for (guard, raw, named) in
-        [(&choosing, offering(), Some("chat")), (&choosing, handshake(), None), (&guard, offering(), Some("inner"))]
-    {
-        let response = ServiceBuilder::new().layer(guard.clone()).service(inner).oneshot(raw.request()).await.unwrap();
+    for (guard, raw, named) in [
+        (&choosing, offering(), Some("chat")),
+        (&choosing, handshake(), None),
+        (&guard, offering(), Some("inner")),
+    ] {
+        let response = ServiceBuilder::new()
+            .layer(guard.clone())
+            .service(inner)
+            .oneshot(raw.request())
+            .await
+            .unwrap();
         let header = response.headers().get("sec-websocket-protocol");
         assert_eq!(header.map(|value| value.to_str().unwrap()), named, "{raw:?}");
     }
@@ -30,7 +56,9 @@ async fn responder_selects_the_subprotocol() {
     let inner = service_fn(async |request: Request<()>| {
         request.extensions().get::<PendingUpgrade>().unwrap().on_upgrade(async |_| {});
         // The selected subprotocol replaces that of the inner service.
-        Ok::<_, Infallible>(Response::builder().header("sec-websocket-protocol", "inner").body(()).unwrap())
+        Ok::<_, Infallible>(
+            Response::builder().header("sec-websocket-protocol", "inner").body(()).unwrap(),
+        )
     });
     let list = || Subprotocols::list(["v2.chat", "v1.chat"]).unwrap();
     let server = || ResponderLayer::new().subprotocols(list());
@@ -54,9 +82,116 @@ async fn responder_selects_the_subprotocol() {
     for (layer, raw, expected) in cases {
         let response = layer.layer(inner).oneshot(raw.upgradable()).await.unwrap();
         let outcome = match response.status().as_u16() {
-            101 => Ok(response.headers().get("sec-websocket-protocol").map(|value| value.to_str().unwrap())),
+            101 => Ok(response
+                .headers()
+                .get("sec-websocket-protocol")
+                .map(|value| value.to_str().unwrap())),
             status => Err(status),
         };
         assert_eq!(outcome, expected, "{raw:?}");
+    }
+}
+
+/// The guard, axum and the wire agree on the subprotocol of a connection.
+#[tokio::test]
+async fn axum_names_the_subprotocol_of_the_response() {
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let handler = async move |upgrade: GuardedUpgrade| {
+        let by_guard = upgrade.subprotocol().map(str::to_owned);
+        upgrade.on_upgrade(async move |socket: WebSocket, ()| {
+            let by_axum = socket.protocol().map(|name| name.to_str().unwrap().to_owned());
+            sender.send([by_guard, by_axum]).unwrap();
+        })
+    };
+    let sources = [TokenSource::authorization(), TokenSource::pair("bearer").unwrap()];
+    let tokens = StaticTokens::new([("s3cr3t", ())]);
+    let token = TokenPolicy::from_sources(sources, tokens).unwrap();
+    let guard = || GuardLayer::new(AllowOrigin::same_origin());
+    let list = || Subprotocols::list(["v2.chat", "v1.chat"]).unwrap();
+    let chosen = guard().subprotocols(list());
+    let with_token = chosen.clone().token(token.clone()).unwrap();
+    let only_token = guard().token(token.clone()).unwrap();
+    let stack = ServiceBuilder::new()
+        .layer(guard().subprotocols(list()).limit(ConnectionLimit::total(9).unwrap()))
+        .layer(VersionCheckLayer::new());
+    let checks = ServiceBuilder::new()
+        .layer(OriginCheckLayer::new(AllowOrigin::same_origin()))
+        .layer(TokenCheckLayer::new(token).subprotocols(list()));
+    let unmatched = chosen.clone().accept_unmatched_subprotocols();
+    let route = || any(handler.clone());
+    type Offers = &'static [(&'static str, Option<&'static str>)];
+    let cases: [(&str, MethodRouter, Offers); 7] = [
+        (
+            "chosen",
+            route().layer(chosen),
+            &[
+                ("", None),
+                ("v1.chat, v2.chat", Some("v2.chat")),
+                ("other, v1.chat", Some("v1.chat")),
+            ],
+        ),
+        (
+            "token",
+            route().layer(with_token),
+            &[
+                ("", None),
+                ("v1.chat", Some("v1.chat")),
+                ("bearer, s3cr3t, v1.chat", Some("v1.chat")),
+                ("v2.chat, bearer, s3cr3t", Some("v2.chat")),
+                ("bearer, s3cr3t", Some("bearer")),
+            ],
+        ),
+        (
+            "only token",
+            route().layer(only_token),
+            &[
+                ("", None),
+                ("bearer, s3cr3t", Some("bearer")),
+                ("bearer, s3cr3t, v1.chat", Some("bearer")),
+                ("v1.chat", None),
+            ],
+        ),
+        ("stack", route().layer(stack), &[("", None), ("v1.chat, other", Some("v1.chat"))]),
+        (
+            "separate layers",
+            route().layer(checks),
+            &[
+                ("", None),
+                ("bearer, s3cr3t, v1.chat", Some("v1.chat")),
+                ("bearer, s3cr3t", Some("bearer")),
+            ],
+        ),
+        ("unmatched", route().layer(unmatched), &[("other", None), ("v1.chat", Some("v1.chat"))]),
+        ("no list", route().layer(guard()), &[("", None), ("v1.chat", None)]),
+    ];
+    for (name, route, offers) in cases {
+        let address = serve_axum(Router::new().route("/ws", route)).await;
+        for &(offered, expected) in offers {
+            let with_token = ["token", "only token", "separate layers"].contains(&name);
+            let mut headers = vec![];
+            if !offered.is_empty() {
+                headers.push(("sec-websocket-protocol", offered));
+            }
+            if with_token && !offered.contains("s3cr3t") {
+                headers.push(("authorization", "Bearer s3cr3t"));
+            }
+            let raw = headers.iter().fold(handshake(), |raw, (name, value)| raw.and(name, value));
+            let response = send(address, &raw.bytes()).await;
+            assert_eq!(response.status, 101, "{name} {offered}");
+            let http1 = response.all("sec-websocket-protocol").join(", ");
+            let expected = expected.map(str::to_owned);
+            let soon = Duration::from_secs(30);
+            let callback = timeout(soon, seen.recv()).await.unwrap().unwrap();
+            assert_eq!(callback, [expected.clone(), expected.clone()], "{name} {offered}");
+            assert_eq!(http1, expected.clone().unwrap_or_default(), "{name} {offered}");
+
+            let response = send_h2(address, &[&[OWN, VERSION], &headers[..]].concat()).await;
+            assert_eq!(response.status(), 200, "{name} {offered}");
+            let callback = timeout(soon, seen.recv()).await.unwrap().unwrap();
+            assert_eq!(callback, [expected.clone(), expected.clone()], "{name} {offered}");
+            let http2 = response.headers().get("sec-websocket-protocol");
+            let http2 = http2.map(|name| name.to_str().unwrap().to_owned());
+            assert_eq!(http2, expected, "{name} {offered}");
+        }
     }
 }

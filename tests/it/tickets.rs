@@ -19,10 +19,12 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, util::ServiceFn};
 use tower_ws_guard::{
-    AllowHost, AllowOrigin, Claims, GuardLayer, Origin, ProblemJson, Rejection, RejectionKind, ResponderLayer,
-    StaticTokens, Subprotocols, TokenCheckLayer, TokenPolicy, TokenSource, Validity, VerifyToken, check_fn,
+    AllowHost, AllowOrigin, Claims, GuardLayer, Origin, ProblemJson, Rejection, RejectionKind,
+    ResponderLayer, StaticTokens, Subprotocols, TokenCheckLayer, TokenPolicy, TokenSource,
+    Validity, VerifyToken, check_fn,
     token::ticket::{
-        MemoryTicketStore, RedisTicketStore, Ticket, TicketIssuer, TicketKey, TicketStore, TicketVerifier,
+        MemoryTicketStore, RedisTicketStore, Ticket, TicketIssuer, TicketKey, TicketStore,
+        TicketVerifier,
     },
 };
 
@@ -41,19 +43,24 @@ pub(crate) fn user(name: &str) -> User {
     User { name: name.into(), rooms: vec![1, 2], session_ends: None }
 }
 
-pub(crate) fn tickets<S: TicketStore + Clone>(store: &S) -> (TicketIssuer<S>, TicketVerifier<User, S>) {
+pub(crate) fn tickets<S: TicketStore + Clone>(
+    store: &S,
+) -> (TicketIssuer<S>, TicketVerifier<User, S>) {
     (TicketIssuer::new(store.clone()), TicketVerifier::new(store.clone()))
 }
 
 pub(crate) async fn issue_to<S: TicketStore>(issuer: &TicketIssuer<S>, origin: &str) -> Ticket {
-    issuer.issue_to_origin(&user("alice"), &Origin::parse(origin.as_bytes()).unwrap()).await.unwrap()
+    issuer
+        .issue_to_origin(&user("alice"), &Origin::parse(origin.as_bytes()).unwrap())
+        .await
+        .unwrap()
 }
 
 pub(crate) fn query() -> TokenSource {
     TokenSource::query("ticket").unwrap()
 }
 
-pub(crate) fn check<V: VerifyToken>(verifier: V) -> TokenCheckLayer<V> {
+pub(crate) fn check(verifier: impl VerifyToken) -> TokenCheckLayer {
     let sources = [TokenSource::authorization(), query()];
     TokenCheckLayer::new(TokenPolicy::from_sources(sources, verifier).unwrap())
 }
@@ -62,14 +69,19 @@ pub(crate) fn with(ticket: &str) -> Raw {
     handshake().target(&format!("/ws?ticket={ticket}"))
 }
 
-pub(crate) type Inner = ServiceFn<fn(Request<()>) -> Ready<Result<Response<Extensions>, Infallible>>>;
+pub(crate) type Inner =
+    ServiceFn<fn(Request<()>) -> Ready<Result<Response<Extensions>, Infallible>>>;
 
 /// Returns the extensions that the inner service sees, or the rejection.
 pub(crate) async fn knock<L>(layer: &L, request: Request<()>) -> Result<Extensions, Rejection>
 where
-    L: Layer<Inner, Service: Service<Request<()>, Response = Response<Extensions>, Error = Infallible>>,
+    L: Layer<
+            Inner,
+            Service: Service<Request<()>, Response = Response<Extensions>, Error = Infallible>,
+        >,
 {
-    let inner: Inner = service_fn(|request| ready(Ok(Response::new(request.into_parts().0.extensions))));
+    let inner: Inner =
+        service_fn(|request| ready(Ok(Response::new(request.into_parts().0.extensions))));
     let response = layer.layer(inner).oneshot(request).await.unwrap();
     match response.extensions().get::<Rejection>() {
         Some(rejection) => {
@@ -83,7 +95,10 @@ where
 /// Returns the name of the user, or the code of the rejection.
 pub(crate) async fn outcome<L>(layer: &L, raw: &Raw) -> String
 where
-    L: Layer<Inner, Service: Service<Request<()>, Response = Response<Extensions>, Error = Infallible>>,
+    L: Layer<
+            Inner,
+            Service: Service<Request<()>, Response = Response<Extensions>, Error = Infallible>,
+        >,
 {
     match knock(layer, raw.request()).await {
         Ok(extensions) => extensions.get::<Claims<User>>().unwrap().0.name.clone(),
@@ -103,14 +118,19 @@ struct Watched {
 impl TicketStore for Watched {
     type Error = Infallible;
 
-    async fn put(&self, key: TicketKey, record: Vec<u8>, lifetime: Duration) -> Result<(), Infallible> {
+    async fn insert(
+        &self,
+        key: TicketKey,
+        record: Vec<u8>,
+        lifetime: Duration,
+    ) -> Result<(), Infallible> {
         self.lifetimes.lock().unwrap().push(lifetime);
-        self.store.put(key, record, self.instead.unwrap_or(lifetime)).await
+        self.store.insert(key, record, self.instead.unwrap_or(lifetime)).await
     }
 
-    async fn take(&self, key: TicketKey) -> Result<Option<Vec<u8>>, Infallible> {
+    async fn consume(&self, key: TicketKey) -> Result<Option<Vec<u8>>, Infallible> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        self.store.take(key).await
+        self.store.consume(key).await
     }
 }
 
@@ -125,11 +145,11 @@ impl Down {
 impl TicketStore for Down {
     type Error = io::Error;
 
-    async fn put(&self, _: TicketKey, _: Vec<u8>, _: Duration) -> io::Result<()> {
+    async fn insert(&self, _: TicketKey, _: Vec<u8>, _: Duration) -> io::Result<()> {
         Err(io::Error::other(Self::ERROR))
     }
 
-    async fn take(&self, _: TicketKey) -> io::Result<Option<Vec<u8>>> {
+    async fn consume(&self, _: TicketKey) -> io::Result<Option<Vec<u8>>> {
         Err(io::Error::other(Self::ERROR))
     }
 }
@@ -143,12 +163,17 @@ struct Mangling(MemoryTicketStore, Mangle);
 impl TicketStore for Mangling {
     type Error = Infallible;
 
-    async fn put(&self, key: TicketKey, record: Vec<u8>, lifetime: Duration) -> Result<(), Infallible> {
-        self.0.put(key, record, lifetime).await
+    async fn insert(
+        &self,
+        key: TicketKey,
+        record: Vec<u8>,
+        lifetime: Duration,
+    ) -> Result<(), Infallible> {
+        self.0.insert(key, record, lifetime).await
     }
 
-    async fn take(&self, key: TicketKey) -> Result<Option<Vec<u8>>, Infallible> {
-        Ok(self.0.take(key).await?.map(self.1))
+    async fn consume(&self, key: TicketKey) -> Result<Option<Vec<u8>>, Infallible> {
+        Ok(self.0.consume(key).await?.map(self.1))
     }
 }
 
@@ -160,7 +185,10 @@ async fn ticket_is_random_and_needs_no_escaping() {
         let ticket = issuer.issue(&user("alice")).await.unwrap();
         let secret = ticket.expose().to_owned();
         assert_eq!(secret.len(), 43);
-        assert!(secret.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)), "{secret}");
+        assert!(
+            secret.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)),
+            "{secret}"
+        );
         assert!(seen.insert(secret));
     }
 }
@@ -178,7 +206,10 @@ async fn ticket_is_redeemed_once() {
         assert!(extensions.get::<Validity>().is_none());
 
         let rejected = knock(&layer, over(second)).await.unwrap_err();
-        assert_eq!((rejected.kind(), rejected.kind().status().as_u16()), (RejectionKind::TokenInvalid, 401));
+        assert_eq!(
+            (rejected.kind(), rejected.kind().status().as_u16()),
+            (RejectionKind::TokenInvalid, 401)
+        );
     }
 }
 
@@ -195,7 +226,10 @@ async fn debug_output_and_rejection_hide_the_ticket() {
         format!("{verifier:?}"),
         format!("{layer:?}"),
     ];
-    for raw in [with(ticket.expose()).with("Upgrade", "x"), with(ticket.expose()).and("Authorization", "Bearer x")] {
+    for raw in [
+        with(ticket.expose()).with("Upgrade", "x"),
+        with(ticket.expose()).and("Authorization", "Bearer x"),
+    ] {
         let rejected = knock(&layer, raw.request()).await.unwrap_err();
         shown.push(format!("{rejected} {rejected:?}"));
     }
@@ -215,7 +249,10 @@ async fn ticket_is_not_redeemed_by_a_handshake_rejected_earlier() {
             false => Ok(()),
         }))
         .subprotocols(Subprotocols::list(["chat"]).unwrap())
-        .token(TokenPolicy::from_sources([TokenSource::authorization(), query()], verifier).unwrap());
+        .token(
+            TokenPolicy::from_sources([TokenSource::authorization(), query()], verifier).unwrap(),
+        )
+        .unwrap();
     let ticket = issuer.issue(&user("alice")).await.unwrap();
     let valid = with(ticket.expose());
     for (rejected, code) in [
@@ -246,7 +283,10 @@ async fn ticket_is_redeemed_by_a_handshake_rejected_later() {
     let rejected = knock(&layer, raw.request()).await.unwrap_err();
     assert_eq!(rejected.kind(), RejectionKind::TokenInvalid);
     assert!(rejected.source().unwrap().to_string().contains("https://app.example.com"));
-    assert_eq!(outcome(&layer, &raw.with("Origin", "https://app.example.com")).await, "token-invalid");
+    assert_eq!(
+        outcome(&layer, &raw.with("Origin", "https://app.example.com")).await,
+        "token-invalid"
+    );
 
     let raw = with(issuer.issue(&user("alice")).await.unwrap().expose());
     let admins = verifier.clone().require(|user| user.name == "admin");
@@ -260,7 +300,8 @@ async fn ticket_is_redeemed_by_a_handshake_rejected_later() {
 async fn ticket_bound_to_an_origin_is_rejected_from_others() {
     let (issuer, verifier) = tickets(&MemoryTicketStore::default());
     let layer = GuardLayer::new(AllowOrigin::predicate(|_, _| true).allow_missing().allow_null());
-    let layer = layer.token(TokenPolicy::from_sources([query()], verifier.clone()).unwrap());
+    let layer =
+        layer.token(TokenPolicy::from_sources([query()], verifier.clone()).unwrap()).unwrap();
     let rejected = "token-invalid";
     for (bound, origin, expected) in [
         ("https://app.example.com", Some("https://app.example.com"), "alice"),
@@ -289,11 +330,15 @@ async fn ticket_bound_to_an_origin_is_rejected_from_others() {
 
         // A ticket without an origin is valid from all of them.
         let ticket = issuer.issue(&user("bob")).await.unwrap();
-        assert_eq!(outcome(&layer, &raw.target(&format!("/ws?ticket={}", ticket.expose()))).await, "bob");
+        assert_eq!(
+            outcome(&layer, &raw.target(&format!("/ws?ticket={}", ticket.expose()))).await,
+            "bob"
+        );
     }
 
     // Without an origin check these reach the ticket.
-    let (again, slash) = (handshake().and("Origin", ORIGIN), handshake().with("Origin", format!("{ORIGIN}/")));
+    let (again, slash) =
+        (handshake().and("Origin", ORIGIN), handshake().with("Origin", format!("{ORIGIN}/")));
     for (raw, expected) in [(handshake(), "alice"), (again, rejected), (slash, rejected)] {
         let raw = raw.target(&format!("/ws?ticket={}", issue_to(&issuer, ORIGIN).await.expose()));
         assert_eq!(outcome(&check(verifier.clone()), &raw).await, expected, "{raw:?}");
@@ -327,7 +372,8 @@ async fn ticket_lifetime_is_between_a_second_and_an_hour() {
 #[tokio::test]
 async fn expired_ticket_is_rejected() {
     for (lifetime, expected) in [(DAY, "alice"), (Duration::ZERO, "token-invalid")] {
-        let (issuer, verifier) = tickets(&Watched { instead: Some(lifetime), ..Watched::default() });
+        let (issuer, verifier) =
+            tickets(&Watched { instead: Some(lifetime), ..Watched::default() });
         let ticket = issuer.issue(&user("alice")).await.unwrap();
         assert_eq!(outcome(&check(verifier), &with(ticket.expose())).await, expected);
     }
@@ -337,15 +383,21 @@ async fn expired_ticket_is_rejected() {
 async fn claims_may_expire_before_their_ticket() {
     let (issuer, verifier) = tickets(&MemoryTicketStore::default());
     let nobody = StaticTokens::<User>::new::<&str>([]);
-    let verifier = Arc::new(verifier.expiring(|user| user.session_ends)).map_claims(|user| user).require(|_| true);
+    let verifier = Arc::new(verifier.expiring(|user| user.session_ends))
+        .map_claims(|user| user)
+        .require(|_| true);
     let layer = check(nobody.clone().or(verifier).or(nobody));
     let now = SystemTime::now();
-    for (session_ends, expected) in
-        [(None, Ok(None)), (Some(now + DAY), Ok(Some(now + DAY))), (Some(now), Err("token-invalid"))]
-    {
+    for (session_ends, expected) in [
+        (None, Ok(None)),
+        (Some(now + DAY), Ok(Some(now + DAY))),
+        (Some(now), Err("token-invalid")),
+    ] {
         let ticket = issuer.issue(&User { session_ends, ..user("alice") }).await.unwrap();
         let known = knock(&layer, with(ticket.expose()).request()).await;
-        let known = known.map(|extensions| extensions.get::<Validity>().map(|validity| validity.expires_at().unwrap()));
+        let known = known.map(|extensions| {
+            extensions.get::<Validity>().map(|validity| validity.expires_at().unwrap())
+        });
         assert_eq!(known.map_err(|rejection| rejection.kind().code()), expected);
     }
 }
@@ -353,11 +405,12 @@ async fn claims_may_expire_before_their_ticket() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ticket_is_redeemed_by_one_of_many_handshakes() {
     let (issuer, verifier) = tickets(&MemoryTicketStore::default());
-    let inner =
-        service_fn(async |_: Request<hyper::body::Incoming>| Ok::<_, Infallible>(Response::new(Body::default())));
+    let inner = service_fn(async |_: Request<hyper::body::Incoming>| {
+        Ok::<_, Infallible>(Response::new(Body::default()))
+    });
     let guard = GuardLayer::new(AllowOrigin::same_origin());
     let stack = ServiceBuilder::new()
-        .layer(guard.token(TokenPolicy::from_sources([query()], verifier).unwrap()))
+        .layer(guard.token(TokenPolicy::from_sources([query()], verifier).unwrap()).unwrap())
         .layer(ResponderLayer::on_upgraded(async |socket, _| drop(socket)));
     let address = serve(stack.service(inner)).await;
 
@@ -392,7 +445,10 @@ async fn memory_store_evicts_the_oldest_ticket() {
 
     // A redeemed ticket makes room.
     for _ in 0..3 {
-        let tickets = [issuer.issue(&user("alice")).await.unwrap(), issuer.issue(&user("bob")).await.unwrap()];
+        let tickets = [
+            issuer.issue(&user("alice")).await.unwrap(),
+            issuer.issue(&user("bob")).await.unwrap(),
+        ];
         for (ticket, name) in tickets.iter().zip(["alice", "bob"]) {
             assert_eq!(outcome(&layer, &with(ticket.expose())).await, name);
         }
@@ -413,7 +469,11 @@ async fn memory_store_is_bounded() {
 #[tokio::test]
 async fn memory_store_evicts_expired_tickets() {
     let store = MemoryTicketStore::default();
-    let (expired, _) = tickets(&Watched { store: store.clone(), instead: Some(Duration::ZERO), ..Watched::default() });
+    let (expired, _) = tickets(&Watched {
+        store: store.clone(),
+        instead: Some(Duration::ZERO),
+        ..Watched::default()
+    });
     for _ in 0..10_000 {
         expired.issue(&user("alice")).await.unwrap();
         assert_eq!(store.len(), 1);
@@ -421,7 +481,8 @@ async fn memory_store_evicts_expired_tickets() {
 
     // Tickets that expire together are evicted two by two.
     let soon = Duration::from_millis(50);
-    let (soon_expired, _) = tickets(&Watched { store: store.clone(), instead: Some(soon), ..Watched::default() });
+    let (soon_expired, _) =
+        tickets(&Watched { store: store.clone(), instead: Some(soon), ..Watched::default() });
     for _ in 0..1000 {
         soon_expired.issue(&user("alice")).await.unwrap();
     }
@@ -442,21 +503,26 @@ async fn memory_store_evicts_expired_tickets() {
 async fn store_error_rejects_and_is_shown_only_to_the_operator() {
     let (issuer, verifier) = tickets(&Down);
     let error = issuer.issue(&user("alice")).await.unwrap_err();
-    assert!(error.to_string().contains("no ticket"), "{error}");
+    assert!(error.to_string().contains("could not be issued"), "{error}");
     assert_eq!(error.source().unwrap().to_string(), Down::ERROR);
     assert!(!error.to_string().contains(Down::ERROR));
 
-    let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())));
-    let service = check(verifier).respond_with(ProblemJson).layer(inner);
+    let inner =
+        service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())));
+    let service = check(verifier).reject_with(ProblemJson).layer(inner);
     let rejected = service.oneshot(with(&"A".repeat(43)).request()).await.unwrap();
     assert_eq!(rejected.status(), 503);
     assert!(rejected.body().contains(r#""code":"verifier-failed""#), "{rejected:?}");
-    assert!(!rejected.body().contains("10.0.0.1") && !format!("{:?}", rejected.headers()).contains("10.0.0.1"));
+    assert!(
+        !rejected.body().contains("10.0.0.1")
+            && !format!("{:?}", rejected.headers()).contains("10.0.0.1")
+    );
     let rejection = rejected.extensions().get::<Rejection>().unwrap();
     assert_eq!(rejection.source().unwrap().to_string(), Down::ERROR);
 
     let unwritable = BTreeMap::from([((1, 2), 3)]);
-    let error = TicketIssuer::new(MemoryTicketStore::default()).issue(&unwritable).await.unwrap_err();
+    let error =
+        TicketIssuer::new(MemoryTicketStore::default()).issue(&unwritable).await.unwrap_err();
     assert!(error.source().is_some());
 }
 
@@ -475,8 +541,13 @@ async fn store_that_returns_another_record_rejects() {
     ];
     for (i, (mangle, expected)) in cases.into_iter().enumerate() {
         let (issuer, verifier) = tickets(&Mangling(MemoryTicketStore::default(), mangle));
-        for ticket in [issuer.issue(&user("alice")).await.unwrap(), issue_to(&issuer, ORIGIN).await] {
-            assert_eq!(outcome(&check(verifier.clone()), &with(ticket.expose())).await, expected, "{i}");
+        for ticket in [issuer.issue(&user("alice")).await.unwrap(), issue_to(&issuer, ORIGIN).await]
+        {
+            assert_eq!(
+                outcome(&check(verifier.clone()), &with(ticket.expose())).await,
+                expected,
+                "{i}"
+            );
         }
     }
 

@@ -5,7 +5,8 @@ use std::convert::Infallible;
 use http::{Request, Response};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_ws_guard::{
-    Claims, Rejection, RejectionKind, Subprotocols, Token, TokenCheckLayer, TokenPolicy, TokenSource, Verified,
+    Claims, Rejection, RejectionKind, Subprotocols, Token, TokenCheckLayer, TokenPolicy,
+    TokenSource, Verified,
 };
 
 use crate::{
@@ -43,19 +44,39 @@ async fn token_source_must_hold_exactly_one_token() {
         (vec![authorization()], bearer("Bearer =="), "token-invalid"),
         (vec![authorization()], bearer("Bearer \u{e9}"), "token-invalid"),
         (vec![authorization()], bearer(&huge), "token-invalid"),
-        (vec![authorization()], bearer("Bearer s3cr3t-alpha-01").and("Authorization", "Bearer x"), "token-ambiguous"),
-        (vec![authorization()], bearer("Basic x").and("Authorization", "Bearer s3cr3t-alpha-01"), "token-ambiguous"),
+        (
+            vec![authorization()],
+            bearer("Bearer s3cr3t-alpha-01").and("Authorization", "Bearer x"),
+            "token-ambiguous",
+        ),
+        (
+            vec![authorization()],
+            bearer("Basic x").and("Authorization", "Bearer s3cr3t-alpha-01"),
+            "token-ambiguous",
+        ),
         (vec![cookie()], with("Cookie", "a=b; session=s3cr3t-alpha-01; c=d"), "alice - /ws -"),
-        (vec![cookie()], with("Cookie", "a=b").and("Cookie", "session=s3cr3t-alpha-01"), "alice - /ws -"),
+        (
+            vec![cookie()],
+            with("Cookie", "a=b").and("Cookie", "session=s3cr3t-alpha-01"),
+            "alice - /ws -",
+        ),
         (vec![cookie()], with("Cookie", "session=a+b/c=="), "bob - /ws -"),
-        (vec![cookie()], with("Cookie", "xsession=s3cr3t-alpha-01; session2=x; Session=x"), "token-missing"),
+        (
+            vec![cookie()],
+            with("Cookie", "xsession=s3cr3t-alpha-01; session2=x; Session=x"),
+            "token-missing",
+        ),
         (vec![cookie()], with("Cookie", "session"), "token-missing"),
         (vec![cookie()], with("Cookie", "session="), "token-invalid"),
         (vec![cookie()], with("Cookie", "session=s3cr3t-alpha-01; session=x"), "token-ambiguous"),
         (vec![cookie()], with("Cookie", "session=s3cr3t-alpha-01; session\t=x"), "token-ambiguous"),
         (vec![cookie()], with("Cookie", "session = s3cr3t-alpha-01"), "alice - /ws -"),
         (vec![query()], at("/ws?token=s3cr3t-alpha-01"), "alice - /ws -"),
-        (vec![query()], at("/ws?token=s3cr3t-alpha-01").and("Authorization", "Bearer x"), "alice - /ws Bearer x"),
+        (
+            vec![query()],
+            at("/ws?token=s3cr3t-alpha-01").and("Authorization", "Bearer x"),
+            "alice - /ws Bearer x",
+        ),
         (
             vec![authorization(), query()],
             at("/ws?token=s3cr3t-alpha-01").and("Authorization", "Basic x"),
@@ -74,10 +95,22 @@ async fn token_source_must_hold_exactly_one_token() {
         (vec![query()], at("/ws?token=%ff"), "token-invalid"),
         (vec![query()], at("/ws?token"), "token-invalid"),
         (vec![query()], at("/ws?token=s3cr3t-alpha-01&%74oken=s3cr3t-alpha-01"), "token-ambiguous"),
-        (vec![authorization(), query()], bearer("Bearer x").target("/ws?token=x"), "token-ambiguous"),
-        (vec![authorization(), cookie(), query()], at("/ws?token=s3cr3t-alpha-01"), "alice - /ws -"),
+        (
+            vec![authorization(), query()],
+            bearer("Bearer x").target("/ws?token=x"),
+            "token-ambiguous",
+        ),
+        (
+            vec![authorization(), cookie(), query()],
+            at("/ws?token=s3cr3t-alpha-01"),
+            "alice - /ws -",
+        ),
         (vec![prefix()], offer("chat, auth.s3cr3t-alpha-01"), "alice chat /ws -"),
-        (vec![prefix()], offer("auth.s3cr3t-alpha-01").and("Sec-WebSocket-Protocol", "chat"), "alice chat /ws -"),
+        (
+            vec![prefix()],
+            offer("auth.s3cr3t-alpha-01").and("Sec-WebSocket-Protocol", "chat"),
+            "alice chat /ws -",
+        ),
         (vec![prefix()], offer("auth.s3cr3t-alpha-01"), "subprotocol-unsupported"),
         (vec![prefix()], offer("auth.nope"), "subprotocol-unsupported"),
         (vec![prefix()], offer("chat"), "token-missing"),
@@ -86,16 +119,36 @@ async fn token_source_must_hold_exactly_one_token() {
         (vec![prefix()], offer("chat, auth."), "token-invalid"),
         (vec![prefix()], offer("chat, auth.czNjcjN0LWFscGhhLTAx"), "token-invalid"),
         (vec![prefix()], offer("chat, auth.s3cr3t-alpha-01, auth.other"), "token-ambiguous"),
-        (vec![TokenSource::kubernetes()], offer(&format!("{K8S}czNjcjN0LWFscGhhLTAx, chat")), "alice chat /ws -"),
-        (vec![TokenSource::kubernetes()], offer(&format!("chat, {K8S}czNjcjN0LWFscGhhLTAx!")), "token-invalid"),
+        (
+            vec![TokenSource::kubernetes()],
+            offer(&format!("{K8S}czNjcjN0LWFscGhhLTAx, chat")),
+            "alice chat /ws -",
+        ),
+        (
+            vec![TokenSource::kubernetes()],
+            offer(&format!("chat, {K8S}czNjcjN0LWFscGhhLTAx!")),
+            "token-invalid",
+        ),
         (vec![TokenSource::kubernetes()], offer(&format!("chat, {K8S}_w")), "token-invalid"),
         (vec![TokenSource::kubernetes()], offer(&format!("chat, {K8S}YT4+Yg")), "token-invalid"),
         (vec![TokenSource::kubernetes()], offer(&format!("chat, {K8S}YT4-Yg")), "carol chat /ws -"),
-        (vec![TokenSource::phoenix()], offer("chat, base64url.bearer.phx.YT4+Yg"), "carol chat /ws -"),
-        (vec![TokenSource::phoenix()], offer("chat, base64url.bearer.phx.YT4-Yg"), "carol chat /ws -"),
+        (
+            vec![TokenSource::phoenix()],
+            offer("chat, base64url.bearer.phx.YT4+Yg"),
+            "carol chat /ws -",
+        ),
+        (
+            vec![TokenSource::phoenix()],
+            offer("chat, base64url.bearer.phx.YT4-Yg"),
+            "carol chat /ws -",
+        ),
         (vec![TokenSource::phoenix()], offer("chat, base64url.bearer.phx.!!!"), "token-invalid"),
         (vec![pair()], offer("bearer, s3cr3t-alpha-01"), "alice bearer /ws -"),
-        (vec![pair()], offer("bearer").and("Sec-WebSocket-Protocol", "s3cr3t-alpha-01"), "alice bearer /ws -"),
+        (
+            vec![pair()],
+            offer("bearer").and("Sec-WebSocket-Protocol", "s3cr3t-alpha-01"),
+            "alice bearer /ws -",
+        ),
         (vec![pair()], offer("bearer, s3cr3t-alpha-01, chat"), "alice chat /ws -"),
         (vec![pair()], offer("chat, bearer, s3cr3t-alpha-01"), "alice chat /ws -"),
         (vec![pair()], offer("bearer, chat"), "token-invalid"),
@@ -113,12 +166,19 @@ async fn token_source_must_hold_exactly_one_token() {
 #[tokio::test]
 async fn malformed_token_reaches_no_verifier() {
     let with = |name, value: String| handshake().and(name, value);
-    let bearer = |token: &str| (TokenSource::authorization(), with("Authorization", format!("Bearer {token}")));
-    let cookie = |token: &str| (TokenSource::cookie("session").unwrap(), with("Cookie", format!("session={token}")));
-    let query = |token: &str| (TokenSource::query("token").unwrap(), handshake().target(&format!("/ws?token={token}")));
+    let bearer = |token: &str| {
+        (TokenSource::authorization(), with("Authorization", format!("Bearer {token}")))
+    };
+    let cookie = |token: &str| {
+        (TokenSource::cookie("session").unwrap(), with("Cookie", format!("session={token}")))
+    };
+    let query = |token: &str| {
+        (TokenSource::query("token").unwrap(), handshake().target(&format!("/ws?token={token}")))
+    };
     let offer = |prefix, token| with("Sec-WebSocket-Protocol", format!("chat, {prefix}{token}"));
     let kubernetes = |token: &str| (TokenSource::kubernetes(), offer(K8S, token.to_owned()));
-    let phoenix = |token: &str| (TokenSource::phoenix(), offer("base64url.bearer.phx.", token.to_owned()));
+    let phoenix =
+        |token: &str| (TokenSource::phoenix(), offer("base64url.bearer.phx.", token.to_owned()));
     let (longest, too_long) = ("a".repeat(8192), "a".repeat(8193));
 
     for ((source, raw), expected) in [
@@ -165,7 +225,8 @@ async fn malformed_token_reaches_no_verifier() {
             Ok::<_, Infallible>(Response::new(Some(token.clone())))
         });
         let layer = TokenCheckLayer::new(TokenPolicy::from_sources([source], verifier).unwrap());
-        let response = ServiceBuilder::new().layer(layer).service(inner).oneshot(raw.request()).await.unwrap();
+        let response =
+            ServiceBuilder::new().layer(layer).service(inner).oneshot(raw.request()).await.unwrap();
         assert_eq!(response.body().as_deref(), expected, "{raw:?}");
         let rejection = response.extensions().get::<Rejection>().map(Rejection::kind);
         assert_eq!(rejection, expected.is_none().then_some(RejectionKind::TokenInvalid), "{raw:?}");
@@ -174,10 +235,12 @@ async fn malformed_token_reaches_no_verifier() {
 
 #[tokio::test]
 async fn subprotocol_token_is_removed_from_the_offer() {
-    let check = |sources| TokenCheckLayer::new(TokenPolicy::from_sources(sources, tokens()).unwrap());
+    let check =
+        |sources| TokenCheckLayer::new(TokenPolicy::from_sources(sources, tokens()).unwrap());
     let inner = service_fn(async |request: Request<()>| {
         let offered = request.headers().get_all("sec-websocket-protocol").iter();
-        let offered = offered.map(|line| line.to_str().unwrap().to_owned()).collect::<Vec<_>>().join(" | ");
+        let offered =
+            offered.map(|line| line.to_str().unwrap().to_owned()).collect::<Vec<_>>().join(" | ");
         Ok::<_, Infallible>(Response::builder().status(101).body(offered).unwrap())
     });
     let prefix = || TokenSource::subprotocol("auth.").unwrap();
@@ -189,14 +252,21 @@ async fn subprotocol_token_is_removed_from_the_offer() {
         (check(vec![pair()]), "bearer, s3cr3t-alpha-01, b", "bearer, b", Some("bearer")),
     ] {
         let raw = handshake().and("Sec-WebSocket-Protocol", offered);
-        let response = ServiceBuilder::new().layer(layer).service(inner).oneshot(raw.request()).await.unwrap();
-        assert_eq!(response.headers().get("sec-websocket-protocol").map(|it| it.to_str().unwrap()), responded);
+        let response =
+            ServiceBuilder::new().layer(layer).service(inner).oneshot(raw.request()).await.unwrap();
+        assert_eq!(
+            response.headers().get("sec-websocket-protocol").map(|it| it.to_str().unwrap()),
+            responded
+        );
         assert_eq!(*response.body(), seen);
     }
 
-    let raw = handshake().and("Authorization", format!("Bearer {TOKEN}")).and("Sec-WebSocket-Protocol", "a,  b");
+    let raw = handshake()
+        .and("Authorization", format!("Bearer {TOKEN}"))
+        .and("Sec-WebSocket-Protocol", "a,  b");
     let layer = TokenCheckLayer::new(TokenPolicy::bearer(tokens()));
-    let response = ServiceBuilder::new().layer(layer).service(inner).oneshot(raw.request()).await.unwrap();
+    let response =
+        ServiceBuilder::new().layer(layer).service(inner).oneshot(raw.request()).await.unwrap();
     assert_eq!(*response.body(), "a,  b");
 }
 
@@ -210,9 +280,16 @@ fn invalid_token_source_is_a_config_error() {
         TokenSource::subprotocol("a,b").unwrap_err(),
         TokenSource::pair("a b").unwrap_err(),
         TokenPolicy::from_sources([], tokens()).unwrap_err(),
-        TokenPolicy::from_sources([TokenSource::authorization(), TokenSource::authorization()], tokens()).unwrap_err(),
-        TokenPolicy::from_sources(["auth.", "au"].map(|it| TokenSource::subprotocol(it).unwrap()), tokens())
-            .unwrap_err(),
+        TokenPolicy::from_sources(
+            [TokenSource::authorization(), TokenSource::authorization()],
+            tokens(),
+        )
+        .unwrap_err(),
+        TokenPolicy::from_sources(
+            ["auth.", "au"].map(|it| TokenSource::subprotocol(it).unwrap()),
+            tokens(),
+        )
+        .unwrap_err(),
         TokenPolicy::from_sources(
             [TokenSource::pair("bearer").unwrap(), TokenSource::subprotocol("bear").unwrap()],
             tokens(),
@@ -221,7 +298,8 @@ fn invalid_token_source_is_a_config_error() {
         TokenPolicy::bearer(tokens()).or(TokenPolicy::bearer(tokens())).unwrap_err(),
         TokenPolicy::bearer(tokens())
             .keep_credential()
-            .or(TokenPolicy::from_sources([TokenSource::query("token").unwrap()], tokens()).unwrap())
+            .or(TokenPolicy::from_sources([TokenSource::query("token").unwrap()], tokens())
+                .unwrap())
             .unwrap_err(),
         Subprotocols::list(["a", "a"]).unwrap_err(),
         Subprotocols::list(["a b"]).unwrap_err(),

@@ -17,11 +17,12 @@ use tokio::{
 };
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_ws_guard::{
-    AllowOrigin, Claims, GuardLayer, PendingUpgrade, Rejection, ResponderLayer, StaticTokens, Subprotocols,
-    TokenPolicy, Upgraded, test_util,
+    AllowOrigin, Claims, ConnectionLimit, Drain, GuardLayer, PendingUpgrade, Rejection,
+    ResponderLayer, StaticTokens, Subprotocols, TokenPolicy, Upgraded, VersionCheckLayer,
+    test_util,
 };
 
-use crate::common::{ACCEPT, Body, handshake, plain, send, serve};
+use crate::common::{ACCEPT, Body, handshake, plain, send, serve, upgradable};
 
 /// Reads a line, and responds with it and the subprotocol of the socket.
 async fn echo_line(mut socket: Upgraded) {
@@ -36,7 +37,8 @@ async fn echo_line(mut socket: Upgraded) {
 async fn inner_service_accepts_or_declines_the_pending_upgrade() {
     let inner = service_fn(async |request: Request<hyper::body::Incoming>| {
         let pending = request.extensions().get::<PendingUpgrade>().cloned();
-        let response = Response::builder().header("set-cookie", "seen=1").header("content-length", "11");
+        let response =
+            Response::builder().header("set-cookie", "seen=1").header("content-length", "11");
         Ok::<_, Infallible>(
             match (request.uri().query(), pending) {
                 (Some("accept"), Some(pending)) => {
@@ -45,12 +47,16 @@ async fn inner_service_accepts_or_declines_the_pending_upgrade() {
                 }
                 (Some("cancel"), Some(pending)) => {
                     // The greeting would follow the response.
-                    pending.on_upgrade(async |mut socket| socket.write_all(b"handed over").await.unwrap());
+                    pending.on_upgrade(async |mut socket| {
+                        socket.write_all(b"handed over").await.unwrap();
+                    });
                     response.status(403).body(Body::from("not allowed"))
                 }
-                (_, pending) => {
-                    response.body(Body::from(if pending.is_some() { "declined it" } else { "ordinary..." }))
-                }
+                (_, pending) => response.body(Body::from(if pending.is_some() {
+                    "declined it"
+                } else {
+                    "ordinary..."
+                })),
             }
             .unwrap(),
         )
@@ -73,11 +79,48 @@ async fn inner_service_accepts_or_declines_the_pending_upgrade() {
         (raw.clone().target("/ws?decline"), 200, "declined it"),
         (plain().target("/ws?accept"), 200, "ordinary..."),
     ] {
-        let mut response = send(address, &raw.and("Connection", "close").bytes()).await;
+        // The server closes the connection of a declined handshake.
+        let raw = if status == 200 && body == "ordinary..." {
+            raw.and("Connection", "close")
+        } else {
+            raw
+        };
+        let mut response = send(address, &raw.bytes()).await;
         assert_eq!(response.status, status);
         assert!(response.all("sec-websocket-accept").is_empty());
         assert_eq!(response.all("set-cookie"), ["seen=1"]);
         assert_eq!(response.read_rest().await, body);
+    }
+}
+
+#[tokio::test]
+async fn accepted_response_may_have_content_behind_an_inner_layer() {
+    /// Accepts, and keeps the connection in the response.
+    async fn accepts(request: Request<()>) -> Result<Response<()>, Infallible> {
+        let pending = request.extensions().get::<PendingUpgrade>().unwrap();
+        let upgrade = Arc::new(pending.accept().unwrap());
+        let response = Response::builder().header("content-type", "text/html").extension(upgrade);
+        Ok(response.body(()).unwrap())
+    }
+
+    let version = VersionCheckLayer::new;
+    let limited = || version().limit(ConnectionLimit::total(1).unwrap());
+    let drained = || version().drain(&Drain::new());
+    for (name, inner) in [
+        ("version", version()),
+        ("limit", limited()),
+        ("drain", drained()),
+        ("report", version().dangerous_report_only()),
+        ("report, limit", limited().dangerous_report_only()),
+        ("report, drain", drained().dangerous_report_only()),
+    ] {
+        let guard = GuardLayer::new(AllowOrigin::same_origin()).respond();
+        let app = ServiceBuilder::new().layer(guard).layer(inner).service_fn(accepts);
+        for (request, status) in upgradable(&handshake()).into_iter().zip([101, 200]) {
+            let response = app.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), status, "{name}");
+            assert!(!response.headers().contains_key("content-type"), "{name}");
+        }
     }
 }
 
@@ -90,7 +133,8 @@ async fn callback_receives_the_connection_and_the_request() {
         .layer(
             GuardLayer::new(AllowOrigin::same_origin())
                 .subprotocols(Subprotocols::list(["v2", "v1"]).unwrap())
-                .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "alice")]))),
+                .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "alice")])))
+                .unwrap(),
         )
         .layer(ResponderLayer::on_upgraded(async |mut socket, request| {
             let Claims(user) = request.extensions.get::<Claims<&str>>().unwrap();
@@ -100,7 +144,8 @@ async fn callback_receives_the_connection_and_the_request() {
     let address = serve(stack.service(inner)).await;
 
     let raw = handshake().target("/ws?room=1").and("Authorization", "Bearer s3cr3t");
-    let mut accepted = send(address, &raw.clone().and("Sec-WebSocket-Protocol", "v1, v2").bytes()).await;
+    let mut accepted =
+        send(address, &raw.clone().and("Sec-WebSocket-Protocol", "v1, v2").bytes()).await;
     assert_eq!(accepted.status, 101);
     assert_eq!(accepted.read_rest().await, r#"alice /ws?room=1 Some("v2")"#);
 
@@ -115,7 +160,8 @@ async fn non_upgradable_connection_is_rejected_with_500() {
     assert_eq!(rejected.status(), 500);
     assert_eq!(rejected.extensions().get::<Rejection>().unwrap().kind().code(), "not-upgradable");
 
-    let rejected = ResponderLayer::on_upgraded(async |_, _| {}).layer(inner).oneshot(handshake().request());
+    let rejected =
+        ResponderLayer::on_upgraded(async |_, _| {}).layer(inner).oneshot(handshake().request());
     assert_eq!(rejected.await.unwrap().status(), 500);
 }
 
@@ -125,7 +171,8 @@ async fn unaccepted_101_is_replaced_by_500() {
         let response = Response::builder().status(101).header("sec-websocket-accept", ACCEPT);
         Ok::<_, Infallible>(response.body(()).unwrap())
     });
-    let response = ResponderLayer::new().layer(inner).oneshot(handshake().upgradable()).await.unwrap();
+    let response =
+        ResponderLayer::new().layer(inner).oneshot(handshake().upgradable()).await.unwrap();
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     assert!(!response.headers().contains_key("sec-websocket-accept"));
     assert_eq!(response.headers()["connection"], "close");
@@ -180,8 +227,9 @@ async fn failed_upgrade_does_not_reach_the_callback() {
 
 #[tokio::test]
 async fn callback_panic_ends_only_its_own_connection() {
-    let inner =
-        service_fn(async |_: Request<hyper::body::Incoming>| Ok::<_, Infallible>(Response::new(Body::default())));
+    let inner = service_fn(async |_: Request<hyper::body::Incoming>| {
+        Ok::<_, Infallible>(Response::new(Body::default()))
+    });
     let layer = ResponderLayer::on_upgraded(async |socket, request| match request.uri.path() {
         "/panic" => panic!("callback"),
         _ => echo_line(socket).await,
@@ -196,9 +244,12 @@ async fn callback_panic_ends_only_its_own_connection() {
 
 #[tokio::test]
 async fn idle_connection_stays_open() {
-    let inner =
-        service_fn(async |_: Request<hyper::body::Incoming>| Ok::<_, Infallible>(Response::new(Body::default())));
-    let address = serve(ResponderLayer::on_upgraded(async |socket, _| echo_line(socket).await).layer(inner)).await;
+    let inner = service_fn(async |_: Request<hyper::body::Incoming>| {
+        Ok::<_, Infallible>(Response::new(Body::default()))
+    });
+    let address =
+        serve(ResponderLayer::on_upgraded(async |socket, _| echo_line(socket).await).layer(inner))
+            .await;
     let mut response = send(address, &handshake().bytes()).await;
     sleep(Duration::from_millis(50)).await;
     response.stream.write_all(b"later").await.unwrap();

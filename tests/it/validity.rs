@@ -11,8 +11,8 @@ use http::{Request, Response, request::Parts};
 use tokio::{io::AsyncWriteExt, time::timeout};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_ws_guard::{
-    AllowOrigin, CancellationToken, GuardLayer, PendingUpgrade, Rejection, RejectionKind, ResponderLayer, Token,
-    TokenCheckLayer, TokenPolicy, Validity, Verified, VerifyToken,
+    AllowOrigin, CancellationToken, GuardLayer, PendingUpgrade, Rejection, RejectionKind,
+    ResponderLayer, Token, TokenCheckLayer, TokenPolicy, Validity, Verified, VerifyToken,
 };
 
 use crate::common::{Raw, handshake, send, serve_axum};
@@ -37,7 +37,11 @@ async fn validity_ends_at_the_first_expiry_or_revocation() {
         (Verified::new(()), false),
         (().into(), false),
         (Verified::new(()).expires_at(now + LONG), false),
-        (Verified::new(()).expires_at(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::MAX / 4)), false),
+        (
+            Verified::new(())
+                .expires_at(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::MAX / 4)),
+            false,
+        ),
         (Verified::new(()).expires_at(now - LONG), true),
         (Verified::new(()).expires_at(now - LONG).expires_at(now + LONG), true),
         (Verified::new(()).expires_at(now + LONG).expires_at(now - LONG), true),
@@ -55,9 +59,11 @@ async fn validity_ends_at_the_first_expiry_or_revocation() {
 #[tokio::test]
 async fn validity_ended_resolves_at_the_end() {
     let revocation = CancellationToken::new();
-    let revoked = Verified::new(()).expires_at(SystemTime::now() + LONG).revoked_by(revocation.clone());
-    let expiring =
-        Verified::new(()).expires_at(SystemTime::now() + Duration::from_millis(100)).revoked_by(revocation.clone());
+    let revoked =
+        Verified::new(()).expires_at(SystemTime::now() + LONG).revoked_by(revocation.clone());
+    let expiring = Verified::new(())
+        .expires_at(SystemTime::now() + Duration::from_millis(100))
+        .revoked_by(revocation.clone());
     let ends = [&revoked, &expiring].map(|verified| tokio::spawn(verified.validity().ended()));
     timeout(LONG, expiring.validity().ended()).await.expect("it expires without being revoked");
     revocation.cancel();
@@ -112,7 +118,7 @@ async fn revocation_ends_open_sockets_and_rejects_the_token() {
         });
     };
     let responded = ServiceBuilder::new()
-        .layer(GuardLayer::new(AllowOrigin::same_origin()).token(policy.clone()))
+        .layer(GuardLayer::new(AllowOrigin::same_origin()).token(policy.clone()).unwrap())
         .layer(ResponderLayer::new());
     // Behind a guard alone, `Validity` is an extractor.
     let guard = async |validity: Validity, upgrade: axum::extract::ws::WebSocketUpgrade| {
@@ -121,13 +127,14 @@ async fn revocation_ends_open_sockets_and_rejects_the_token() {
             drop(socket);
         })
     };
-    let guarded = GuardLayer::new(AllowOrigin::same_origin()).token(policy);
+    let guarded = GuardLayer::new(AllowOrigin::same_origin()).token(policy).unwrap();
     let app = axum::Router::new()
         .route("/ws", axum::routing::any(respond).layer(responded))
         .route("/guarded", axum::routing::any(guard).layer(guarded));
     let address = serve_axum(app).await;
 
-    let connect = async |path: &str, token: &str| send(address, &bearer(token).target(path).bytes()).await;
+    let connect =
+        async |path: &str, token: &str| send(address, &bearer(token).target(path).bytes()).await;
     let mut alice = connect("/ws", "alice").await;
     let mut guarded = connect("/guarded", "alice").await;
     let mut bob = connect("/ws", "bob").await;
@@ -136,7 +143,10 @@ async fn revocation_ends_open_sockets_and_rejects_the_token() {
     sessions.revoke("alice");
     assert_eq!(alice.read_rest().await, "over");
     assert_eq!(guarded.read_rest().await, "");
-    assert!(timeout(Duration::from_millis(100), bob.read_rest()).await.is_err(), "it is another session");
+    assert!(
+        timeout(Duration::from_millis(100), bob.read_rest()).await.is_err(),
+        "it is another session"
+    );
     assert_eq!(connect("/ws", "alice").await.status, 401);
     assert_eq!(connect("/ws", "bob").await.status, 101);
 }
@@ -158,7 +168,9 @@ async fn validity_is_handed_over_in_the_extensions() {
             }
             async move { Ok(verified) }
         };
-        TokenCheckLayer::new(TokenPolicy::bearer(verify.expiring(|expires_at| *expires_at)).keep_credential())
+        TokenCheckLayer::new(
+            TokenPolicy::bearer(verify.expiring(|expires_at| *expires_at)).keep_credential(),
+        )
     };
     let (soon, late) = (now + LONG, now + 2 * LONG);
     for (outer, inner_check, seen) in [
@@ -175,7 +187,9 @@ async fn validity_is_handed_over_in_the_extensions() {
         let service = ServiceBuilder::new().layer(outer).layer(inner_check).service(inner);
         let response = service.oneshot(bearer("any").request::<()>()).await.unwrap();
         match seen {
-            Some(seen) => assert_eq!((response.status().as_u16(), response.into_body()), (200, seen)),
+            Some(seen) => {
+                assert_eq!((response.status().as_u16(), response.into_body()), (200, seen));
+            }
             None => {
                 assert_eq!(response.status(), 401);
                 let rejection = response.extensions().get::<Rejection>().unwrap();

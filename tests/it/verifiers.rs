@@ -17,9 +17,9 @@ use http::{Request, Response, StatusCode};
 use tokio::sync::mpsc;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_ws_guard::{
-    AllowOrigin, Claims, ConnectionLimit, GuardLayer, ProblemJson, Rejection, RejectionKind, ResponderLayer,
-    StaticTokens, Token, TokenCheckLayer, TokenPolicy, TokenSource, Verified, VerifyToken,
-    token::ticket::MemoryTicketStore,
+    AllowOrigin, Claims, ConnectionLimit, GuardLayer, ProblemJson, Rejection, RejectionKind,
+    ResponderLayer, StaticTokens, Token, TokenCheckLayer, TokenPolicy, TokenSource, Verified,
+    VerifyToken, token::ticket::MemoryTicketStore,
 };
 
 use crate::{
@@ -45,9 +45,12 @@ async fn verifier_determines_the_rejection() {
             }
         }
     });
-    let guard = GuardLayer::new(AllowOrigin::same_origin()).token(policy).respond_with(ProblemJson);
+    let guard =
+        GuardLayer::new(AllowOrigin::same_origin()).token(policy).unwrap().reject_with(ProblemJson);
     let inner = service_fn(async |request: Request<()>| {
-        Ok::<_, Infallible>(Response::new(request.extensions().get::<Claims<u32>>().unwrap().0.to_string()))
+        Ok::<_, Infallible>(Response::new(
+            request.extensions().get::<Claims<u32>>().unwrap().0.to_string(),
+        ))
     });
     let service = ServiceBuilder::new().layer(guard).service(inner);
     for (token, status, body) in [
@@ -66,7 +69,8 @@ async fn verifier_determines_the_rejection() {
     assert_eq!(calls.swap(0, Ordering::SeqCst), 5);
 
     // A rejected origin must not learn whether a token is valid.
-    let foreign = handshake().and("Authorization", "Bearer good").with("Origin", "https://evil.example");
+    let foreign =
+        handshake().and("Authorization", "Bearer good").with("Origin", "https://evil.example");
     assert_eq!(service.oneshot(foreign.request()).await.unwrap().status(), 403);
     assert_eq!(calls.load(Ordering::SeqCst), 0);
 }
@@ -76,7 +80,7 @@ async fn verifier_times_out_after_the_check_timeout() {
     let token = handshake().and("Authorization", "Bearer x");
     for (time, expected) in [(None, 10), (Some(3), 3), (Some(100), 100)] {
         let (sender, mut events) = mpsc::unbounded_channel();
-        let mut layer = guard().token(TokenPolicy::bearer(Hangs(sender)));
+        let mut layer = guard().token(TokenPolicy::bearer(Hangs(sender))).unwrap();
         if let Some(time) = time {
             layer = layer.check_timeout(Duration::from_secs(time)).unwrap();
         }
@@ -84,7 +88,10 @@ async fn verifier_times_out_after_the_check_timeout() {
         for request in upgradable(&token) {
             let start = tokio::time::Instant::now();
             let rejected = call(&app, request).await;
-            assert_eq!((rejected.status().as_u16(), code(&rejected)), (503, Some("verifier-timeout")));
+            assert_eq!(
+                (rejected.status().as_u16(), code(&rejected)),
+                (503, Some("verifier-timeout"))
+            );
             assert_eq!(start.elapsed().as_secs(), expected);
             assert_eq!((events.try_recv(), events.try_recv()), (Ok("asked"), Ok("dropped")));
         }
@@ -96,9 +103,12 @@ async fn verifier_times_out_after_the_check_timeout() {
 
 #[test]
 fn verifier_that_does_not_wait_needs_no_runtime() {
-    let app = Handler::Holds.behind(guard().token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]))));
+    let app = Handler::Holds
+        .behind(guard().token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]))).unwrap());
     let future = pin!(app.oneshot(handshake().and("Authorization", "Bearer s3cr3t").request()));
-    let Poll::Ready(Ok(response)) = future.poll(&mut Context::from_waker(Waker::noop())) else { panic!("it waits") };
+    let Poll::Ready(Ok(response)) = future.poll(&mut Context::from_waker(Waker::noop())) else {
+        panic!("it waits")
+    };
     assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
 }
 
@@ -113,7 +123,8 @@ async fn policy_or_gives_each_source_its_own_verifier() {
     let cookies = StaticTokens::new([("c00kie", user("carol"))]);
     let bearers = TokenPolicy::bearer(operators);
     let tickets = TokenPolicy::from_sources([query()], verifier).unwrap();
-    let cookies = TokenPolicy::from_sources([TokenSource::cookie("session").unwrap()], cookies).unwrap();
+    let cookies =
+        TokenPolicy::from_sources([TokenSource::cookie("session").unwrap()], cookies).unwrap();
     // Nested to the right, so that the positions of the sources count, too.
     let layer = TokenCheckLayer::new(bearers.or(tickets.or(cookies).unwrap()).unwrap());
     let ticket = issuer.issue(&user("alice")).await.unwrap();
@@ -153,7 +164,13 @@ async fn verifier_chain_ends_at_the_first_verdict() {
         (Err(invalid()), Err(forbidden()), 1, "token-forbidden", None),
         (Err(invalid().with_source("first")), Err(forbidden()), 1, "token-forbidden", None),
         (Err(invalid().with_source("first")), Err(custom()), 1, "quota-exceeded", None),
-        (Err(invalid()), Err(Rejection::verifier_failed("second")), 1, "verifier-failed", Some("second")),
+        (
+            Err(invalid()),
+            Err(Rejection::verifier_failed("second")),
+            1,
+            "verifier-failed",
+            Some("second"),
+        ),
         (Err(invalid()), Err(invalid()), 1, "token-invalid", None),
         (Err(invalid().with_source("first")), Err(invalid()), 1, "token-invalid", Some("first")),
         (Err(invalid()), Err(invalid().with_source("second")), 1, "token-invalid", Some("second")),
@@ -168,7 +185,9 @@ async fn verifier_chain_ends_at_the_first_verdict() {
         };
         let (code, told) = match knock(&check(first.or(second)), bearer("x").request()).await {
             Ok(extensions) => (extensions.get::<Claims<User>>().unwrap().0.name.clone(), None),
-            Err(rejection) => (rejection.kind().code().into(), rejection.source().map(ToString::to_string)),
+            Err(rejection) => {
+                (rejection.kind().code().into(), rejection.source().map(ToString::to_string))
+            }
         };
         assert_eq!((&*code, told.as_deref()), (expected, source), "{case}");
         assert_eq!(calls.load(Ordering::SeqCst), asked, "{case}");
@@ -183,10 +202,16 @@ async fn verifier_chains_are_nested_mapped_and_shared() {
     let tickets = || verifier.clone();
     let flat = check(admins().or(users()).or(tickets()));
     let nested = check(admins().or(users().or(tickets())));
-    let shared = check(Arc::new(Arc::new(admins().or(users())).or(Arc::new(tickets()))).map_claims(|user| user));
-    for (token, expected) in
-        [("s3cr3t", "admin"), ("tr0ub4dor", "bob"), ("both", "admin"), ("ticket", "alice"), ("guess", "token-invalid")]
-    {
+    let shared = check(
+        Arc::new(Arc::new(admins().or(users())).or(Arc::new(tickets()))).map_claims(|user| user),
+    );
+    for (token, expected) in [
+        ("s3cr3t", "admin"),
+        ("tr0ub4dor", "bob"),
+        ("both", "admin"),
+        ("ticket", "alice"),
+        ("guess", "token-invalid"),
+    ] {
         for layer in 0..3 {
             let ticket = issuer.issue(&user("alice")).await.unwrap();
             let raw = bearer(if token == "ticket" { ticket.expose() } else { token });
@@ -200,7 +225,10 @@ async fn verifier_chains_are_nested_mapped_and_shared() {
     }
 
     // The reason is that of the ticket; the other verifier has none.
-    let [first, second] = [issue_to(&issuer, "https://a.example").await, issue_to(&issuer, "https://a.example").await];
+    let [first, second] = [
+        issue_to(&issuer, "https://a.example").await,
+        issue_to(&issuer, "https://a.example").await,
+    ];
     for rejected in [
         knock(&check(tickets().or(users())), bearer(first.expose()).request()).await,
         knock(&check(users().or(tickets())), bearer(second.expose()).request()).await,

@@ -58,8 +58,14 @@ struct Case {
     expected: Expected,
 }
 
-const VALID: Case =
-    Case { from: From::Own, query: "", bearer: None, cookie: None, protocols: &[], expected: Accepted("") };
+const VALID: Case = Case {
+    from: From::Own,
+    query: "",
+    bearer: None,
+    cookie: None,
+    protocols: &[],
+    expected: Accepted(""),
+};
 
 const FLAGS: &[&str] = &[
     "--token",
@@ -179,7 +185,10 @@ const IN_THE_CLEAR: &[&str] = &[];
 const OVER_TLS: &[&str] = &["--tls-self-signed"];
 
 /// The server in both modes, and a second one that serves pages of another origin.
-fn servers(flags: &[&'static str], transports: &'static [&[&str]]) -> impl Iterator<Item = (Server, Server)> {
+fn servers(
+    flags: &[&'static str],
+    transports: &'static [&[&str]],
+) -> impl Iterator<Item = (Server, Server)> {
     ["guard", "responder"].into_iter().flat_map(move |mode| {
         transports.iter().map(move |transport| {
             let flags = [flags, transport, &["--mode", mode]].concat();
@@ -215,7 +224,11 @@ fn url(server: &Server, case: &Case) -> String {
 }
 
 /// Runs all cases with a client that can set any header.
-fn check_program(program: &[&str], transports: &'static [&[&str]], expected: impl Fn(&Server, Expected) -> Value) {
+fn check_program(
+    program: &[&str],
+    transports: &'static [&[&str]],
+    expected: impl Fn(&Server, Expected) -> Value,
+) {
     for (server, other) in servers(FLAGS, transports) {
         let cases: Vec<_> = CASES
             .iter()
@@ -231,7 +244,9 @@ fn check_program(program: &[&str], transports: &'static [&[&str]], expected: imp
 /// The result of a client that reports the status.
 fn by_status(status: u16) -> impl Fn(&Server, Expected) -> Value {
     move |_, expected| match expected {
-        Accepted(protocol) => json!({ "status": status, "protocol": protocol, "echo": TEXT, "close": 1000 }),
+        Accepted(protocol) => {
+            json!({ "status": status, "protocol": protocol, "echo": TEXT, "close": 1000 })
+        }
         Rejected(status, _) => json!({ "status": status }),
         Closed(protocol, _) => json!({ "status": status, "protocol": protocol, "close": 4401 }),
     }
@@ -244,7 +259,9 @@ fn by_events(expected: Expected) -> Value {
             "protocol": protocol, "echo": TEXT, "close": 1000, "reason": "", "wasClean": true,
             "events": ["open", "message", "close"],
         }),
-        Rejected(..) => json!({ "close": 1006, "reason": "", "wasClean": false, "events": ["error", "close"] }),
+        Rejected(..) => {
+            json!({ "close": 1006, "reason": "", "wasClean": false, "events": ["error", "close"] })
+        }
         Closed(protocol, reason) => json!({
             "protocol": protocol, "close": 4401, "reason": reason, "wasClean": true, "events": ["open", "close"],
         }),
@@ -276,20 +293,28 @@ fn node_http2() {
 #[test]
 #[ignore = "needs Python and its packages: tests/clients/install"]
 fn python_websockets() {
-    check_program(&["venv/bin/python", "websockets_client.py"], &[IN_THE_CLEAR, OVER_TLS], by_status(101));
+    check_program(
+        &["venv/bin/python", "websockets_client.py"],
+        &[IN_THE_CLEAR, OVER_TLS],
+        by_status(101),
+    );
 }
 
 #[test]
 #[ignore = "needs Python and its packages: tests/clients/install"]
 fn python_aiohttp() {
-    check_program(&["venv/bin/python", "aiohttp_client.py"], &[IN_THE_CLEAR, OVER_TLS], |server, expected| {
-        let mut expected_value = by_status(101)(server, expected);
-        if let Accepted(_) = expected {
-            // aiohttp does not report the 101.
-            expected_value.as_object_mut().unwrap().remove("status");
-        }
-        expected_value
-    });
+    check_program(
+        &["venv/bin/python", "aiohttp_client.py"],
+        &[IN_THE_CLEAR, OVER_TLS],
+        |server, expected| {
+            let mut expected_value = by_status(101)(server, expected);
+            if let Accepted(_) = expected {
+                // aiohttp does not report the 101.
+                expected_value.as_object_mut().unwrap().remove("status");
+            }
+            expected_value
+        },
+    );
 }
 
 /// curl does not speak frames here: only the head is compared.
@@ -300,7 +325,16 @@ fn curl() {
         let results = CASES.iter().map(|case| {
             // curl holds the head of a 101 back unless its output is unbuffered.
             let mut command = Command::new("stdbuf");
-            command.args(["-o0", "curl", "--http1.1", "-ksNi", "--max-time", "20", "--noproxy", "*"]);
+            command.args([
+                "-o0",
+                "curl",
+                "--http1.1",
+                "-ksNi",
+                "--max-time",
+                "20",
+                "--noproxy",
+                "*",
+            ]);
             let mut headers = case.headers(&server, &other);
             headers.extend(
                 [
@@ -340,7 +374,9 @@ fn curl() {
             Accepted(protocol) | Closed(protocol, _) => json!({
                 "status": "101", "accept": ACCEPT, "protocol": Some(protocol).filter(|it| !it.is_empty()),
             }),
-            Rejected(status, _) => json!({ "status": status.to_string(), "accept": null, "protocol": null }),
+            Rejected(status, _) => {
+                json!({ "status": status.to_string(), "accept": null, "protocol": null })
+            }
         });
     }
 }
@@ -361,15 +397,20 @@ fn tungstenite() {
             let exchange = async {
                 let (mut socket, response) = match connect_async(request).await {
                     Ok(accepted) => accepted,
-                    Err(tungstenite::Error::Http(rejected)) => return json!({ "status": rejected.status().as_u16() }),
+                    Err(tungstenite::Error::Http(rejected)) => {
+                        return json!({ "status": rejected.status().as_u16() });
+                    }
                     Err(error) => panic!("{case:?}: {error}"),
                 };
-                let protocol = response.headers().get("sec-websocket-protocol").map(|it| it.to_str().unwrap());
+                let protocol =
+                    response.headers().get("sec-websocket-protocol").map(|it| it.to_str().unwrap());
                 socket.send(Message::text(TEXT)).await.unwrap();
                 let echo = socket.next().await.unwrap().unwrap();
                 let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
                 socket.close(Some(normal)).await.unwrap();
-                let Some(Ok(Message::Close(Some(close)))) = socket.next().await else { panic!("{case:?}: no close") };
+                let Some(Ok(Message::Close(Some(close)))) = socket.next().await else {
+                    panic!("{case:?}: no close")
+                };
                 json!({
                     "status": response.status().as_u16(),
                     "protocol": protocol.unwrap_or_default(),
@@ -377,7 +418,8 @@ fn tungstenite() {
                     "close": u16::from(close.code),
                 })
             };
-            let in_time = async { tokio::time::timeout(std::time::Duration::from_secs(20), exchange).await };
+            let in_time =
+                async { tokio::time::timeout(std::time::Duration::from_secs(20), exchange).await };
             runtime.block_on(in_time).expect("a response in time")
         });
         check(&server, CASES, results, |expected| by_status(101)(&server, expected));
@@ -385,7 +427,12 @@ fn tungstenite() {
 }
 
 /// Runs the cases that a script in a page can try. Over TLS Chromium uses HTTP/2.
-fn check_browser(name: &str, flags: &[&'static str], cases: &[Case], expected: impl Fn(&Server, Expected) -> Value) {
+fn check_browser(
+    name: &str,
+    flags: &[&'static str],
+    cases: &[Case],
+    expected: impl Fn(&Server, Expected) -> Value,
+) {
     let tried: Vec<_> = cases.iter().filter(|case| !case.needs_headers()).cloned().collect();
     for (server, other) in servers(flags, &[IN_THE_CLEAR, OVER_TLS]) {
         let cases: Vec<_> = tried
@@ -400,7 +447,9 @@ fn check_browser(name: &str, flags: &[&'static str], cases: &[Case], expected: i
                 })
             })
             .collect();
-        check(&server, &tried, run(&["node", "sockets.mjs", name], &cases), |it| expected(&server, it));
+        check(&server, &tried, run(&["node", "sockets.mjs", name], &cases), |it| {
+            expected(&server, it)
+        });
     }
 }
 
@@ -431,9 +480,11 @@ fn firefox() {
 
 /// A script receives the reason of a token rejection, but a page of another origin does not.
 fn check_closed(browser: &str, expected: impl Fn(&Server, Expected) -> Value) {
-    const FLAGS: &[&str] = &["--rejection", "close", "--token", "s3cr3t", "--token-from", "query:token"];
+    const FLAGS: &[&str] =
+        &["--rejection", "close", "--token", "s3cr3t", "--token-from", "query:token"];
     const MISSING: Case = Case { expected: Closed("", "token-missing"), ..VALID };
-    const INVALID: Case = Case { query: "?token=guess", expected: Closed("", "token-invalid"), ..VALID };
+    const INVALID: Case =
+        Case { query: "?token=guess", expected: Closed("", "token-invalid"), ..VALID };
     const FOREIGN: Case = Case { expected: Rejected(403, "origin-not-allowed"), ..VALID };
 
     let cases = [
@@ -448,8 +499,16 @@ fn check_closed(browser: &str, expected: impl Fn(&Server, Expected) -> Value) {
 
     let offered = [
         Case { protocols: &["v2.chat"], expected: Closed("v2.chat", "token-missing"), ..MISSING },
-        Case { protocols: &["other", "v2.chat"], expected: Closed("v2.chat", "token-invalid"), ..INVALID },
-        Case { protocols: &["other"], expected: Rejected(400, "subprotocol-unsupported"), ..MISSING },
+        Case {
+            protocols: &["other", "v2.chat"],
+            expected: Closed("v2.chat", "token-invalid"),
+            ..INVALID
+        },
+        Case {
+            protocols: &["other"],
+            expected: Rejected(400, "subprotocol-unsupported"),
+            ..MISSING
+        },
         Case { from: From::CrossSite, protocols: &["v2.chat"], ..FOREIGN },
     ];
     check_browser(
@@ -504,8 +563,16 @@ fn shown(id: &str, code: &str) -> Value {
     let without_backticks = |text: &str| text.replace('`', "");
     let kind = RejectionKind::ALL.iter().find(|kind| kind.code() == code);
     let (status, cause, fix) = match kind {
-        None => ("101 Switching Protocols".into(), "the handshake was accepted".into(), "nothing".into()),
-        Some(kind) => (kind.status().to_string(), without_backticks(kind.cause()), without_backticks(kind.fix())),
+        None => (
+            "101 Switching Protocols".into(),
+            "the handshake was accepted".into(),
+            "nothing".into(),
+        ),
+        Some(kind) => (
+            kind.status().to_string(),
+            without_backticks(kind.title()),
+            without_backticks(kind.fix()),
+        ),
     };
     json!({
         "id": id,
@@ -560,7 +627,11 @@ fn check_page(browser: &str) {
             let buttons: Vec<_> = HANDSHAKES.iter().map(|(id, code)| shown(id, code)).collect();
             assert_eq!(results[0], json!(buttons), "{mode} {transport:?}");
             for (result, accepted) in results[1..].iter().zip([true, false, false, false]) {
-                assert_eq!(*result, json!({ "state": "Not connected", "log": log(accepted) }), "{mode} {transport:?}");
+                assert_eq!(
+                    *result,
+                    json!({ "state": "Not connected", "log": log(accepted) }),
+                    "{mode} {transport:?}"
+                );
             }
             for code in ["token-invalid", "token-missing", "subprotocol-unsupported"] {
                 let rejection = live.rejection();
@@ -582,7 +653,8 @@ fn check_tickets_on_the_page(browser: &str) {
         let connect = |token, rejected| json!({ "url": url, "live": { "token": token, "subprotocol": "", "text": TEXT, "refused": rejected } });
         let steps = [connect("s3cr3t", ""), connect("s3cr3t", ""), connect("guess", "error")];
         let results = run(&["node", "page.mjs", browser], &steps);
-        let line = |result: usize, line: usize| results[result]["log"][line].as_str().unwrap_or_default();
+        let line =
+            |result: usize, line: usize| results[result]["log"][line].as_str().unwrap_or_default();
         for result in [0, 1] {
             assert!(line(result, 0).starts_with("ticket: "), "{results:?}");
             assert_eq!(line(result, 1), "open: protocol \"\"");

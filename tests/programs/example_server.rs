@@ -37,10 +37,20 @@ fn offer(raw: Raw, subprotocols: &str) -> Raw {
 #[tokio::test]
 async fn echo_works_in_both_modes() {
     for mode in ["guard", "responder"] {
-        let flags = ["--mode", mode, "--token", "s3cr3t", "--token-from", "pair:bearer", "--subprotocol", "chat"];
+        let flags = [
+            "--mode",
+            mode,
+            "--token",
+            "s3cr3t",
+            "--token-from",
+            "pair:bearer",
+            "--subprotocol",
+            "chat",
+        ];
         let server = Server::start(&flags);
         let own = format!("http://{}", server.address);
-        for (offered, expected) in [("bearer, s3cr3t", "bearer"), ("bearer, s3cr3t, chat", "chat")] {
+        for (offered, expected) in [("bearer, s3cr3t", "bearer"), ("bearer, s3cr3t, chat", "chat")]
+        {
             let headers = [("origin", &*own), ("sec-websocket-protocol", offered)];
             let (mut socket, chosen) = connect(server.address, &headers).await.unwrap();
             assert_eq!(chosen.as_deref(), Some(expected));
@@ -82,7 +92,10 @@ async fn page_shows_every_way_to_fail() {
         assert_eq!(status, 200);
         assert!(!result.contains("s3cr3t"));
         let result: serde_json::Value = serde_json::from_str(&result).unwrap();
-        assert_eq!(result["browser"][0]["type"], if result["status"] == 101 { "open" } else { "error" });
+        assert_eq!(
+            result["browser"][0]["type"],
+            if result["status"] == 101 { "open" } else { "error" }
+        );
         codes.push(result["code"].as_str().unwrap_or("accepted").to_owned());
     }
     assert_eq!(
@@ -121,7 +134,10 @@ async fn page_shows_every_way_to_fail() {
 #[test]
 fn invalid_flag_is_named_in_the_error() {
     for (flags, wanted) in [
-        (&["--allow-origin", "https://app.example.com/path"][..], &["--allow-origin", "no path"][..]),
+        (
+            &["--allow-origin", "https://app.example.com/path"][..],
+            &["--allow-origin", "no path"][..],
+        ),
         (&["--allow-origin", "null"], &["--allow-origin", "allow_null"]),
         (&["--allow-origin", "*"], &["--allow-origin", "dangerous_any"]),
         (&["--public-origin", "https://*.example.com"], &["--public-origin", "wildcard"]),
@@ -129,17 +145,23 @@ fn invalid_flag_is_named_in_the_error() {
         (&["--token", ""], &["--token"]),
         (&["--token", "t", "--token-from", "header:x"], &["--token-from", "subprotocol:PREFIX"]),
         (&["--token", "t", "--token-from", "cookie:"], &["--token-from", "cookie"]),
-        (&["--token", "t", "--token-from", "k8s", "--token-from", "k8s"], &["--token-from", "twice"]),
+        (
+            &["--token", "t", "--token-from", "k8s", "--token-from", "k8s"],
+            &["--token-from", "twice"],
+        ),
         (&["--token-from", "k8s"], &["--token <TOKEN>"]),
         (&["--tickets", "memory"], &["--token <TOKEN>"]),
         (&["--token", "t", "--tickets", "disk"], &["--tickets", "redis://HOST:PORT"]),
         (&["--token", "t", "--tickets", "redis://:hunter2@"], &["--tickets", "redis://host:6379"]),
-        (&["--token", "t", "--tickets", "memory", "--token-from", "query:ticket"], &["--token-from", "twice"]),
+        (
+            &["--token", "t", "--tickets", "memory", "--token-from", "query:ticket"],
+            &["--token-from", "twice"],
+        ),
         (&["--subprotocol", "a b"], &["--subprotocol", "no spaces"]),
         (&["--subprotocol", "a", "--subprotocol", "a"], &["--subprotocol", "twice"]),
         (&["--mode", "proxy"], &["--mode", "guard, responder"]),
         (&["--rejection", "open"], &["--rejection", "empty, plain, problem, close"]),
-        (&["--max-connections", "0"], &["--max-connections", "allow one"]),
+        (&["--max-connections", "0"], &["--max-connections", "allow at least one"]),
         (&["--handshake-timeout", "0"], &["--handshake-timeout", "0"]),
     ] {
         let output = Server::command(flags).output().unwrap();
@@ -171,10 +193,13 @@ impl Logged {
             .expect("`cargo build --example server` was run");
         let (sender, lines) = mpsc::channel();
         let log = BufReader::new(process.stderr.take().unwrap());
-        thread::spawn(move || log.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        thread::spawn(move || {
+            log.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim_end().strip_prefix("listening on http://").unwrap().parse().unwrap();
+        let address =
+            line.trim_end().strip_prefix("listening on http://").unwrap().parse().unwrap();
         Self { process, address, lines }
     }
 }
@@ -190,14 +215,28 @@ impl Drop for Logged {
 async fn report_only_rejections_are_logged() {
     for mode in ["guard", "responder"] {
         for style in ["problem", "close"] {
-            let server = Logged::start(&["--report-only", "--mode", mode, "--token", "good", "--rejection", style]);
+            let server = Logged::start(&[
+                "--report-only",
+                "--mode",
+                mode,
+                "--token",
+                "good",
+                "--rejection",
+                style,
+            ]);
             // The first handshake logs nothing, so the next line belongs to the second.
             for (raw, would) in [
                 (bearer("good"), None),
-                (bearer("good").with("Origin", EVIL), Some("would be refused: origin-not-allowed: ")),
-                (handshake(), Some("would be refused: token-missing: ")),
-                (bearer("guess"), Some("would be refused: token-invalid: ")),
-                (offer(bearer("good"), "other"), Some("would be refused: subprotocol-unsupported: ")),
+                (
+                    bearer("good").with("Origin", EVIL),
+                    Some("would be rejected: origin-not-allowed: "),
+                ),
+                (handshake(), Some("would be rejected: token-missing: ")),
+                (bearer("guess"), Some("would be rejected: token-invalid: ")),
+                (
+                    offer(bearer("good"), "other"),
+                    Some("would be rejected: subprotocol-unsupported: "),
+                ),
             ] {
                 assert_eq!(send(server.address, &raw.bytes()).await.status, 101, "{mode} {raw:?}");
                 if let Some(would) = would {
@@ -208,7 +247,10 @@ async fn report_only_rejections_are_logged() {
             let old = bearer("good").with("Sec-WebSocket-Version", "8");
             assert_eq!(send(server.address, &old.bytes()).await.status, 426);
             let line = server.lines.recv_timeout(TIMEOUT).expect("a line in the log");
-            assert!(line.contains(" refused: version-unsupported: ") && !line.contains("would be"), "{line}");
+            assert!(
+                line.contains(" rejected: version-unsupported: ") && !line.contains("would be"),
+                "{line}"
+            );
         }
     }
 }
@@ -216,7 +258,8 @@ async fn report_only_rejections_are_logged() {
 // Metrics
 
 async fn get_path(server: &Server, path: &str) -> (u16, String) {
-    let mut response = send(server.address, &plain().target(path).and("Connection", "close").bytes()).await;
+    let mut response =
+        send(server.address, &plain().target(path).and("Connection", "close").bytes()).await;
     (response.status, response.read_rest().await)
 }
 
@@ -235,7 +278,7 @@ async fn metrics_scrape_agrees_with_the_requests() {
         (good().without("Upgrade"), 426, "upgrade-missing", 2.0),
     ];
     assert_eq!(rejected.iter().map(|(_, _, _, count)| count).sum::<f64>(), 100.0);
-    let sent = rejected.iter().map(|(_, _, code, count)| ("refused", *code, *count));
+    let sent = rejected.iter().map(|(_, _, code, count)| ("rejected", *code, *count));
     let sent = expected(sent.chain([("accepted", "accepted", 100.0)]));
 
     for mode in ["guard", "responder"] {
@@ -273,9 +316,11 @@ async fn metrics_scrape_agrees_with_the_requests() {
         let counted = async || connections(&get_path(&server, "/metrics").await.1);
         wait_for((by_responder.then_some(100.0), 0.0), counted).await;
         open.truncate(30);
-        wait_for((by_responder.then_some(30.0), if by_responder { 70.0 } else { 0.0 }), counted).await;
+        wait_for((by_responder.then_some(30.0), if by_responder { 70.0 } else { 0.0 }), counted)
+            .await;
         drop(open);
-        wait_for((by_responder.then_some(0.0), if by_responder { 100.0 } else { 0.0 }), counted).await;
+        wait_for((by_responder.then_some(0.0), if by_responder { 100.0 } else { 0.0 }), counted)
+            .await;
         let (_, text) = get_path(&server, "/metrics").await;
         assert_eq!(handshakes(&text), sent);
         if by_responder {

@@ -62,7 +62,9 @@ pub(crate) async fn connect(
             let chosen = response.headers().get("sec-websocket-protocol");
             Ok((socket, chosen.map(|value| value.to_str().unwrap().to_owned())))
         }
-        Err(tokio_tungstenite::tungstenite::Error::Http(response)) => Err(response.status().as_u16()),
+        Err(tokio_tungstenite::tungstenite::Error::Http(response)) => {
+            Err(response.status().as_u16())
+        }
         Err(error) => panic!("{error}"),
     }
 }
@@ -93,11 +95,14 @@ async fn axum_guard() {
 
 #[tokio::test]
 async fn axum_responder() {
-    let address = serve_axum(axum_responder::app()).await;
+    let address = serve_axum(axum_responder::app().unwrap()).await;
     let (mut socket, _) = connect(address, &[("authorization", "Bearer s3cr3t")]).await.unwrap();
     assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello alice"));
     assert_eq!(connect(address, &[("authorization", "Bearer guess")]).await.unwrap_err(), 401);
-    assert_eq!(connect(address, &[("authorization", "Bearer s3cr3t"), FOREIGN]).await.unwrap_err(), 403);
+    assert_eq!(
+        connect(address, &[("authorization", "Bearer s3cr3t"), FOREIGN]).await.unwrap_err(),
+        403
+    );
     assert_eq!(send(address, &plain().bytes()).await.status, 426);
 }
 
@@ -132,7 +137,9 @@ where
     assert_eq!(connect(address, &[FOREIGN]).await.unwrap_err(), 403);
     stop.send(()).unwrap();
     for mut socket in sockets {
-        let Some(Ok(Message::Close(Some(frame)))) = socket.next().await else { panic!("no close frame") };
+        let Some(Ok(Message::Close(Some(frame)))) = socket.next().await else {
+            panic!("no close frame")
+        };
         assert_eq!(u16::from(frame.code), 1001);
         // The next read sends the close response.
         assert!(socket.next().await.is_none());
@@ -167,7 +174,8 @@ async fn custom_check() {
     let (mut socket, _) = connect(address, &headers).await.unwrap();
     assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("welcome to acme"));
 
-    let unknown = handshake().with("Host", "evil.localhost").with("Origin", "http://evil.localhost");
+    let unknown =
+        handshake().with("Host", "evil.localhost").with("Origin", "http://evil.localhost");
     let mut rejected = send(address, &unknown.bytes()).await;
     assert_eq!(rejected.status, 404);
     assert!(rejected.read_rest().await.contains(r#""code":"tenant-unknown""#));
@@ -190,8 +198,9 @@ async fn jwt() {
     const SECRET: &[u8] = b"at least as many bytes as the hash has";
     let keys = JwtKeys::new([jwt::key(SECRET).unwrap()]);
     let address = serve_axum(jwt::app(keys.clone()).unwrap()).await;
-    let bearer =
-        |scope, seconds| format!("Bearer {}", jwt::issue(SECRET, "alice", scope, Duration::from_secs(seconds)));
+    let bearer = |scope, seconds| {
+        format!("Bearer {}", jwt::issue(SECRET, "alice", scope, Duration::from_secs(seconds)))
+    };
     let connect = async |token: &str| connect(address, &[("authorization", token)]).await;
 
     let (mut socket, _) = connect(&bearer("read chat", 3)).await.unwrap();
@@ -209,7 +218,11 @@ async fn jwt() {
 #[tokio::test]
 async fn tickets() {
     let address = serve_axum(tickets::app(MemoryTicketStore::default()).unwrap()).await;
-    let post = plain().method("POST").target("/tickets").and("Connection", "close").and("Content-Length", "0");
+    let post = plain()
+        .method("POST")
+        .target("/tickets")
+        .and("Connection", "close")
+        .and("Content-Length", "0");
     let post = post.with("Host", "chat.localhost").and("Origin", "http://chat.localhost");
     assert_eq!(send(address, &post.bytes()).await.status, 401);
     let mut issued = send(address, &post.and("Authorization", "Bearer s3cr3t").bytes()).await;
@@ -218,10 +231,15 @@ async fn tickets() {
 
     let target = format!("/ws?ticket={}", body["ticket"].as_str().unwrap());
     let used = handshake().target(&target).with("Host", "chat.localhost");
-    for (origin, status) in
-        [("http://evil.localhost", 403), ("http://chat.localhost", 101), ("http://chat.localhost", 401)]
-    {
-        assert_eq!(send(address, &used.clone().with("Origin", origin).bytes()).await.status, status);
+    for (origin, status) in [
+        ("http://evil.localhost", 403),
+        ("http://chat.localhost", 101),
+        ("http://chat.localhost", 401),
+    ] {
+        assert_eq!(
+            send(address, &used.clone().with("Origin", origin).bytes()).await.status,
+            status
+        );
     }
 }
 
@@ -237,11 +255,17 @@ async fn session_cookie() {
     let (mut socket, _) = connect(address, &headers).await.unwrap();
     assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello alice"));
     assert_eq!(connect(address, &[FOREIGN, ("cookie", &*cookie)]).await.unwrap_err(), 403);
-    assert_eq!(send(address, &post.target("/logout").and("Cookie", &cookie).bytes()).await.status, 200);
+    assert_eq!(
+        send(address, &post.target("/logout").and("Cookie", &cookie).bytes()).await.status,
+        200
+    );
     assert_closed(&mut socket, 1008, "logged out").await;
     assert_eq!(connect(address, &headers).await.unwrap_err(), 401);
     for cookie in ["session=AAAAAAAAAAAAAAAAAAAAAA", "session=x"] {
-        assert_eq!(connect(address, &[("origin", &*own), ("cookie", cookie)]).await.unwrap_err(), 401);
+        assert_eq!(
+            connect(address, &[("origin", &*own), ("cookie", cookie)]).await.unwrap_err(),
+            401
+        );
     }
 }
 

@@ -48,9 +48,11 @@ async fn close(mut socket: TcpStream) {
 #[tokio::test]
 async fn max_connections_is_enforced_and_freed_slots_are_reused() {
     for mode in MODES {
-        let server = Server::start(&["--mode", mode, "--max-connections", "100", "--rejection", "empty"]);
+        let server =
+            Server::start(&["--mode", mode, "--max-connections", "100", "--rejection", "empty"]);
         let open_many = async |n| join_all((0..n).map(|_| open(server.address))).await;
-        let (mut sockets, rejected): (Vec<_>, Vec<_>) = open_many(150).await.into_iter().partition(Result::is_ok);
+        let (mut sockets, rejected): (Vec<_>, Vec<_>) =
+            open_many(150).await.into_iter().partition(Result::is_ok);
         assert_eq!((sockets.len(), rejected.len()), (100, 50));
         assert!(rejected.iter().all(|rejected| matches!(rejected, Err(503))), "{rejected:?}");
 
@@ -59,7 +61,8 @@ async fn max_connections_is_enforced_and_freed_slots_are_reused() {
         let mut accepted = 0;
         let start = Instant::now();
         while accepted < 30 && start.elapsed() < LONG {
-            let (more, _): (Vec<_>, Vec<_>) = open_many(30 - accepted).await.into_iter().partition(Result::is_ok);
+            let (more, _): (Vec<_>, Vec<_>) =
+                open_many(30 - accepted).await.into_iter().partition(Result::is_ok);
             accepted += more.len();
             sockets.extend(more);
         }
@@ -70,13 +73,16 @@ async fn max_connections_is_enforced_and_freed_slots_are_reused() {
 }
 
 fn terminate(server: &Server, signal: &str) {
-    assert!(Command::new("kill").args([signal, &server.id().to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill").args([signal, &server.id().to_string()]).status().unwrap().success()
+    );
 }
 
 #[tokio::test]
 async fn sigterm_sends_a_close_frame_to_every_socket() {
     for (mode, signal) in MODES.into_iter().zip(["-TERM", "-INT"]) {
-        let mut server = Server::start(&["--mode", mode, "--drain-timeout", "30000", "--rejection", "empty"]);
+        let mut server =
+            Server::start(&["--mode", mode, "--drain-timeout", "30000", "--rejection", "empty"]);
         let mut sockets = Vec::new();
         for _ in 0..10 {
             sockets.extend(join_all((0..100).map(|_| open(server.address))).await);
@@ -125,7 +131,9 @@ impl Route {
 
     async fn http2(&self) -> SendRequest<Empty<Bytes>> {
         let (mut client, connection) =
-            http2::handshake(TokioExecutor::new(), TokioIo::new(self.stream().await)).await.unwrap();
+            http2::handshake(TokioExecutor::new(), TokioIo::new(self.stream().await))
+                .await
+                .unwrap();
         tokio::spawn(connection);
         // The client may use `:protocol` only after it received the settings of the server.
         client.send_request(plain().target("https://localhost/").request()).await.unwrap();
@@ -179,26 +187,42 @@ async fn limit_and_drain_work_over_http2_and_tls() {
     let [certificate, key] = ["lifecycle.crt", "lifecycle.key"].map(|name| directory.join(name));
     std::fs::write(&certificate, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let tls_flags = ["--tls-cert", certificate.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
+    let tls_flags =
+        ["--tls-cert", certificate.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
     let client = |protocol: &str| {
         let mut roots = RootCertStore::empty();
         roots.add(made.cert.der().clone()).unwrap();
-        let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let mut config =
+            ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![protocol.into()];
         Some(Arc::new(config))
     };
 
     for mode in MODES {
         for (http2, tls) in [(true, None), (false, client("http/1.1")), (true, client("h2"))] {
-            let flags = ["--mode", mode, "--max-connections", "5", "--drain-timeout", "60000", "--rejection", "empty"];
-            let flags = if tls.is_some() { [&flags[..], &tls_flags].concat() } else { flags.to_vec() };
+            let flags = [
+                "--mode",
+                mode,
+                "--max-connections",
+                "5",
+                "--drain-timeout",
+                "60000",
+                "--rejection",
+                "empty",
+            ];
+            let flags =
+                if tls.is_some() { [&flags[..], &tls_flags].concat() } else { flags.to_vec() };
             let mut server = Server::start(&flags);
             let route = Route { address: server.address, tls, http2 };
             let exchange = async {
                 let (sockets, rejected): (Vec<_>, Vec<_>) =
                     route.open_together(8).await.into_iter().partition(Result::is_ok);
-                assert!(rejected.len() == 3 && rejected.into_iter().all(|rejected| rejected.err() == Some(503)));
-                let mut sockets = sockets.into_iter().map(|socket| socket.ok().unwrap()).collect::<Vec<_>>();
+                assert!(
+                    rejected.len() == 3
+                        && rejected.into_iter().all(|rejected| rejected.err() == Some(503))
+                );
+                let mut sockets =
+                    sockets.into_iter().map(|socket| socket.ok().unwrap()).collect::<Vec<_>>();
                 assert_eq!(route.open().await.err(), Some(503));
 
                 let mut leaves = sockets.pop().unwrap();
@@ -245,7 +269,10 @@ fn sigterm_stops_a_server_that_has_just_started() {
 #[tokio::test]
 async fn second_signal_stops_the_drain() {
     // A socket that never closes, and half a request.
-    for flags in [&["--drain-timeout", "60000"][..], &["--drain-timeout", "60000", "--handshake-timeout", "60000"]] {
+    for flags in [
+        &["--drain-timeout", "60000"][..],
+        &["--drain-timeout", "60000", "--handshake-timeout", "60000"],
+    ] {
         let mut server = Server::start(flags);
         let _socket = match flags.len() {
             2 => open(server.address).await.unwrap(),
@@ -282,12 +309,21 @@ async fn drain_timeout_leaves_open_sockets_behind() {
 
 #[tokio::test]
 async fn handshake_timeout_closes_a_slow_connection() {
-    for flags in [&["--handshake-timeout", "300"][..], &["--handshake-timeout", "300", "--tls-self-signed"]] {
+    for flags in
+        [&["--handshake-timeout", "300"][..], &["--handshake-timeout", "300", "--tls-self-signed"]]
+    {
         let server = Server::start(flags);
         let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
         let settings = format!("{preface}\0\0\0\x04\0\0\0\0\0");
-        let silent =
-            ["", "G", "GET /ws HTTP/1.1\r\nHost: a\r\nX-Slow:", &preface[..10], preface, &settings, "\x16\x03\x01\0"];
+        let silent = [
+            "",
+            "G",
+            "GET /ws HTTP/1.1\r\nHost: a\r\nX-Slow:",
+            &preface[..10],
+            preface,
+            &settings,
+            "\x16\x03\x01\0",
+        ];
         join_all(silent.map(async |sent| {
             let mut stream = TcpStream::connect(server.address).await.unwrap();
             stream.write_all(sent.as_bytes()).await.unwrap();

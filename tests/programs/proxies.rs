@@ -57,7 +57,8 @@ struct Directory(PathBuf);
 
 impl Directory {
     fn new(name: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        let path =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Self(path)
     }
@@ -74,11 +75,16 @@ fn start_server(flags: &[&str]) -> (Process, SocketAddr) {
     let program = tests.parent().unwrap().parent().unwrap().join("examples/server");
     let mut command = Command::new(program);
     // The server logs every rejection.
-    command.args(["--listen", "127.0.0.1:0"]).args(flags).stdout(Stdio::piped()).stderr(Stdio::null());
+    command
+        .args(["--listen", "127.0.0.1:0"])
+        .args(flags)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     let mut server = Process::start(&mut command, "`cargo build --example server` was run");
     let mut line = String::new();
     BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let address = line.trim_end().strip_prefix("listening on http://").expect("its address").parse().unwrap();
+    let address =
+        line.trim_end().strip_prefix("listening on http://").expect("its address").parse().unwrap();
     (server, address)
 }
 
@@ -169,14 +175,16 @@ impl Setup {
     async fn try_start(kind: Kind, mode: &str) -> Option<Self> {
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
         let public = format!("https://localhost:{port}");
-        let (server, address) = start_server(&["--mode", mode, "--public-origin", &public, "--token", "s3cr3t"]);
+        let (server, address) =
+            start_server(&["--mode", mode, "--public-origin", &public, "--token", "s3cr3t"]);
         let (tap, seen) = start_tap(address).await;
 
         let directory = Directory::new(&format!("{port}"));
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let pem = made.cert.pem() + &made.signing_key.serialize_pem();
         fs::write(directory.0.join("cert.pem"), pem).unwrap();
-        let (mut command, needed) = kind.command(&directory.0, &format!("127.0.0.1:{port}"), &tap.to_string());
+        let (mut command, needed) =
+            kind.command(&directory.0, &format!("127.0.0.1:{port}"), &tap.to_string());
         let mut proxy = Process::start(&mut command, needed);
         let listens = async {
             while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
@@ -204,7 +212,9 @@ impl Setup {
 
     /// A valid handshake.
     fn handshake(&self) -> Raw {
-        self.at_this_host(handshake()).with("Origin", self.origin()).and("Authorization", "Bearer s3cr3t")
+        self.at_this_host(handshake())
+            .with("Origin", self.origin())
+            .and("Authorization", "Bearer s3cr3t")
     }
 
     fn at_this_host(&self, raw: Raw) -> Raw {
@@ -214,10 +224,12 @@ impl Setup {
     async fn connect(&self, protocol: &str) -> TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
-        let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let mut config =
+            ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![protocol.into()];
         let stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
-        let connected = TlsConnector::from(Arc::new(config)).connect("localhost".try_into().unwrap(), stream);
+        let connected =
+            TlsConnector::from(Arc::new(config)).connect("localhost".try_into().unwrap(), stream);
         soon(connected).await.unwrap()
     }
 
@@ -256,7 +268,8 @@ async fn real_client_is_accepted(setup: &Setup) {
     let mut request = format!("wss://localhost:{}/ws", setup.port).into_client_request().unwrap();
     request.headers_mut().insert("origin", setup.origin().parse().unwrap());
     request.headers_mut().insert("authorization", "Bearer s3cr3t".parse().unwrap());
-    let (mut socket, _) = soon(client_async(request, setup.connect("http/1.1").await)).await.unwrap();
+    let (mut socket, _) =
+        soon(client_async(request, setup.connect("http/1.1").await)).await.unwrap();
     assert_echo(&mut socket).await;
 }
 
@@ -267,8 +280,18 @@ async fn rejections_are_seen_through_the_proxy(setup: &mut Setup) {
         (valid.clone().with("Origin", "https://evil.example"), 403, "", "origin-not-allowed"),
         (valid.clone().with("Origin", other_scheme), 403, "", "origin-not-allowed"),
         (valid.clone().without("Origin"), 403, "", "origin-missing"),
-        (valid.clone().without("Authorization"), 401, r#"www-authenticate: Bearer realm="websocket""#, "token-missing"),
-        (valid.clone().with("Sec-WebSocket-Version", "8"), 426, "sec-websocket-version: 13", "version-unsupported"),
+        (
+            valid.clone().without("Authorization"),
+            401,
+            r#"www-authenticate: Bearer realm="websocket""#,
+            "token-missing",
+        ),
+        (
+            valid.clone().with("Sec-WebSocket-Version", "8"),
+            426,
+            "sec-websocket-version: 13",
+            "version-unsupported",
+        ),
         (valid.clone().and("Sec-WebSocket-Key", common::KEY), 400, "", "key-repeated"),
     ]
     .into_iter()
@@ -289,7 +312,10 @@ async fn rejections_are_seen_through_the_proxy(setup: &mut Setup) {
 
         // Nothing followed the rejected handshake on its connection, which has ended.
         let sent = setup.sent_behind(&format!("refused={i} ")).await;
-        assert!(sent.split_once("\r\n\r\n").is_some_and(|(_, behind)| behind.is_empty()), "{code}: {sent}");
+        assert!(
+            sent.split_once("\r\n\r\n").is_some_and(|(_, behind)| behind.is_empty()),
+            "{code}: {sent}"
+        );
     }
 }
 
@@ -302,7 +328,9 @@ async fn an_ordinary_request_passes(setup: &Setup) {
 /// HAProxy turns the extended CONNECT into an upgrade, and the 101 of the server into a 200.
 async fn http2_is_accepted_and_rejected(setup: &Setup) {
     let (mut sender, connection) =
-        http2::handshake(TokioExecutor::new(), TokioIo::new(setup.connect("h2").await)).await.unwrap();
+        http2::handshake(TokioExecutor::new(), TokioIo::new(setup.connect("h2").await))
+            .await
+            .unwrap();
     tokio::spawn(connection);
     for (origin, status) in [("https://evil.example", 403), (&*setup.origin(), 200)] {
         let mut request = Request::connect(format!("{}/ws", setup.origin()))
@@ -316,7 +344,8 @@ async fn http2_is_accepted_and_rejected(setup: &Setup) {
         assert_eq!(response.status(), status);
         if status == 200 {
             let socket = TokioIo::new(soon(hyper::upgrade::on(response)).await.unwrap());
-            assert_echo(&mut WebSocketStream::from_raw_socket(socket, Role::Client, None).await).await;
+            assert_echo(&mut WebSocketStream::from_raw_socket(socket, Role::Client, None).await)
+                .await;
         } else {
             let problem = soon(response.into_body().collect()).await.unwrap().to_bytes();
             assert!(problem.ends_with(br#""code":"origin-not-allowed"}"#), "{problem:?}");

@@ -12,7 +12,8 @@ use tokio::{
 };
 use tower::{ServiceBuilder, service_fn};
 use tower_ws_guard::{
-    AllowOrigin, CancellationToken, GuardLayer, ProblemJson, ResponderLayer, StaticTokens, TokenPolicy, TokenSource,
+    AllowOrigin, CancellationToken, GuardLayer, ProblemJson, ResponderLayer, StaticTokens,
+    TokenPolicy, TokenSource,
     token::ticket::{RedisTicketStore, Ticket, TicketError, TicketIssuer, TicketVerifier},
 };
 
@@ -40,14 +41,20 @@ fn store(redis: &Redis) -> RedisTicketStore {
 
 /// A server with tickets in the query, and a static token in `Authorization`.
 async fn start(store: &RedisTicketStore) -> SocketAddr {
-    let inner =
-        service_fn(async |_: Request<hyper::body::Incoming>| Ok::<_, Infallible>(Response::new(Body::default())));
+    let inner = service_fn(async |_: Request<hyper::body::Incoming>| {
+        Ok::<_, Infallible>(Response::new(Body::default()))
+    });
     let query = || TokenSource::query("ticket").unwrap();
     let operators = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "operator".to_owned())]));
     let tickets = TokenPolicy::from_sources([query()], TicketVerifier::new(store.clone())).unwrap();
     let policy = operators.or(tickets).unwrap();
     let stack = ServiceBuilder::new()
-        .layer(GuardLayer::new(AllowOrigin::same_origin()).token(policy).respond_with(ProblemJson))
+        .layer(
+            GuardLayer::new(AllowOrigin::same_origin())
+                .token(policy)
+                .unwrap()
+                .reject_with(ProblemJson),
+        )
         .layer(ResponderLayer::on_upgraded(async |socket, _| drop(socket)));
     serve(stack.service(inner)).await
 }
@@ -184,7 +191,12 @@ async fn redis_holds_only_hashed_tickets_that_expire() {
     assert!((1..=30_000).contains(&ttl), "{ttl}");
 
     // A redeemed ticket is deleted.
-    assert_knock(start(&store(&redis).timeout(PATIENT).unwrap()).await, &with(ticket.expose()), REDEEMED).await;
+    assert_knock(
+        start(&store(&redis).timeout(PATIENT).unwrap()).await,
+        &with(ticket.expose()),
+        REDEEMED,
+    )
+    .await;
     assert_eq!(redis.ask("DBSIZE").await, b":0\r\n");
 }
 
@@ -195,7 +207,8 @@ async fn redis_deletes_expired_tickets() {
     let store = store(&redis).timeout(PATIENT).unwrap();
     let address = start(&store).await;
     let issuer = TicketIssuer::new(store);
-    let short = issuer.clone().lifetime(Duration::from_secs(1)).unwrap().issue(&"alice").await.unwrap();
+    let short =
+        issuer.clone().lifetime(Duration::from_secs(1)).unwrap().issue(&"alice").await.unwrap();
     let long = issuer.issue(&"alice").await.unwrap();
     soon(async {
         while redis.ask("KEYS *").await.starts_with(b"*2\r\n") {
@@ -280,8 +293,9 @@ async fn store_may_be_created_before_redis_runs() {
 async fn password_is_used_and_never_shown() {
     let redis = Redis::start().await;
     assert_eq!(redis.ask("CONFIG SET requirepass tr0ub4dor").await, b"+OK\r\n");
-    let with_password =
-        |password| RedisTicketStore::new(&redis.url().replace("//", &format!("//:{password}@"))).unwrap();
+    let with_password = |password| {
+        RedisTicketStore::new(&redis.url().replace("//", &format!("//:{password}@"))).unwrap()
+    };
     let store = with_password("tr0ub4dor");
     assert!(!format!("{store:?}").contains("tr0ub4dor"));
     let address = start(&store).await;
@@ -330,7 +344,9 @@ async fn store_reconnects_after_any_error() {
 #[tokio::test]
 #[ignore = "needs redis-server"]
 async fn quotes_of_redis_errors_are_not_shown() {
-    let redis = Redis::start_with(&["--rename-command", "PSETEX", "", "--rename-command", "GETDEL", ""]).await;
+    let redis =
+        Redis::start_with(&["--rename-command", "PSETEX", "", "--rename-command", "GETDEL", ""])
+            .await;
     let store = store(&redis);
     let error = soon(TicketIssuer::new(store.clone()).issue(&"secret-record")).await.unwrap_err();
     let shown = with_sources(&error);
@@ -402,20 +418,34 @@ async fn ticket_of(server: &Server, raw: &Raw) -> String {
 async fn example_servers_share_tickets() {
     let redis = Redis::start().await;
     let servers = start_servers(&redis);
-    for rejected in [post(), post().and("Authorization", "Bearer wrong"), post().and("Authorization", "Basic s3cr3t")] {
+    for rejected in [
+        post(),
+        post().and("Authorization", "Bearer wrong"),
+        post().and("Authorization", "Basic s3cr3t"),
+    ] {
         let (status, body) = ask(&servers[0], &rejected).await;
         assert_eq!((status, &body["ticket"]), (401, &Value::Null), "{rejected:?}");
     }
 
     let ticket = ticket_of(&servers[0], &post_with_token()).await;
     assert_eq!(ticket.len(), 43);
-    assert_knock(servers[1].address, &handshake().and("Authorization", format!("Bearer {ticket}")), REJECTED).await;
+    assert_knock(
+        servers[1].address,
+        &handshake().and("Authorization", format!("Bearer {ticket}")),
+        REJECTED,
+    )
+    .await;
     assert_knock(servers[1].address, &with("s3cr3t"), REJECTED).await;
     assert_knock(servers[1].address, &with(&ticket), REDEEMED).await;
     for server in &servers {
         assert_knock(server.address, &with(&ticket), REJECTED).await;
     }
-    let logged = [servers[0].rejection(), servers[1].rejection(), servers[1].rejection(), servers[1].rejection()];
+    let logged = [
+        servers[0].rejection(),
+        servers[1].rejection(),
+        servers[1].rejection(),
+        servers[1].rejection(),
+    ];
     for rejection in logged {
         assert!(rejection.starts_with("token-invalid: "), "{rejection}");
         assert!(!rejection.contains(&ticket) && !rejection.contains("s3cr3t"), "{rejection}");

@@ -29,7 +29,8 @@ impl Redis {
 
     pub(crate) async fn start_with(options: &[&str]) -> Self {
         let port = free_port();
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("redis-{}-{port}", id()));
+        let directory =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("redis-{}-{port}", id()));
         fs::create_dir_all(&directory).unwrap();
         let mut redis = Self { process: spawn(port, &directory, options), port, directory };
         redis.wait_until_ready().await;
@@ -105,12 +106,24 @@ impl Drop for Redis {
 
 fn spawn(port: u16, directory: &Path, options: &[&str]) -> Child {
     Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
+        .args([
+            "--port",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--dir",
+        ])
         .arg(directory)
         .args(options)
         .stdout(Stdio::null())
         .spawn()
-        .unwrap_or_else(|error| panic!("this test needs redis-server (`apt-get install redis-server`): {error}"))
+        .unwrap_or_else(|error| {
+            panic!("this test needs redis-server (`apt-get install redis-server`): {error}")
+        })
 }
 
 /// A port below the ephemeral range: no other connection takes it while Redis is stopped.

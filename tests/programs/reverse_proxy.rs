@@ -68,7 +68,8 @@ impl Upstream {
                 tokio::spawn(async move {
                     let mut read = Vec::new();
                     let end = loop {
-                        if let Some(end) = read.windows(4).position(|window| window == b"\r\n\r\n") {
+                        if let Some(end) = read.windows(4).position(|window| window == b"\r\n\r\n")
+                        {
                             break end + 4;
                         }
                         assert!(stream.read_buf(&mut read).await.unwrap() > 0, "a whole head");
@@ -81,7 +82,9 @@ impl Upstream {
                     loop {
                         stream.write_all(&reply[sent..]).await.ok();
                         sent = reply.len();
-                        if reply.ends_with(b"bye") || stream.read_buf(&mut reply).await.unwrap_or(0) == 0 {
+                        if reply.ends_with(b"bye")
+                            || stream.read_buf(&mut reply).await.unwrap_or(0) == 0
+                        {
                             break;
                         }
                         read.extend_from_slice(&reply[sent..]);
@@ -100,13 +103,16 @@ impl Upstream {
 
 /// A 101 to everything, with the accept of the first key, or of a default key.
 fn accept(head: &str) -> String {
-    let key = values(head, "sec-websocket-key").first().and_then(|key| key.as_bytes().try_into().ok());
+    let key =
+        values(head, "sec-websocket-key").first().and_then(|key| key.as_bytes().try_into().ok());
     let accept = accept_key(&key.unwrap_or([b'A'; 24]));
     switching(&format!("Sec-WebSocket-Accept: {}\r\n", std::str::from_utf8(&accept).unwrap()))
 }
 
 fn switching(more: &str) -> String {
-    format!("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{more}\r\n")
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{more}\r\n"
+    )
 }
 
 fn values<'a>(head: &'a str, name: &str) -> Vec<&'a str> {
@@ -124,7 +130,10 @@ async fn socket_works_through_the_proxy() {
                 let frame = socket.read_frame().await.unwrap();
                 match frame.opcode {
                     OpCode::Close => break,
-                    opcode => socket.write_frame(Frame::new(true, opcode, None, frame.payload)).await.unwrap(),
+                    opcode => socket
+                        .write_frame(Frame::new(true, opcode, None, frame.payload))
+                        .await
+                        .unwrap(),
                 }
             }
         });
@@ -134,7 +143,8 @@ async fn socket_works_through_the_proxy() {
 
     let mut request = format!("ws://{proxy}/ws").into_client_request().unwrap();
     request.headers_mut().insert("origin", format!("http://{proxy}").parse().unwrap());
-    let (mut socket, _) = client_async(request, TcpStream::connect(proxy).await.unwrap()).await.unwrap();
+    let (mut socket, _) =
+        client_async(request, TcpStream::connect(proxy).await.unwrap()).await.unwrap();
     for message in [Message::text("hello"), Message::binary(vec![7; 1_000_000])] {
         socket.send(message.clone()).await.unwrap();
         assert_eq!(soon(socket.next()).await.unwrap().unwrap(), message);
@@ -210,7 +220,11 @@ async fn rejected_handshake_never_reaches_the_upstream() {
         (handshake().without("Connection"), 400, "connection-missing"),
         (handshake().method("POST"), 405, "method-not-allowed"),
         (handshake().version("HTTP/1.0"), 505, "http-version"),
-        (handshake().and("Content-Length", "0").and("Transfer-Encoding", "chunked"), 400, "body-present"),
+        (
+            handshake().and("Content-Length", "0").and("Transfer-Encoding", "chunked"),
+            400,
+            "body-present",
+        ),
         (handshake().and("Sec-WebSocket-Protocol", "a b"), 400, "subprotocol-invalid"),
     ];
     for (raw, status, code) in cases {
@@ -219,7 +233,10 @@ async fn rejected_handshake_never_reaches_the_upstream() {
         let mut rejected = send(proxy, &pipelined).await;
         assert_eq!(rejected.status, status, "{code}");
         let body = rejected.read_rest().await;
-        assert!(body.ends_with(&format!(r#""code":"{code}"}}"#)) && !body.contains("\r\n"), "{code}: {body}");
+        assert!(
+            body.ends_with(&format!(r#""code":"{code}"}}"#)) && !body.contains("\r\n"),
+            "{code}: {body}"
+        );
     }
     // Each rejected connection has ended, so this is the first request that the upstream sees.
     assert_eq!(send(proxy, &plain().target("/first").bytes()).await.status, 204);
@@ -229,9 +246,10 @@ async fn rejected_handshake_never_reaches_the_upstream() {
 
 #[tokio::test]
 async fn ordinary_request_cannot_switch_the_upstream() {
-    let mut upstream =
-        Upstream::start(|_| "HTTP/1.0 200 OK\r\nContent-Length: 2\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\r\nok".into())
-            .await;
+    let mut upstream = Upstream::start(|_| {
+        "HTTP/1.0 200 OK\r\nContent-Length: 2\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\r\nok".into()
+    })
+    .await;
     let proxy = proxy(upstream.address).await;
     let smuggled = plain()
         .target("http://other.example/page?a=b")
@@ -246,7 +264,8 @@ async fn ordinary_request_cannot_switch_the_upstream() {
         .and("TE", "trailers")
         .and("X-Kept", "1");
     // Forwarded unchanged, a switching upstream would take the second request for HTTP/2 frames.
-    let raw = [smuggled.bytes(), plain().target("/second").and("Connection", "close").bytes()].concat();
+    let raw =
+        [smuggled.bytes(), plain().target("/second").and("Connection", "close").bytes()].concat();
     let mut response = send(proxy, &raw).await;
     assert_eq!(response.status, 200);
     assert!(response.all("x-hop").is_empty());
@@ -275,7 +294,10 @@ async fn invalid_101_of_the_upstream_opens_no_tunnel() {
         (handshake(), format!("{good}Sec-WebSocket-Protocol: chat\r\n")),
         (offering.clone(), format!("{good}Sec-WebSocket-Protocol: chat\r\n")),
         (offering.clone(), format!("{good}Sec-WebSocket-Protocol: v2.chat, v1.chat\r\n")),
-        (offering, format!("{good}Sec-WebSocket-Protocol: v2.chat\r\nSec-WebSocket-Protocol: v1.chat\r\n")),
+        (
+            offering,
+            format!("{good}Sec-WebSocket-Protocol: v2.chat\r\nSec-WebSocket-Protocol: v1.chat\r\n"),
+        ),
     ] {
         let (case, response) = (format!("{raw:?} {more:?}"), switching(&more));
         let mut upstream = Upstream::start(move |_| response.clone()).await;
@@ -283,7 +305,10 @@ async fn invalid_101_of_the_upstream_opens_no_tunnel() {
         let raw = [raw.bytes(), b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n".to_vec()].concat();
         let mut response = send(proxy(upstream.address).await, &raw).await;
         assert_eq!(response.status, 502, "{case}");
-        assert!(response.all("sec-websocket-accept").is_empty() && response.all("upgrade").is_empty(), "{case}");
+        assert!(
+            response.all("sec-websocket-accept").is_empty() && response.all("upgrade").is_empty(),
+            "{case}"
+        );
         response.read_rest().await;
         upstream.next().await;
         assert_eq!(upstream.next().await, "", "{case}");
@@ -347,15 +372,20 @@ async fn closing_either_side_closes_the_other() {
 
 #[tokio::test]
 async fn upstream_selects_the_subprotocol() {
-    for (offer, choice) in
-        [(Some("v2.chat,v1.chat"), Some("v1.chat")), (Some("v2.chat, v1.chat"), Some("v2.chat")), (Some("chat"), None)]
-    {
+    for (offer, choice) in [
+        (Some("v2.chat,v1.chat"), Some("v1.chat")),
+        (Some("v2.chat, v1.chat"), Some("v2.chat")),
+        (Some("chat"), None),
+    ] {
         let mut upstream = Upstream::start(move |head| {
-            let line = choice.map_or_else(String::new, |choice| format!("\r\nSec-WebSocket-Protocol: {choice}"));
+            let line = choice
+                .map_or_else(String::new, |choice| format!("\r\nSec-WebSocket-Protocol: {choice}"));
             accept(head).replacen("\r\n\r\n", &format!("{line}\r\n\r\n"), 1)
         })
         .await;
-        let raw = offer.into_iter().fold(handshake(), |raw, offer| raw.and("Sec-WebSocket-Protocol", offer));
+        let raw = offer
+            .into_iter()
+            .fold(handshake(), |raw, offer| raw.and("Sec-WebSocket-Protocol", offer));
         let accepted = send(proxy(upstream.address).await, &raw.bytes()).await;
         assert_eq!(accepted.status, 101);
         assert_eq!(accepted.all("sec-websocket-protocol"), Vec::from_iter(choice));
@@ -368,7 +398,8 @@ async fn bodies_are_streamed() {
     let echo = axum::Router::new().fallback(async |request: AxumRequest| request.into_body());
     let proxy = proxy(serve_axum(echo).await).await;
     for method in ["POST", "GET"] {
-        let request = plain().method(method).and("Transfer-Encoding", "chunked").body("5\r\nfirst\r\n");
+        let request =
+            plain().method(method).and("Transfer-Encoding", "chunked").body("5\r\nfirst\r\n");
         let mut response = send(proxy, &request.bytes()).await;
         assert_eq!(response.status, 200);
         // The second half of the request is sent after the first half of the response arrived.
@@ -396,12 +427,14 @@ async fn unsupported_requests_are_rejected() {
     }
 
     let io = TokioIo::new(TcpStream::connect(proxy).await.unwrap());
-    let (mut sender, connection) = http2::handshake::<_, _, Empty<Bytes>>(TokioExecutor::new(), io).await.unwrap();
+    let (mut sender, connection) =
+        http2::handshake::<_, _, Empty<Bytes>>(TokioExecutor::new(), io).await.unwrap();
     tokio::spawn(connection);
     let url = format!("http://{proxy}/");
     let ordinary = Request::get(&url).body(Empty::new()).unwrap();
     assert_eq!(soon(sender.send_request(ordinary)).await.unwrap().status(), 501);
-    let mut connect = Request::connect(&url).header("sec-websocket-version", "13").body(Empty::new()).unwrap();
+    let mut connect =
+        Request::connect(&url).header("sec-websocket-version", "13").body(Empty::new()).unwrap();
     connect.headers_mut().insert("origin", format!("http://{proxy}").parse().unwrap());
     connect.extensions_mut().insert(Protocol::from_static("websocket"));
     assert_eq!(soon(sender.send_request(connect)).await.unwrap().status(), 501);
@@ -426,11 +459,18 @@ impl Program {
     }
 
     fn start(flags: &[&str]) -> Self {
-        let mut process =
-            Self::command(flags).stdout(Stdio::piped()).spawn().expect("`cargo build --example reverse_proxy` was run");
+        let mut process = Self::command(flags)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("`cargo build --example reverse_proxy` was run");
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim_end().strip_prefix("listening on http://").expect("its address").parse().unwrap();
+        let address = line
+            .trim_end()
+            .strip_prefix("listening on http://")
+            .expect("its address")
+            .parse()
+            .unwrap();
         Self { process, address }
     }
 }
@@ -446,7 +486,8 @@ impl Drop for Program {
 async fn program_follows_its_flags() {
     let upstream = Upstream::start(accept).await;
     let url = format!("http://{}", upstream.address);
-    let (own, app, public) = (common::ORIGIN, "https://app.example.com", "https://public.example.com");
+    let (own, app, public) =
+        (common::ORIGIN, "https://app.example.com", "https://public.example.com");
     for (flags, allowed) in [
         (&[][..], &[own][..]),
         (&["--allow-origin", app], &[app]),
@@ -460,11 +501,19 @@ async fn program_follows_its_flags() {
             assert_eq!(response.status, expected, "{flags:?} {origin}");
         }
     }
-    for upstream in ["https://127.0.0.1:1", "http://127.0.0.1", "http://127.0.0.1:1/path", "http://:1", "127.0.0.1:1"] {
+    for upstream in [
+        "https://127.0.0.1:1",
+        "http://127.0.0.1",
+        "http://127.0.0.1:1/path",
+        "http://:1",
+        "127.0.0.1:1",
+    ] {
         let output = Program::command(&["--upstream", upstream]).output().unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
         assert!(
-            !output.status.success() && error.contains("--upstream <URL>") && error.contains("HOST:PORT"),
+            !output.status.success()
+                && error.contains("--upstream <URL>")
+                && error.contains("HOST:PORT"),
             "{error}"
         );
     }

@@ -48,7 +48,7 @@ impl Server {
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 // The receiver may be gone.
-                match line.split_once("tower_ws_guard: refused: ") {
+                match line.split_once("tower_ws_guard: rejected: ") {
                     Some((_, rejection)) => drop(rejected.send(rejection.to_owned())),
                     None => {
                         eprintln!("{line}");
@@ -62,7 +62,13 @@ impl Server {
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url = line.trim_end().strip_prefix("listening on ").expect("its address");
         let (scheme, address) = url.split_once("://").unwrap();
-        Self { process, scheme: scheme.to_owned(), address: address.parse().unwrap(), rejections, log }
+        Self {
+            process,
+            scheme: scheme.to_owned(),
+            address: address.parse().unwrap(),
+            rejections,
+            log,
+        }
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -85,7 +91,8 @@ impl Server {
     /// Returns the rest of the first log line with this beginning, without `; `.
     pub(crate) fn line(&self, beginning: &str) -> String {
         loop {
-            let line = self.log.recv_timeout(Duration::from_secs(10)).expect("such a line in the log");
+            let line =
+                self.log.recv_timeout(Duration::from_secs(10)).expect("such a line in the log");
             if let Some(rest) = line.strip_prefix(beginning) {
                 return rest.trim_start_matches("; ").to_owned();
             }

@@ -14,7 +14,8 @@ use tokio::{
 };
 use tower::{ServiceBuilder, service_fn};
 use tower_ws_guard::{
-    AllowOrigin, ConnectionLimit, Drain, GuardLayer, Rejection, ResponderLayer, Token, TokenPolicy, Upgraded,
+    AllowOrigin, ConnectionLimit, Drain, GuardLayer, Rejection, ResponderLayer, Token, TokenPolicy,
+    Upgraded,
 };
 
 use crate::common::{self, handshake, serve};
@@ -57,10 +58,14 @@ async fn client(address: SocketAddr, seed: u64) -> std::io::Result<Leaves> {
         Leaves::WhileBeingVerified => sleep(Duration::from_millis(random.u64(..10))).await,
         Leaves::AfterTheResponse | Leaves::InAFrame | Leaves::Closing => {
             let mut response = Vec::new();
-            while !response.windows(4).any(|end| end == b"\r\n\r\n") && stream.read_buf(&mut response).await? > 0 {}
+            while !response.windows(4).any(|end| end == b"\r\n\r\n")
+                && stream.read_buf(&mut response).await? > 0
+            {}
             assert!(response.starts_with(b"HTTP/1.1 101 "), "{}", response.escape_ascii());
             match leaves {
-                Leaves::InAFrame => stream.write_all(&b"\x81\x85mask12345"[..random.usize(1..11)]).await?,
+                Leaves::InAFrame => {
+                    stream.write_all(&b"\x81\x85mask12345"[..random.usize(1..11)]).await?;
+                }
                 Leaves::Closing => {
                     stream.shutdown().await?;
                     stream.read_to_end(&mut response).await?;
@@ -79,15 +84,20 @@ async fn dropped_connections_leave_nothing_behind() {
         Ok::<_, Rejection>(().into())
     };
     let limit = ConnectionLimit::total(usize::MAX).unwrap();
-    let limit = limit.and(ConnectionLimit::per_key(usize::MAX, |request: &Parts| request.version).unwrap());
+    let limit =
+        limit.and(ConnectionLimit::per_key(usize::MAX, |request: &Parts| request.version).unwrap());
     let drain = Drain::new();
     let guard = GuardLayer::new(AllowOrigin::same_origin())
         .token(TokenPolicy::bearer(verifier))
+        .unwrap()
         .limit(limit.clone())
         .drain(&drain);
-    let responder =
-        ResponderLayer::on_upgraded(async |mut socket: Upgraded, _| while socket.read_u8().await.is_ok() {});
-    let inner = service_fn(async |_: Request<Incoming>| Ok::<_, Infallible>(Response::new(common::Body::default())));
+    let responder = ResponderLayer::on_upgraded(
+        async |mut socket: Upgraded, _| while socket.read_u8().await.is_ok() {},
+    );
+    let inner = service_fn(async |_: Request<Incoming>| {
+        Ok::<_, Infallible>(Response::new(common::Body::default()))
+    });
     let address = serve(ServiceBuilder::new().layer(guard).layer(responder).service(inner)).await;
 
     let tasks = || Handle::current().metrics().num_alive_tasks();

@@ -24,8 +24,8 @@ use tokio::{
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_ws_guard::{
-    AllowOrigin, ConnectionLimit, Drain, GuardLayer, PendingUpgrade, Permit, Rejection, RejectionKind, ResponderLayer,
-    Token, TokenPolicy, test_util,
+    AllowOrigin, ConnectionLimit, Drain, GuardLayer, PendingUpgrade, Permit, Rejection,
+    RejectionKind, ResponderLayer, Token, TokenPolicy, test_util,
 };
 
 use crate::common::handshake;
@@ -62,7 +62,8 @@ const ACCEPTING: usize = 3;
 /// Several threads accept, await the connection, or drop it, while another one responds.
 async fn race(seed: u64) -> (Reaction, Outcome) {
     let mut random = Rng::with_seed(seed);
-    let reaction = random.choice([Reaction::Completes, Reaction::Rejects, Reaction::Never]).unwrap();
+    let reaction =
+        random.choice([Reaction::Completes, Reaction::Rejects, Reaction::Never]).unwrap();
     let limit = ConnectionLimit::total(1).unwrap();
     let shared = Arc::new(Mutex::new(None));
     let share = Arc::clone(&shared);
@@ -92,7 +93,11 @@ async fn race(seed: u64) -> (Reaction, Outcome) {
                     let upgrade = pending.accept()?;
                     assert!(before, "it is too late");
                     drop(pending);
-                    Some(runtime.block_on(async { timeout(LONG, upgrade).await.expect("it is told") }).ok())
+                    Some(
+                        runtime
+                            .block_on(async { timeout(LONG, upgrade).await.expect("it is told") })
+                            .ok(),
+                    )
                 })
             });
             let accepting = accepting.collect::<Vec<_>>();
@@ -119,12 +124,20 @@ async fn race(seed: u64) -> (Reaction, Outcome) {
 
     let outcome = match connections.into_iter().next() {
         Some(Some(mut socket)) => {
-            assert_eq!((status, limit.connections()), (Some(StatusCode::SWITCHING_PROTOCOLS), 1), "{seed}");
+            assert_eq!(
+                (status, limit.connections()),
+                (Some(StatusCode::SWITCHING_PROTOCOLS), 1),
+                "{seed}"
+            );
             socket.write_all(b"open").await.unwrap();
             Outcome::HandedOver
         }
         Some(None) => {
-            assert_eq!(status, (reaction == Reaction::Rejects).then_some(StatusCode::FORBIDDEN), "{seed}");
+            assert_eq!(
+                status,
+                (reaction == Reaction::Rejects).then_some(StatusCode::FORBIDDEN),
+                "{seed}"
+            );
             Outcome::Declined
         }
         None => {
@@ -151,12 +164,17 @@ async fn pending_upgrade_is_accepted_by_one_thread_and_handed_over_only_with_the
     use Outcome::{Declined, HandedOver, TooLate};
     use Reaction::{Completes, Never, Rejects};
     // Each outcome of each race occurred.
-    let all =
-        [(Completes, HandedOver), (Completes, TooLate), (Rejects, Declined), (Rejects, TooLate), (Never, Declined)];
+    let all = [
+        (Completes, HandedOver),
+        (Completes, TooLate),
+        (Rejects, Declined),
+        (Rejects, TooLate),
+        (Never, Declined),
+    ];
     assert!(all.iter().all(|case| seen.contains(case)), "{seen:?}");
     assert!(
-        seen.iter()
-            .all(|(reaction, outcome)| (*reaction == Completes) == (*outcome == HandedOver) || *outcome == TooLate)
+        seen.iter().all(|(reaction, outcome)| (*reaction == Completes) == (*outcome == HandedOver)
+            || *outcome == TooLate)
     );
 }
 
@@ -177,21 +195,24 @@ async fn connection_limit_is_never_exceeded_and_loses_no_permit() {
         let mut response = Response::new(());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         // All clones share the handshake, as in a service that may retry.
-        let claims = [request.extensions().clone(), request.extensions().clone(), request.extensions().clone()];
+        let claims = [
+            request.extensions().clone(),
+            request.extensions().clone(),
+            request.extensions().clone(),
+        ];
         let claiming = claims.map(|mut extensions| {
             tokio::spawn(async move {
-                let permit = Permit::claim(&mut extensions).expect("each has a clone of it");
+                let permit = Permit::claim(&mut extensions);
                 (permit, extensions.remove::<OnUpgrade>())
             })
         });
         let mut permits = Vec::new();
-        let mut upgrades = 0;
         for claiming in claiming {
             let (permit, upgrade) = claiming.await.unwrap();
-            permits.push(permit);
-            upgrades += usize::from(upgrade.is_some());
+            assert_eq!(permit.is_some(), upgrade.is_some(), "they belong together");
+            permits.extend(permit);
         }
-        assert_eq!(upgrades, 1, "one of them gets the connection");
+        assert_eq!(permits.len(), 1, "one of them gets the connection");
         response.extensions_mut().insert(permits);
         Ok::<_, Infallible>(response)
     });
@@ -208,7 +229,8 @@ async fn connection_limit_is_never_exceeded_and_loses_no_permit() {
                 if random.u8(..8) == 0 {
                     // The client leaves at a random point.
                     for _ in 0..random.u8(..4) {
-                        let polled = std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await;
+                        let polled =
+                            std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await;
                         if polled.is_ready() {
                             break;
                         }
@@ -260,7 +282,10 @@ async fn drain_counts_or_rejects_every_handshake() {
             yield_now().await;
             Ok::<_, Rejection>(().into())
         };
-        let guard = GuardLayer::new(AllowOrigin::same_origin()).token(TokenPolicy::bearer(verifier)).drain(&drain);
+        let guard = GuardLayer::new(AllowOrigin::same_origin())
+            .token(TokenPolicy::bearer(verifier))
+            .unwrap()
+            .drain(&drain);
         let service = guard.layer(inner);
 
         let mut clients = JoinSet::new();

@@ -35,8 +35,8 @@ use tokio::{
 };
 use tower::{ServiceBuilder, service_fn};
 use tower_ws_guard::{
-    AllowOrigin, ConnectionLimit, Drain, GuardLayer, Rejection, RejectionKind, ResponderLayer, Token, TokenPolicy,
-    Upgraded, Verified,
+    AllowOrigin, ConnectionLimit, Drain, GuardLayer, Rejection, RejectionKind, ResponderLayer,
+    Token, TokenPolicy, Upgraded, Verified,
 };
 
 use crate::common::{Body, Raw, handshake, plain, send};
@@ -66,6 +66,7 @@ async fn serve() -> Infallible {
     let drain = Drain::new();
     let guard = GuardLayer::new(AllowOrigin::same_origin())
         .token(TokenPolicy::bearer(verify))
+        .unwrap()
         .limit(limit.clone())
         .drain(&drain);
     let responder = ResponderLayer::on_upgraded(async |mut socket: Upgraded, _| {
@@ -116,7 +117,9 @@ fn start() -> (Child, SocketAddr) {
         .spawn()
         .unwrap();
     let lines = BufReader::new(server.stdout.as_mut().unwrap()).lines();
-    let address = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("listening on ")?.parse().ok());
+    let address = lines
+        .map_while(Result::ok)
+        .find_map(|line| line.strip_prefix("listening on ")?.parse().ok());
     (server, address.expect("the server's address"))
 }
 
@@ -148,9 +151,14 @@ async fn status(stream: &mut TcpStream, request: &Raw) -> io::Result<u16> {
 }
 
 /// A handshake that takes seconds; if it is accepted, one byte is echoed.
-async fn verified(address: SocketAddr, random: &mut fastrand::Rng, counts: &Counts) -> io::Result<()> {
+async fn verified(
+    address: SocketAddr,
+    random: &mut fastrand::Rng,
+    counts: &Counts,
+) -> io::Result<()> {
     let bad = if random.u8(..4) == 0 { "bad-" } else { "" };
-    let request = handshake().and("Authorization", format!("Bearer {bad}{}", random.u32(2000..6000)));
+    let request =
+        handshake().and("Authorization", format!("Bearer {bad}{}", random.u32(2000..6000)));
     let mut stream = connect(address, random).await?;
     match status(&mut stream, &request).await? {
         101 if bad.is_empty() => {
@@ -164,7 +172,11 @@ async fn verified(address: SocketAddr, random: &mut fastrand::Rng, counts: &Coun
     Ok(())
 }
 
-async fn rejected(address: SocketAddr, random: &mut fastrand::Rng, counts: &Counts) -> io::Result<()> {
+async fn rejected(
+    address: SocketAddr,
+    random: &mut fastrand::Rng,
+    counts: &Counts,
+) -> io::Result<()> {
     let mut stream = connect(address, random).await?;
     let foreign = handshake().with("Origin", "https://evil.example");
     assert_eq!(status(&mut stream, &foreign).await?, 403);
@@ -199,7 +211,10 @@ async fn probe(address: SocketAddr, latencies: Arc<Mutex<Vec<Duration>>>, counts
         stream.write_all(&plain().bytes()).await.unwrap();
         response.clear();
         while !response.ends_with(b"drain.") {
-            assert!(stream.read_buf(&mut response).await.unwrap() > 0, "an ordinary connection was closed");
+            assert!(
+                stream.read_buf(&mut response).await.unwrap() > 0,
+                "an ordinary connection was closed"
+            );
         }
         latencies.lock().unwrap().push(start.elapsed());
         counts.ordinary.fetch_add(1, Ordering::Relaxed);
@@ -229,8 +244,10 @@ async fn flood_of_handshakes_is_survived() {
     if env::var_os(SERVE).is_some() {
         match serve().await {}
     }
-    let number = |name, otherwise| env::var(name).map_or(otherwise, |number| number.parse::<u64>().unwrap());
-    let (in_flight, seconds) = (number("FLOOD_HANDSHAKES", 300), number("FLOOD_SECONDS", 12).max(12));
+    let number =
+        |name, otherwise| env::var(name).map_or(otherwise, |number| number.parse::<u64>().unwrap());
+    let (in_flight, seconds) =
+        (number("FLOOD_HANDSHAKES", 300), number("FLOOD_SECONDS", 12).max(12));
     let (foreign, hesitant) = (in_flight / 50, in_flight / 20);
     let (mut server, address) = start();
 
@@ -251,7 +268,9 @@ async fn flood_of_handshakes_is_survived() {
             while !stop.load(Ordering::Relaxed) {
                 match seed {
                     seed if seed < in_flight => verified(address, &mut random, &counts).await,
-                    seed if seed < in_flight + foreign => rejected(address, &mut random, &counts).await,
+                    seed if seed < in_flight + foreign => {
+                        rejected(address, &mut random, &counts).await
+                    }
                     _ => slow(address, &mut random, &counts).await,
                 }
                 .unwrap_or_else(|error| panic!("client {seed}: {error}"));
@@ -270,12 +289,23 @@ async fn flood_of_handshakes_is_survived() {
     }
     println!("ordinary requests beside: {}", quantiles(&latencies));
     stop.store(true, Ordering::Relaxed);
-    while let Some(client) = timeout(LONG, clients.join_next()).await.expect("the clients come to an end") {
+    while let Some(client) =
+        timeout(LONG, clients.join_next()).await.expect("the clients come to an end")
+    {
         client.unwrap();
     }
-    let all = [&counts.accepted, &counts.unauthorized, &counts.forbidden, &counts.cut_off, &counts.ordinary];
+    let all = [
+        &counts.accepted,
+        &counts.unauthorized,
+        &counts.forbidden,
+        &counts.cut_off,
+        &counts.ordinary,
+    ];
     let all = all.map(|count| count.load(Ordering::Relaxed));
-    println!("accepted {}, 401 {}, 403 {}, slow and cut off {}, ordinary {}", all[0], all[1], all[2], all[3], all[4]);
+    println!(
+        "accepted {}, 401 {}, 403 {}, slow and cut off {}, ordinary {}",
+        all[0], all[1], all[2], all[3], all[4]
+    );
     assert!(all.iter().all(|&count| count > 0));
 
     assert!(in_verification > in_flight / 2, "{in_verification} at once");

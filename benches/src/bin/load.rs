@@ -1,4 +1,5 @@
-//! Handshakes over loopback TCP with servers in processes of their own, in interleaved rounds; and the memory of idle connections.
+//! Handshakes over loopback TCP with servers in separate processes, in interleaved rounds; and the
+//! memory of idle connections.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +28,7 @@ const WARM_UP: usize = 2000;
 const CLIENTS: usize = 32;
 const IDLE: usize = 10_000;
 
-/// A name, the command, and whether it checks the origin.
+/// The name, the command, and whether the server checks the origin.
 type Entry = (&'static str, Vec<PathBuf>, bool);
 
 fn servers() -> Result<Vec<Entry>> {
@@ -36,7 +37,14 @@ fn servers() -> Result<Vec<Entry>> {
     let benches = Path::new(env!("CARGO_MANIFEST_DIR"));
     let clients = benches.join("../tests/clients");
     let example = |mode: &str| {
-        let flags = ["--listen", "127.0.0.1:0", "--allow-origin", "https://app.example.com", "--mode", mode];
+        let flags = [
+            "--listen",
+            "127.0.0.1:0",
+            "--allow-origin",
+            "https://app.example.com",
+            "--mode",
+            mode,
+        ];
         [here.join("examples/server")].into_iter().chain(flags.map(PathBuf::from)).collect()
     };
     let peer = |name: &str| vec![here.join("peer"), name.into()];
@@ -49,7 +57,11 @@ fn servers() -> Result<Vec<Entry>> {
         ("example server, `--mode guard`", example("guard"), true),
         ("example server, `--mode responder`", example("responder"), true),
         ("hyper, guard and responder, no codec", peer("hyper-responder"), true),
-        ("hyper, guard and responder, fastwebsockets", peer("hyper-responder-fastwebsockets"), true),
+        (
+            "hyper, guard and responder, fastwebsockets",
+            peer("hyper-responder-fastwebsockets"),
+            true,
+        ),
         ("hyper, fastwebsockets", peer("fastwebsockets"), true),
         ("hyper, hyper-tungstenite", peer("hyper-tungstenite"), true),
         ("tokio-tungstenite", peer("tokio-tungstenite"), true),
@@ -76,16 +88,21 @@ struct Server {
 impl Server {
     fn start(command: &[PathBuf]) -> Result<Self> {
         let (program, arguments) = command.split_first().ok_or("no command")?;
-        let mut child = Command::new(program).args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().ok_or("no output")?).read_line(&mut line)?;
         let address = line.trim().strip_prefix("listening on http://").map(str::parse);
         let mut server = Self { child, address: ([127, 0, 0, 1], 0).into() };
-        server.address = address.ok_or_else(|| format!("{} does not listen", program.display()))??;
+        server.address =
+            address.ok_or_else(|| format!("{} does not listen", program.display()))??;
         Ok(server)
     }
 
-    /// Of all its threads, in the kernel too.
+    /// The CPU time of all threads, including the kernel.
     fn cpu(&self) -> Result<Duration> {
         let mut time = 0;
         for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
@@ -98,7 +115,8 @@ impl Server {
     /// Resident, in KiB.
     fn memory(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no memory")?;
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no memory")?;
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 }
@@ -123,7 +141,12 @@ async fn handshake(address: SocketAddr, head: &str, status: &str) -> std::io::Re
     Ok(stream)
 }
 
-async fn handshakes(address: SocketAddr, head: &'static str, status: &'static str, count: usize) -> Result<()> {
+async fn handshakes(
+    address: SocketAddr,
+    head: &'static str,
+    status: &'static str,
+    count: usize,
+) -> Result<()> {
     let clients = (0..CLIENTS).map(|client| {
         let share = count / CLIENTS + usize::from(client < count % CLIENTS);
         tokio::spawn(async move {
@@ -151,16 +174,17 @@ async fn load(servers: &[&Entry], head: &'static str, status: &'static str) -> R
     for _ in 0..ROUNDS {
         let mut reference = f64::NAN;
         for (index, (_, command, _)) in servers.iter().enumerate() {
-            // A new process each time: how the allocator of one happens to place large buffers stays with it.
+            // A new process each time: in one process the placement of large buffers stays the
+            // same.
             let server = Server::start(command)?;
             handshakes(server.address, head, status, WARM_UP).await?;
             let (before, start) = (server.cpu()?, Instant::now());
             handshakes(server.address, head, status, HANDSHAKES).await?;
             let rate = HANDSHAKES as f64 / start.elapsed().as_secs_f64();
-            // What it has yet to do for connections that are closed is its cost, too.
+            // The work after the end of the connections counts, too.
             tokio::time::sleep(Duration::from_millis(100)).await;
             let cpu = (server.cpu()? - before).as_secs_f64() * 1e6 / HANDSHAKES as f64;
-            // The first is the one that all are compared with.
+            // All servers are compared with the first one.
             if index == 0 {
                 reference = cpu;
             }
@@ -188,7 +212,9 @@ async fn load(servers: &[&Entry], head: &'static str, status: &'static str) -> R
 }
 
 async fn memory(servers: &[Entry]) -> Result<()> {
-    println!("| server | RSS before, KiB | RSS with them, KiB | bytes a connection |\n|---|--:|--:|--:|");
+    println!(
+        "| server | RSS before, KiB | RSS with them, KiB | bytes a connection |\n|---|--:|--:|--:|"
+    );
     for (name, command, _) in servers {
         let server = Server::start(command)?;
         drop(handshake(server.address, HANDSHAKE, "HTTP/1.1 101").await?);
@@ -199,13 +225,17 @@ async fn memory(servers: &[Entry]) -> Result<()> {
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
         let after = server.memory()?;
-        println!("| {name} | {before} | {after} | {} |", after.saturating_sub(before) * 1024 / IDLE as u64);
+        println!(
+            "| {name} | {before} | {after} | {} |",
+            after.saturating_sub(before) * 1024 / IDLE as u64
+        );
     }
     Ok(())
 }
 
 fn build() -> Result<()> {
-    let example = ["build", "--release", "--quiet", "--package", "tower-ws-guard", "--example", "server"];
+    let example =
+        ["build", "--release", "--quiet", "--package", "tower-ws-guard", "--example", "server"];
     let peer = ["build", "--release", "--quiet", "--package", "benches", "--bin", "peer"];
     for arguments in [&example[..], &peer[..]] {
         if !Command::new("cargo").args(arguments).status()?.success() {
@@ -226,7 +256,8 @@ async fn main() -> Result<()> {
     println!("### Handshakes over loopback TCP, accepted\n");
     load(&servers.iter().collect::<Vec<_>>(), HANDSHAKE, "HTTP/1.1 101").await?;
     println!("\n### Handshakes over loopback TCP, refused for their origin\n");
-    let refusing = servers.iter().filter(|(_, _, checks_origin)| *checks_origin).collect::<Vec<_>>();
+    let refusing =
+        servers.iter().filter(|(_, _, checks_origin)| *checks_origin).collect::<Vec<_>>();
     let foreign = with("Origin", FOREIGN_ORIGIN).leak();
     load(&refusing, foreign, "HTTP/1.1 403").await?;
     println!("\n### Memory of {IDLE} idle connections\n");

@@ -1,6 +1,6 @@
 //! An echo server of each kind for the load test: `peer NAME`. It prints its address.
 //!
-//! Those that check the origin allow `https://app.example.com`.
+//! Servers that check the origin allow `https://app.example.com`.
 
 use std::{convert::Infallible, env, error::Error, future::ready};
 
@@ -68,7 +68,10 @@ where
 
 async fn serve_hyper<S>(listener: TcpListener, service: S)
 where
-    S: Service<http::Request<Incoming>, Response = Answer, Error = Infallible> + Clone + Send + 'static,
+    S: Service<http::Request<Incoming>, Response = Answer, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
     S::Future: Send,
 {
     serve(listener, move |stream| {
@@ -89,11 +92,15 @@ where
         pending.on_upgrade(take);
         ready(Ok::<_, Infallible>(Answer::default()))
     };
-    let service = ServiceBuilder::new().layer(guard()).layer(ResponderLayer::new()).service_fn(accept);
+    let service =
+        ServiceBuilder::new().layer(guard()).layer(ResponderLayer::new()).service_fn(accept);
     serve_hyper(listener, service).await;
 }
 
-async fn serve_axum(listener: TcpListener, endpoint: axum::routing::MethodRouter) -> std::io::Result<()> {
+async fn serve_axum(
+    listener: TcpListener,
+    endpoint: axum::routing::MethodRouter,
+) -> std::io::Result<()> {
     axum::serve(listener, Router::new().route("/ws", endpoint)).await
 }
 
@@ -122,13 +129,15 @@ async fn upgrade_4k(upgrade: WebSocketUpgrade) -> Response {
 
 async fn echo(mut socket: WebSocket) {
     while let Some(Ok(message)) = socket.recv().await {
-        if matches!(message, Message::Text(_) | Message::Binary(_)) && socket.send(message).await.is_err() {
+        if matches!(message, Message::Text(_) | Message::Binary(_))
+            && socket.send(message).await.is_err()
+        {
             break;
         }
     }
 }
 
-/// No codec: what a connection needs at least.
+/// No codec: the minimum for a connection.
 async fn read(mut socket: Upgraded) {
     while socket.read_u8().await.is_ok() {}
 }
@@ -165,7 +174,8 @@ async fn fastwebsockets(mut request: http::Request<Incoming>) -> Result<Answer, 
     if !is_allowed(request.headers()) {
         return Ok(forbidden());
     }
-    let (response, upgrade) = fastwebsockets::upgrade::upgrade(&mut request).expect("handshakes only");
+    let (response, upgrade) =
+        fastwebsockets::upgrade::upgrade(&mut request).expect("handshakes only");
     tokio::spawn(async {
         if let Ok(socket) = upgrade.await {
             echo_frames(socket).await;
@@ -178,7 +188,8 @@ async fn hyper_tungstenite(mut request: http::Request<Incoming>) -> Result<Answe
     if !is_allowed(request.headers()) {
         return Ok(forbidden());
     }
-    let (response, upgrade) = hyper_tungstenite::upgrade(&mut request, None).expect("handshakes only");
+    let (response, upgrade) =
+        hyper_tungstenite::upgrade(&mut request, None).expect("handshakes only");
     tokio::spawn(async {
         if let Ok(socket) = upgrade.await {
             echo_tungstenite(socket).await;
@@ -197,7 +208,7 @@ async fn accept_hdr_async(stream: TcpStream) {
     }
 }
 
-/// Looks at nothing, and always gives the answer to the key of the load test.
+/// Checks nothing, and always sends the response to the key of the load test.
 async fn minimal(mut stream: TcpStream) {
     let (mut head, mut length) = (vec![0; 1024], 0);
     while !head[..length].ends_with(b"\r\n\r\n") {
@@ -207,7 +218,8 @@ async fn minimal(mut stream: TcpStream) {
         }
     }
     drop(head);
-    let answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+    let answer =
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
     if stream.write_all(answer).await.is_ok() {
         while stream.read_u8().await.is_ok() {}

@@ -1,5 +1,5 @@
-//! Native instructions of each case: the kernel stops a process behind every single one. callgrind, which cannot run the SHA
-//! extensions of a processor, counts others.
+//! Native instructions of each case: the kernel stops the process after every instruction.
+//! callgrind cannot run the SHA extensions of a processor, so it counts others.
 
 use std::{
     env, io,
@@ -19,7 +19,7 @@ use nix::{
 /// A hash with a random key may collide in one process and not in another.
 const PROCESSES: usize = 3;
 
-/// Each takes microseconds: what needs more is not counted, and `None`.
+/// The maximum, because each step takes microseconds. Beyond it the result is `None`.
 const LIMIT: u64 = 100_000;
 
 fn main() -> io::Result<()> {
@@ -61,7 +61,7 @@ fn trace(mut child: Child) -> io::Result<Option<u64>> {
     Ok(Some(operation - nothing))
 }
 
-/// Counts the steps from the next stop to the one behind it.
+/// Counts the steps from the next stop to the one after it.
 fn steps(pid: Pid) -> nix::Result<Option<u64>> {
     assert_eq!(waitpid(pid, None)?, WaitStatus::Stopped(pid, Signal::SIGSTOP));
     for steps in 0..LIMIT {

@@ -1,4 +1,5 @@
-//! Measures all cases and prints the tables of BENCHMARKS.md. With `--no-time` all but the time, which takes longest.
+//! Measures all cases and prints the tables of BENCHMARKS.md. With `--no-time` it omits the
+//! time, which takes longest.
 
 use std::{
     env,
@@ -40,7 +41,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// In one operation, warm.
+/// Of one operation, warm.
 fn allocations(case: &Case) -> (u64, u64) {
     let mut operation = case.operation();
     operation.prepare(1);
@@ -67,7 +68,14 @@ fn time() -> Result<Vec<Option<u64>>> {
     let output = cargo(&["bench", "--bench", "time", "--", "--output-format=bencher"])?;
     let time = |line: &str| -> Result<Option<u64>> {
         let (_, time) = line.split_once("bench:").ok_or("no time")?;
-        Ok(Some(time.split("ns/iter").next().ok_or("no nanoseconds")?.trim().replace(',', "").parse()?))
+        Ok(Some(
+            time.split("ns/iter")
+                .next()
+                .ok_or("no nanoseconds")?
+                .trim()
+                .replace(',', "")
+                .parse()?,
+        ))
     };
     output.lines().filter(|line| line.starts_with("test ")).map(time).collect()
 }

@@ -10,11 +10,12 @@ use std::{
 
 use super::{TicketKey, TicketStore};
 
-/// Keeps tickets in memory, for one process. Clones share them.
+/// Stores tickets in memory, for one process. Clones share the tickets.
 ///
-/// It holds a bounded number of tickets. At the bound a new one takes the place of the one that expires first, which is then
-/// refused: so whoever floods the issuer shortens the lives of others' tickets, and does not fill the memory. With each new ticket
-/// up to two expired ones are removed; there is no sweep, and no task.
+/// The number of tickets is bounded. A full store evicts the ticket that expires first, and that
+/// ticket is then rejected. So a flood of requests for tickets can shorten the lifetime of other
+/// tickets, but cannot exhaust the memory. Each insertion also removes up to two expired tickets.
+/// There is no background task.
 #[derive(Clone)]
 #[must_use]
 pub struct MemoryTicketStore {
@@ -29,25 +30,25 @@ struct Tickets {
     issued: u64,
 }
 
-/// That of `TicketIssuer`, or an [`Instant`] could overflow.
+/// The maximum of `TicketIssuer`. A longer lifetime could overflow an [`Instant`].
 const MAX_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// The number of the ticket tells apart those that expire at once.
+/// The serial number distinguishes tickets that expire at the same time.
 type Expiry = (Instant, u64);
 
 impl MemoryTicketStore {
-    /// Holds at most `capacity` tickets. Each takes about 500 bytes, and more if its claims are large.
+    /// Stores at most `capacity` tickets. A ticket with small claims takes about 500 bytes.
     pub fn new(capacity: NonZeroUsize) -> Self {
         Self { capacity: capacity.get(), tickets: Arc::default() }
     }
 
-    /// How many tickets it holds: never more than its capacity. Expired ones count until they are removed.
+    /// The number of tickets, at most the capacity. Expired tickets count until they are removed.
     #[must_use]
     pub fn len(&self) -> usize {
         self.lock().records.len()
     }
 
-    /// Whether it holds none.
+    /// Whether the store has no tickets.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -58,17 +59,17 @@ impl MemoryTicketStore {
     }
 }
 
-/// Holds at most 100,000 tickets.
+/// Stores at most 100,000 tickets.
 impl Default for MemoryTicketStore {
     fn default() -> Self {
-        Self::new(const { NonZeroUsize::new(100_000).expect("it is not 0") })
+        Self::new(const { NonZeroUsize::new(100_000).expect("the capacity is not 0") })
     }
 }
 
 impl TicketStore for MemoryTicketStore {
     type Error = Infallible;
 
-    fn put(
+    fn insert(
         &self,
         key: TicketKey,
         record: Vec<u8>,
@@ -84,9 +85,14 @@ impl TicketStore for MemoryTicketStore {
         ready(Ok(()))
     }
 
-    fn take(&self, key: TicketKey) -> impl Future<Output = Result<Option<Vec<u8>>, Infallible>> + Send {
-        let taken = self.lock().take(&key);
-        ready(Ok(taken.and_then(|((expiry, _), record)| (Instant::now() < expiry).then_some(record))))
+    fn consume(
+        &self,
+        key: TicketKey,
+    ) -> impl Future<Output = Result<Option<Vec<u8>>, Infallible>> + Send {
+        let removed = self.lock().remove(&key);
+        ready(Ok(
+            removed.and_then(|((expiry, _), record)| (Instant::now() < expiry).then_some(record))
+        ))
     }
 }
 
@@ -98,13 +104,14 @@ impl Tickets {
         self.records.insert(key, (expiry, record));
     }
 
-    fn take(&mut self, key: &TicketKey) -> Option<(Expiry, Vec<u8>)> {
+    fn remove(&mut self, key: &TicketKey) -> Option<(Expiry, Vec<u8>)> {
         let (expiry, record) = self.records.remove(key)?;
         self.by_expiry.remove(&expiry);
         Some((expiry, record))
     }
 
-    /// Removes the ticket that expires first, if `condition` holds for its expiry and for the number of tickets.
+    /// Removes the ticket that expires first, if `condition` is true for its expiry and for the
+    /// number of tickets.
     fn remove_first(&mut self, condition: impl FnOnce(Expiry, usize) -> bool) {
         if let Some(first) = self.by_expiry.first_entry()
             && condition(*first.key(), self.records.len())

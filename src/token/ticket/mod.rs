@@ -1,22 +1,26 @@
-//! One-time tickets: how a page in a browser authenticates on a WebSocket.
+//! One-time tickets: authentication for a page in a browser that opens a WebSocket.
 //!
-//! A script cannot send `Authorization` on a WebSocket, and a long-lived token in the URL ends up in the logs of every proxy. So
-//! the page asks for a ticket by an ordinary, authenticated request, and opens `/ws?ticket=…` with it at once. The ticket is random, works
-//! once, and only for seconds: what a log keeps of it is worthless.
+//! A script cannot send `Authorization` on a WebSocket, and a long-lived token in the URL ends up
+//! in the logs of every proxy. With tickets, the page requests a ticket with an ordinary,
+//! authenticated request, and then opens `/ws?ticket=…`. A ticket is random, can be redeemed once,
+//! and expires within seconds. So a ticket in a log is worthless.
 //!
-//! 1. [`TicketIssuer`] makes a ticket of 256 bits from the operating system, keeps its SHA-256 with your claims in a
-//!    [`TicketStore`], and hands it out, bound to the page's origin if you like.
-//! 2. [`TicketVerifier`] takes it out of the store again, which can be done once. That comes after all other checks, so a handshake
-//!    that is refused for another reason does not spend it; one that is refused by the ticket's own origin, or fails later, does.
+//! 1. [`TicketIssuer`] creates a ticket of 256 random bits from the operating system. It stores the
+//!    SHA-256 of the ticket with your claims in a [`TicketStore`]. It can bind the ticket to the
+//!    origin of the page.
+//! 2. [`TicketVerifier`] redeems the ticket: the store consumes it, once. All other checks run
+//!    before, so a handshake that another check rejects does not redeem its ticket. A handshake
+//!    that the origin of the ticket or a later step rejects does.
 //!
-//! Tickets from one store are taken by every verifier on it whose claims fit: give endpoints that mean something else by them a store,
-//! or a [prefix](RedisTicketStore::prefix), of their own.
+//! Every verifier on a store redeems the tickets in it, if it can read their claims. Give endpoints
+//! whose claims have another meaning a store, or a [prefix](RedisTicketStore::prefix), of their
+//! own.
 //!
 //! | store | for | feature |
 //! |---|---|---|
 //! | [`MemoryTicketStore`] | one process | `tickets` |
 //! | [`RedisTicketStore`] | several servers that share a Redis | `redis` |
-//! | a [`TicketStore`] of your own | what you have | `tickets` |
+//! | a [`TicketStore`] of your own | any other database | `tickets` |
 //!
 //! # Example
 //!
@@ -69,7 +73,7 @@ mod redis;
 use std::{error::Error, fmt, future::Future, marker::PhantomData, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use http::{header::ORIGIN, request::Parts};
+use http::request::Parts;
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest as _, Sha256};
 
@@ -79,59 +83,71 @@ pub use self::redis::RedisTicketStore;
 use super::{Token, Verified, VerifyToken};
 use crate::{
     config::ConfigError,
-    origin::Origin,
+    http::{Origin, RequestOrigin},
     rejection::{Rejection, RejectionKind},
 };
 
-/// Bytes of a ticket.
+/// The length of a ticket in bytes, before base64.
 const LENGTH: usize = 32;
 
-/// OWASP's pattern: long enough for a page to connect, too short for what a log keeps.
+/// Long enough for a page to connect, and too short to steal a ticket from a log.
 const LIFETIME: Duration = Duration::from_secs(30);
 
-/// Keeps tickets until they are taken or expire.
+/// Stores tickets until they are redeemed or expire.
 ///
-/// It never sees a ticket: `key` is the SHA-256 of one, and `record` what the [`TicketVerifier`] needs.
+/// A store never sees a ticket: `key` is its SHA-256, and `record` holds its claims and its origin.
 pub trait TicketStore: Send + Sync + 'static {
-    /// Why the store could not be asked. It is logged as the source of a refusal: it must not hold records.
+    /// The reason why the store failed. It becomes the source of a rejection and is logged, so it
+    /// must not contain records.
     type Error: Into<Box<dyn Error + Send + Sync>>;
 
-    /// Keeps `record` under `key` for `lifetime`. A key is never put twice.
-    fn put(
+    /// Stores `record` under `key` for `lifetime`. No key is inserted twice.
+    fn insert(
         &self,
         key: TicketKey,
         record: Vec<u8>,
         lifetime: Duration,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// Takes the record out: `None` if there is none, if it has expired, or if it was taken before. It must be atomic: of all
-    /// callers with one key, on all servers, one gets the record.
-    fn take(&self, key: TicketKey) -> impl Future<Output = Result<Option<Vec<u8>>, Self::Error>> + Send;
+    /// Removes the record of `key` and returns it. Returns `None` if there is no record, or if it
+    /// has expired or was consumed before.
+    ///
+    /// This must be atomic: only one of all callers with the same key, on all servers, gets the
+    /// record.
+    fn consume(
+        &self,
+        key: TicketKey,
+    ) -> impl Future<Output = Result<Option<Vec<u8>>, Self::Error>> + Send;
 }
 
 impl<S: TicketStore> TicketStore for Arc<S> {
     type Error = S::Error;
 
-    fn put(
+    fn insert(
         &self,
         key: TicketKey,
         record: Vec<u8>,
         lifetime: Duration,
     ) -> impl Future<Output = Result<(), S::Error>> + Send {
-        S::put(self, key, record, lifetime)
+        S::insert(self, key, record, lifetime)
     }
 
-    fn take(&self, key: TicketKey) -> impl Future<Output = Result<Option<Vec<u8>>, S::Error>> + Send {
-        S::take(self, key)
+    fn consume(
+        &self,
+        key: TicketKey,
+    ) -> impl Future<Output = Result<Option<Vec<u8>>, S::Error>> + Send {
+        S::consume(self, key)
     }
 }
 
-/// What a [`TicketStore`] knows a ticket by: its SHA-256. To test a store of your own, issue tickets into it.
+/// The key of a ticket in a [`TicketStore`]: its SHA-256.
+///
+/// Only an issuer or a verifier creates keys. To test a store of your own, issue tickets into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TicketKey([u8; 32]);
 
 impl TicketKey {
-    fn of(ticket: &str) -> Self {
+    fn new(ticket: &str) -> Self {
         Self(Sha256::digest(ticket).into())
     }
 
@@ -150,13 +166,13 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// The secret. Send it to the client that asked, with `Cache-Control: no-store`, and nowhere else.
+    /// The secret. Send it only to the client that requested it, with `Cache-Control: no-store`.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.secret
     }
 
-    /// How long it can be taken, from when it was issued.
+    /// The time from issue to expiry.
     #[must_use]
     pub const fn lifetime(&self) -> Duration {
         self.lifetime
@@ -171,7 +187,8 @@ impl fmt::Debug for Ticket {
 
 /// Issues tickets. See the [module docs](self) for an example.
 ///
-/// Issue them to authenticated clients only, and limit how many one client gets: a ticket lets in whoever has it.
+/// Issue tickets only to authenticated clients, and limit the number per client: anyone who has a
+/// ticket can connect.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct TicketIssuer<S> {
@@ -180,38 +197,40 @@ pub struct TicketIssuer<S> {
 }
 
 impl<S: TicketStore> TicketIssuer<S> {
-    /// Issues tickets that can be taken for 30 seconds.
+    /// Issues tickets that expire after 30 seconds.
     pub fn new(store: S) -> Self {
         Self { store, lifetime: LIFETIME }
     }
 
-    /// How long a ticket can be taken: a second to an hour.
+    /// Sets the lifetime of tickets: a second to an hour. The default is 30 seconds.
     ///
     /// # Errors
     ///
-    /// It is shorter or longer.
+    /// `lifetime` is shorter than a second or longer than an hour.
     pub fn lifetime(mut self, lifetime: Duration) -> Result<Self, ConfigError> {
         if !(Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&lifetime) {
             return Err(ConfigError::new(
                 "",
-                "a ticket lives for a second to an hour; 30 seconds are enough to connect",
+                "the lifetime of a ticket is a second to an hour; 30 seconds are enough to connect",
             ));
         }
         self.lifetime = lifetime;
         Ok(self)
     }
 
-    /// A ticket that stands for `claims`, which are kept as JSON.
+    /// Issues a ticket with `claims`, which are stored as JSON.
     ///
     /// # Errors
     ///
-    /// The store failed, the operating system has no random bytes, or the claims cannot be written as JSON.
+    /// The store failed, the operating system has no random bytes, or the claims cannot be
+    /// serialized as JSON.
     pub async fn issue<C: Serialize + Sync>(&self, claims: &C) -> Result<Ticket, TicketError> {
-        self.put(claims, None).await
+        self.issue_record(claims, None).await
     }
 
-    /// The same, for handshakes with this `Origin` only: that of the request that asks for the ticket, as a browser sends it with
-    /// every `POST`.
+    /// Issues a ticket for handshakes with this `Origin` only.
+    ///
+    /// Use the `Origin` of the request for the ticket. Browsers send it with every `POST`.
     ///
     /// # Errors
     ///
@@ -221,20 +240,27 @@ impl<S: TicketStore> TicketIssuer<S> {
         claims: &C,
         origin: &Origin<'_>,
     ) -> Result<Ticket, TicketError> {
-        self.put(claims, Some(canonical(origin))).await
+        self.issue_record(claims, Some(normalized(origin))).await
     }
 
-    async fn put<C: Serialize>(&self, claims: &C, origin: Option<String>) -> Result<Ticket, TicketError> {
+    async fn issue_record<C: Serialize>(
+        &self,
+        claims: &C,
+        origin: Option<String>,
+    ) -> Result<Ticket, TicketError> {
         let record = serde_json::to_vec(&(origin, claims)).map_err(TicketError::new)?;
         let mut secret = [0; LENGTH];
         getrandom::fill(&mut secret).map_err(TicketError::new)?;
         let secret = URL_SAFE_NO_PAD.encode(secret);
-        self.store.put(TicketKey::of(&secret), record, self.lifetime).await.map_err(TicketError::new)?;
+        self.store
+            .insert(TicketKey::new(&secret), record, self.lifetime)
+            .await
+            .map_err(TicketError::new)?;
         Ok(Ticket { secret, lifetime: self.lifetime })
     }
 }
 
-/// No ticket could be issued: answer with 503. The cause is its source.
+/// The error of a [`TicketIssuer`]. Respond with 503. Its source is the cause.
 #[derive(Debug)]
 pub struct TicketError(Box<dyn Error + Send + Sync>);
 
@@ -246,7 +272,7 @@ impl TicketError {
 
 impl fmt::Display for TicketError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no ticket could be issued; see the source of this error")
+        f.write_str("the ticket could not be issued; see the source of this error")
     }
 }
 
@@ -256,9 +282,9 @@ impl Error for TicketError {
     }
 }
 
-/// Verifies tickets by taking them; their claims are read into `C`. See the [module docs](self) for an example.
+/// Redeems tickets, and reads their claims into `C`. See the [module docs](self) for an example.
 ///
-/// If the claims themselves expire, as a session does, say so with [`VerifyToken::expiring`].
+/// If the claims expire, such as those of a session, use [`VerifyToken::expiring`].
 #[must_use]
 pub struct TicketVerifier<C, S> {
     store: S,
@@ -269,7 +295,7 @@ impl<C, S: TicketStore> TicketVerifier<C, S>
 where
     C: DeserializeOwned + Clone + Send + Sync + 'static,
 {
-    /// Takes tickets out of `store`.
+    /// Redeems the tickets of `store`.
     pub fn new(store: S) -> Self {
         Self { store, claims: PhantomData }
     }
@@ -283,39 +309,42 @@ where
 
     async fn verify(&self, token: Token, request: &Parts) -> Result<Verified<C>, Rejection> {
         let invalid = || Rejection::new(RejectionKind::TokenInvalid);
-        // Spares the store what cannot be a ticket, such as the tokens of another verifier.
-        let is_ticket = URL_SAFE_NO_PAD.decode(token.expose()).is_ok_and(|bytes| bytes.len() == LENGTH);
+        // Spares the store lookups of other tokens, such as those of another verifier.
+        let is_ticket =
+            URL_SAFE_NO_PAD.decode(token.expose()).is_ok_and(|bytes| bytes.len() == LENGTH);
         if !is_ticket {
             return Err(invalid());
         }
-        let taken = self.store.take(TicketKey::of(token.expose())).await.map_err(Rejection::verifier_failed)?;
-        let Some(record) = taken else { return Err(invalid()) };
-        // Without the error of the parser, which quotes the claims.
-        let (bound, claims): (Option<String>, C) = serde_json::from_slice(&record).map_err(|_| {
-            Rejection::verifier_failed("the ticket was issued with claims of another type than the verifier reads")
-        })?;
-        if let Some(bound) = bound
-            && origin(request).is_none_or(|origin| canonical(&origin) != bound)
-        {
-            return Err(invalid().with_source(format!("the ticket is for {bound} only")));
+        let consumed = self
+            .store
+            .consume(TicketKey::new(token.expose()))
+            .await
+            .map_err(Rejection::verifier_failed)?;
+        let Some(record) = consumed else { return Err(invalid()) };
+        // The error of the parser is dropped because it quotes the claims.
+        let (bound, claims): (Option<String>, C) =
+            serde_json::from_slice(&record).map_err(|_| {
+                Rejection::verifier_failed(
+                    "the claims of the ticket do not match the type of the verifier",
+                )
+            })?;
+        let is_bound_to = |origin: &str| match RequestOrigin::from_headers(&request.headers) {
+            Ok(RequestOrigin::Tuple(sent)) => normalized(&sent) == origin,
+            _ => false,
+        };
+        match bound {
+            Some(origin) if !is_bound_to(&origin) => {
+                Err(invalid().with_source(format!("the ticket is for the origin {origin} only")))
+            }
+            _ => Ok(Verified::new(claims)),
         }
-        Ok(Verified::new(claims))
     }
 }
 
-/// With the port always, so that the same origin is the same text.
-fn canonical(origin: &Origin<'_>) -> String {
+/// Always with the port, so that equal origins have equal texts.
+fn normalized(origin: &Origin<'_>) -> String {
     let port = origin.effective_port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}://{}{port}", origin.scheme(), origin.host())
-}
-
-/// The one origin of the request, if there is one.
-fn origin(request: &Parts) -> Option<Origin<'_>> {
-    let mut lines = request.headers.get_all(ORIGIN).iter();
-    match (lines.next(), lines.next()) {
-        (Some(line), None) => Origin::parse(line.as_bytes()).ok(),
-        _ => None,
-    }
 }
 
 impl<C, S: Clone> Clone for TicketVerifier<C, S> {

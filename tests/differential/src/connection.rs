@@ -23,8 +23,8 @@ use hyper::{
 };
 use tower::{Layer, Service, ServiceExt, util::BoxCloneService};
 use tower_ws_guard::{
-    Claims, GuardLayer, OriginCheckLayer, Permit, RespondRejection, ResponderLayer, TokenCheckLayer, VersionCheckLayer,
-    respond_fn,
+    Claims, GuardLayer, OriginCheckLayer, Permit, RejectionResponse, ResponderLayer,
+    TokenCheckLayer, VersionCheckLayer, response_fn,
 };
 
 use crate::{
@@ -47,16 +47,21 @@ where
     S: Service<Request<B>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    let responder =
-        respond_fn(|rejection: &tower_ws_guard::Rejection, _: &http::request::Parts, prepared: Response<()>| {
+    let responder = response_fn(
+        |rejection: &tower_ws_guard::Rejection,
+         _: &http::request::Parts,
+         prepared: Response<()>| {
             let mut response = prepared.map(|()| Body::new());
-            response.headers_mut().insert(CODE, rejection.kind().code().parse().expect("a code is a value"));
             response
-        });
+                .headers_mut()
+                .insert(CODE, rejection.kind().code().parse().expect("a code is a value"));
+            response
+        },
+    );
     if policy.separate {
         return separate(policy, responder, inner);
     }
-    let mut guard = GuardLayer::new(policies::allow_origin(policy)).respond_with(responder);
+    let mut guard = GuardLayer::new(policies::allow_origin(policy)).reject_with(responder);
     if let Some(hosts) = policies::allow_host(policy) {
         guard = guard.allow_host(hosts);
     }
@@ -73,7 +78,7 @@ where
         guard = guard.drain(&drain);
     }
     match policies::token(policy) {
-        Some(token) => BoxCloneService::new(guard.token(token).layer(inner)),
+        Some(token) => BoxCloneService::new(guard.token(token).unwrap().layer(inner)),
         None => BoxCloneService::new(guard.layer(inner)),
     }
 }
@@ -81,16 +86,17 @@ where
 /// The checks in the order that is documented, with hosts, subprotocols and a token; an [`inner`](responder) is their responder.
 fn separate<R, B, S>(policy: &Policy, responder: R, inner: S) -> App<B>
 where
-    R: RespondRejection<Body> + Clone + Send + Sync + 'static,
+    R: RejectionResponse<Body> + Clone + Send + Sync + 'static,
     B: Send + 'static,
     S: Service<Request<B>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
     const WHOLE: &str = "a policy of all layers";
-    let version = VersionCheckLayer::new().respond_with(responder.clone());
-    let origin = OriginCheckLayer::new(policies::allow_origin(policy)).respond_with(responder.clone());
+    let version = VersionCheckLayer::new().reject_with(responder.clone());
+    let origin =
+        OriginCheckLayer::new(policies::allow_origin(policy)).reject_with(responder.clone());
     let origin = origin.allow_host(policies::allow_host(policy).expect(WHOLE));
-    let token = TokenCheckLayer::new(policies::token(policy).expect(WHOLE)).respond_with(responder);
+    let token = TokenCheckLayer::new(policies::token(policy).expect(WHOLE)).reject_with(responder);
     let token = token.subprotocols(policies::subprotocols(policy).expect(WHOLE));
     BoxCloneService::new(version.layer(origin.layer(token.layer(inner))))
 }
@@ -99,7 +105,10 @@ where
 pub fn recorded<B>(
     inner: Inner,
     calls: Calls,
-) -> impl Service<Request<B>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static
+) -> impl Service<Request<B>, Response = Response<Body>, Error = Infallible, Future: Send>
++ Clone
++ Send
++ 'static
 where
     B: hyper::body::Body<Data: Send> + Send + 'static,
 {
@@ -134,9 +143,13 @@ pub fn answer(status: u16, code: &'static str) -> Response<Body> {
 pub fn is_upgrade<B>(request: &Request<B>) -> bool {
     let has = |name| request.headers().contains_key::<&str>(name);
     let websocket = |value: &str| value.to_ascii_lowercase().contains("websocket");
-    let upgrades =
-        request.headers().get_all("upgrade").iter().any(|line| websocket(&String::from_utf8_lossy(line.as_bytes())));
-    let protocol = request.extensions().get::<hyper::ext::Protocol>().is_some_and(|it| websocket(it.as_str()));
+    let upgrades = request
+        .headers()
+        .get_all("upgrade")
+        .iter()
+        .any(|line| websocket(&String::from_utf8_lossy(line.as_bytes())));
+    let protocol =
+        request.extensions().get::<hyper::ext::Protocol>().is_some_and(|it| websocket(it.as_str()));
     has("sec-websocket-key") || has("sec-websocket-version") || upgrades || protocol
 }
 
@@ -166,7 +179,9 @@ impl Head {
     }
 
     fn has(&self, name: &str, element: &str) -> bool {
-        self.lines(name).flat_map(|line| line.split(',')).any(|it| it.trim().eq_ignore_ascii_case(element))
+        self.lines(name)
+            .flat_map(|line| line.split(','))
+            .any(|it| it.trim().eq_ignore_ascii_case(element))
     }
 }
 
@@ -190,11 +205,20 @@ pub fn serve(app: &App, calls: &Calls, input: Vec<u8>, piece: usize) -> Outcome 
     let ended = run(connection).is_some();
     let written = written.lock().expect("no panic before").clone();
     let responses = read_heads(&written);
-    Outcome { calls: mem::take(&mut *calls.lock().expect("no panic before")), responses, ended, written }
+    Outcome {
+        calls: mem::take(&mut *calls.lock().expect("no panic before")),
+        responses,
+        ended,
+        written,
+    }
 }
 
 /// Gives `app` a request as it comes out of HTTP/2.
-pub fn serve_stream(app: &App<Body>, calls: &Calls, request: Request<()>) -> (Vec<Request<()>>, Response<()>) {
+pub fn serve_stream(
+    app: &App<Body>,
+    calls: &Calls,
+    request: Request<()>,
+) -> (Vec<Request<()>>, Response<()>) {
     let mut request = request.map(|()| Body::new());
     // A server puts this there.
     let on_upgrade = hyper::upgrade::on(&mut request);
@@ -250,7 +274,11 @@ impl Read for Memory {
 }
 
 impl Write for Memory {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.written.lock().expect("no panic before").extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
@@ -269,9 +297,12 @@ fn read_heads(written: &[u8]) -> Vec<Head> {
     let text = String::from_utf8_lossy(written);
     let heads = text.split_terminator("\r\n\r\n").map(|head| {
         let mut lines = head.split("\r\n");
-        let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok());
+        let status =
+            lines.next().and_then(|line| line.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok());
         let fields = lines.map(|line| line.split_once(':').expect("a field"));
-        let fields = fields.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect();
+        let fields = fields
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+            .collect();
         Head { status: status.expect("a status line"), fields }
     });
     heads.filter(|head| head.status != 100).collect()
@@ -321,7 +352,8 @@ pub fn compare_stream(
     response: &Response<()>,
 ) -> Result<String, String> {
     let Judgement { verdict, lenient } = head.judge(policy);
-    let code = response.headers().get(CODE).map_or("", |code| code.to_str().expect("a code is text"));
+    let code =
+        response.headers().get(CODE).map_or("", |code| code.to_str().expect("a code is text"));
     let differ = |what: &str| {
         Err(format!(
             "{what}\npolicy: {}\n{head:?}\noracle: {verdict:?}\nbehind the guard: {calls:?}\n{response:?}",
@@ -335,14 +367,19 @@ pub fn compare_stream(
         Verdict::Malformed => unreachable!("a list of fields is no bytes"),
     };
     let may_differ = lenient.is_some() && response.status().as_u16() >= 400;
-    if !may_differ && (code != expected || !calls.iter().map(is_upgrade).eq(expected_upgrades.iter().copied())) {
+    if !may_differ
+        && (code != expected || !calls.iter().map(is_upgrade).eq(expected_upgrades.iter().copied()))
+    {
         return differ("another verdict");
     }
     if let Err(why) = judge_admitted(calls, policy) {
         return differ(&format!("behind the guard: {why}"));
     }
     let headers = response.headers();
-    if ["connection", "upgrade", "sec-websocket-accept"].iter().any(|name| headers.contains_key(*name)) {
+    if ["connection", "upgrade", "sec-websocket-accept"]
+        .iter()
+        .any(|name| headers.contains_key(*name))
+    {
         return differ("a header that HTTP/2 has no place for");
     }
     if (response.status() == StatusCode::OK) != (code == "accepted") {
@@ -352,7 +389,8 @@ pub fn compare_stream(
     if TOKENS.iter().any(|token| shown.contains(token)) {
         return differ("a credential in an answer");
     }
-    if let (Verdict::Accepted(subprotocol), Some(_), false) = (&verdict, policy.subprotocols, may_differ)
+    if let (Verdict::Accepted(subprotocol), Some(_), false) =
+        (&verdict, policy.subprotocols, may_differ)
         && !headers.get_all("sec-websocket-protocol").iter().eq(subprotocol)
     {
         return differ("another subprotocol");
@@ -368,14 +406,18 @@ pub fn compare_stream(
 pub fn compare(input: &[u8], policy: &Policy, outcome: &Outcome) -> Result<End, String> {
     let judgements = judge_stream(input, policy);
     let differ = |what: &str| {
-        let (calls, responses) = (outcome.calls.iter().map(is_upgrade).collect::<Vec<_>>(), &outcome.responses);
+        let (calls, responses) =
+            (outcome.calls.iter().map(is_upgrade).collect::<Vec<_>>(), &outcome.responses);
         Err(format!(
             "{what}\npolicy: {}\n{}\noracle: {judgements:?}\nupgrades behind the guard: {calls:?}\nanswers: {responses:?}",
             policy.name,
             input.escape_ascii().to_string().replace("\\r\\n", "\\r\\n\n"),
         ))
     };
-    if TOKENS.iter().any(|token| outcome.written.windows(token.len()).any(|it| it == token.as_bytes())) {
+    if TOKENS
+        .iter()
+        .any(|token| outcome.written.windows(token.len()).any(|it| it == token.as_bytes()))
+    {
         return differ("a credential in an answer");
     }
     if let Err(why) = judge_admitted(&outcome.calls, policy) {
@@ -392,7 +434,9 @@ pub fn compare(input: &[u8], policy: &Policy, outcome: &Outcome) -> Result<End, 
         let Some(response) = responses.next() else {
             // A body that never ends is waited for; the request is there. So is the end of a malformed head.
             match (verdict, lenient) {
-                (Verdict::Ordinary, Some(_)) if calls.all(|upgrade| !upgrade) => return Ok(End::Unfinished),
+                (Verdict::Ordinary, Some(_)) if calls.all(|upgrade| !upgrade) => {
+                    return Ok(End::Unfinished);
+                }
                 (Verdict::Malformed, _) if calls.next().is_none() => return Ok(End::Unfinished),
                 _ => return differ("no answer"),
             }
@@ -410,8 +454,11 @@ pub fn compare(input: &[u8], policy: &Policy, outcome: &Outcome) -> Result<End, 
         let agrees = match (&end, verdict) {
             (End::ByHyper, Verdict::Malformed) => true,
             (End::ByHyper, _) => lenient.is_some(),
-            (End::Ordinary, Verdict::Ordinary) | (End::Accepted | End::Declined, Verdict::Accepted(_)) => true,
-            (End::Refused(code), Verdict::Refused(expected)) => code == expected || lenient.is_some(),
+            (End::Ordinary, Verdict::Ordinary)
+            | (End::Accepted | End::Declined, Verdict::Accepted(_)) => true,
+            (End::Refused(code), Verdict::Refused(expected)) => {
+                code == expected || lenient.is_some()
+            }
             (End::Refused(_), Verdict::Accepted(_)) => lenient.is_some(),
             _ => false,
         };
@@ -438,13 +485,17 @@ pub fn compare(input: &[u8], policy: &Policy, outcome: &Outcome) -> Result<End, 
                 && response.has("upgrade", "websocket")
                 && response.has("connection", "upgrade")
                 && single("sec-websocket-accept")
-                && ["content-length", "transfer-encoding", "sec-websocket-version"].into_iter().all(absent);
+                && ["content-length", "transfer-encoding", "sec-websocket-version"]
+                    .into_iter()
+                    .all(absent);
             if !is_switch {
                 return differ("a faulty 101");
             }
         }
         match end {
-            End::Ordinary if *lenient == Some("framing") || *lenient == Some("an unfinished body") => {
+            End::Ordinary
+                if *lenient == Some("framing") || *lenient == Some("an unfinished body") =>
+            {
                 return Ok(End::Lost);
             }
             End::Ordinary => {}

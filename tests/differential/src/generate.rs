@@ -100,8 +100,14 @@ impl Draft {
         };
         let mut lines = vec![
             Line::new("Host", host),
-            Line::new("Upgrade", pick(rng, &["websocket", "websocket", "WebSocket", "h2c, websocket"])),
-            Line::new("Connection", pick(rng, &["Upgrade", "Upgrade", "keep-alive, Upgrade", "upgrade,keep-alive"])),
+            Line::new(
+                "Upgrade",
+                pick(rng, &["websocket", "websocket", "WebSocket", "h2c, websocket"]),
+            ),
+            Line::new(
+                "Connection",
+                pick(rng, &["Upgrade", "Upgrade", "keep-alive, Upgrade", "upgrade,keep-alive"]),
+            ),
             Line::new("Sec-WebSocket-Key", &key),
             Line::new("Sec-WebSocket-Version", "13"),
         ];
@@ -229,7 +235,13 @@ fn target(rng: &mut Rng, draft: &mut Draft) {
         draft.single(
             rng,
             "Host",
-            &["chat.example.com", "chat.example.com:80", "evil.example", "[::1]:3000", "a@chat.example.com"],
+            &[
+                "chat.example.com",
+                "chat.example.com:80",
+                "evil.example",
+                "[::1]:3000",
+                "a@chat.example.com",
+            ],
         );
     }
 }
@@ -258,8 +270,10 @@ fn host(rng: &mut Rng, draft: &mut Draft) {
     draft.single(rng, "Host", HOSTS);
     if rng.bool() {
         // So that a host alone decides.
-        let origin =
-            format!("http://{}", String::from_utf8_lossy(&draft.lines[draft.position("host").unwrap_or(0)].value));
+        let origin = format!(
+            "http://{}",
+            String::from_utf8_lossy(&draft.lines[draft.position("host").unwrap_or(0)].value)
+        );
         draft.without("Origin");
         draft.insert(rng, Line::new("Origin", &origin));
     }
@@ -290,7 +304,9 @@ fn key(rng: &mut Rng, draft: &mut Draft) {
 fn body(rng: &mut Rng, draft: &mut Draft) {
     // What looks like a request of its own must never be one.
     const SMUGGLED: &[u8] = b"GET /internal HTTP/1.1\r\nHost: chat.example.com\r\n\r\n";
-    draft.body = pick(rng, &[b"".as_slice(), b"abc", b"0\r\n\r\n", b"3\r\nabc\r\n0\r\n\r\n", SMUGGLED]).to_vec();
+    draft.body =
+        pick(rng, &[b"".as_slice(), b"abc", b"0\r\n\r\n", b"3\r\nabc\r\n0\r\n\r\n", SMUGGLED])
+            .to_vec();
     let length = draft.body.len().to_string();
     for _ in 0..pick(rng, &[1, 1, 1, 2]) {
         let line = match rng.u8(..8) {
@@ -298,7 +314,21 @@ fn body(rng: &mut Rng, draft: &mut Draft) {
                 "Content-Length",
                 pick(
                     rng,
-                    &["0", "00", "-0", "+0", "0, 0", "x", "", "0x0", "3 ", "18446744073709551616", "9999", "1", "0;"],
+                    &[
+                        "0",
+                        "00",
+                        "-0",
+                        "+0",
+                        "0, 0",
+                        "x",
+                        "",
+                        "0x0",
+                        "3 ",
+                        "18446744073709551616",
+                        "9999",
+                        "1",
+                        "0;",
+                    ],
                 ),
             ),
             1..4 => Line::new("Content-Length", &length),
@@ -368,8 +398,11 @@ fn repeated(rng: &mut Rng, draft: &mut Draft) {
 fn white_space(rng: &mut Rng, draft: &mut Draft) {
     let at = rng.usize(..draft.lines.len());
     let line = &mut draft.lines[at];
-    let space =
-        pick(rng, &[" ", "\t", " \t ", "\x0b", "\x0c", "\r", "\u{a0}", "\0", "\r\n ", "\n\t", "\u{2028}"]).as_bytes();
+    let space = pick(
+        rng,
+        &[" ", "\t", " \t ", "\x0b", "\x0c", "\r", "\u{a0}", "\0", "\r\n ", "\n\t", "\u{2028}"],
+    )
+    .as_bytes();
     match rng.u8(..5) {
         0 => line.colon = b":".to_vec(),
         1 => line.colon = [b":", space].concat(),
@@ -389,8 +422,11 @@ fn name(rng: &mut Rng, draft: &mut Draft) {
 
 fn line_end(rng: &mut Rng, draft: &mut Draft) {
     let at = rng.usize(..draft.lines.len());
-    draft.lines[at].end =
-        pick(rng, &[b"\n".as_slice(), b"\r", b"\n\r", b"\r\r\n", b"", b"\r\n\r\n", b"\r\n \r\n", b" \r\n"]).to_vec();
+    draft.lines[at].end = pick(
+        rng,
+        &[b"\n".as_slice(), b"\r", b"\n\r", b"\r\r\n", b"", b"\r\n\r\n", b"\r\n \r\n", b" \r\n"],
+    )
+    .to_vec();
 }
 
 fn no_attempt(rng: &mut Rng, draft: &mut Draft) {
@@ -475,16 +511,25 @@ pub fn stream(rng: &mut Rng, policy: &Policy) -> Stream {
         let (class, mutation) = pick(rng, &CLASSES);
         mutation(rng, &mut draft);
         let (class, method, protocol) = match (class, rng.u8(..8)) {
-            ("method", _) => (class, pick(rng, &["GET", "POST", "OPTIONS", "CONNECT"]), pick(rng, PROTOCOLS)),
-            ("no attempt", _) => (class, pick(rng, &["GET", "POST", "CONNECT"]), pick(rng, PROTOCOLS)),
+            ("method", _) => {
+                (class, pick(rng, &["GET", "POST", "OPTIONS", "CONNECT"]), pick(rng, PROTOCOLS))
+            }
+            ("no attempt", _) => {
+                (class, pick(rng, &["GET", "POST", "CONNECT"]), pick(rng, PROTOCOLS))
+            }
             (_, 0) => (":protocol", "CONNECT", pick(rng, PROTOCOLS)),
             _ => (class, "CONNECT", "websocket"),
         };
-        let protocol = Some(protocol).filter(|protocol| !protocol.is_empty() && method == "CONNECT");
+        let protocol =
+            Some(protocol).filter(|protocol| !protocol.is_empty() && method == "CONNECT");
         let host = draft.position("Host").map(|at| draft.lines[at].value.clone());
-        let authority = host.and_then(|host| String::from_utf8(host).ok()).unwrap_or_else(|| "chat.example.com".into());
+        let authority = host
+            .and_then(|host| String::from_utf8(host).ok())
+            .unwrap_or_else(|| "chat.example.com".into());
         // RFC 9113 8.2.2 and 8.5: fields of the connection are malformed, and so is an ordinary CONNECT with a path.
-        for name in ["Upgrade", "Connection", "Transfer-Encoding", "Keep-Alive", "Proxy-Connection", "TE"] {
+        for name in
+            ["Upgrade", "Connection", "Transfer-Encoding", "Keep-Alive", "Proxy-Connection", "TE"]
+        {
             draft.without(name);
         }
         match rng.u8(..8) {
@@ -495,7 +540,8 @@ pub fn stream(rng: &mut Rng, policy: &Policy) -> Stream {
         if rng.bool() {
             draft.without("Sec-WebSocket-Key");
         }
-        let path = String::from_utf8(draft.target.clone()).ok().filter(|target| target.starts_with('/'));
+        let path =
+            String::from_utf8(draft.target.clone()).ok().filter(|target| target.starts_with('/'));
         let path = path.unwrap_or_else(|| "/ws".into());
         let uri = match (method, protocol) {
             ("CONNECT", None) => Uri::builder().authority(&*authority).build(),
@@ -528,7 +574,9 @@ pub fn stream(rng: &mut Rng, policy: &Policy) -> Stream {
             head.lenient = Some("framing");
         }
         // RFC 9113 10.5.1: a large head may be refused; each field counts for 32 bytes more (RFC 9113 6.5.2).
-        if head.fields.iter().map(|(name, value)| name.len() + value.len() + 32).sum::<usize>() > 15_000 {
+        if head.fields.iter().map(|(name, value)| name.len() + value.len() + 32).sum::<usize>()
+            > 15_000
+        {
             head.lenient = Some("many fields");
         }
         return Stream { class, head, request };

@@ -5,8 +5,8 @@ use std::{convert::Infallible, mem};
 use http::{Request, Response};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_ws_guard::{
-    AllowHost, AllowOrigin, ConnectionLimit, Drain, Permit, StaticTokens, Subprotocols, TokenPolicy, TokenSource,
-    VersionCheckLayer,
+    AllowHost, AllowOrigin, ConnectionLimit, Drain, Permit, StaticTokens, Subprotocols,
+    TokenPolicy, TokenSource, VersionCheckLayer,
 };
 
 use crate::{
@@ -14,23 +14,49 @@ use crate::{
     oracle::{Policy, Source, TOKENS},
 };
 
-const APP: &[&str] =
-    &["https://app.example.com", "https://*.example.org", "http://localhost:*", "chrome-extension://abcdef"];
+const APP: &[&str] = &[
+    "https://app.example.com",
+    "https://*.example.org",
+    "http://localhost:*",
+    "chrome-extension://abcdef",
+];
 const SUBPROTOCOLS: Option<&[&str]> = Some(&["v2.chat", "chat"]);
 
-const SOURCES: &[Source] =
-    &[Source::Authorization, Source::Cookie("session"), Source::Query("token"), Source::Subprotocol("bearer.")];
-const CARRIERS: &[Source] = &[Source::Kubernetes, Source::Phoenix, Source::Pair("bearer"), Source::Query("token")];
+const SOURCES: &[Source] = &[
+    Source::Authorization,
+    Source::Cookie("session"),
+    Source::Query("token"),
+    Source::Subprotocol("bearer."),
+];
+const CARRIERS: &[Source] =
+    &[Source::Kubernetes, Source::Phoenix, Source::Pair("bearer"), Source::Query("token")];
 
 pub const POLICIES: [Policy; 16] = [
     Policy { name: "a list", origins: APP, ..POLICY },
-    Policy { name: "same origin and hosts", same_origin: true, hosts: &["chat.example.com", "[::1]:3000"], ..POLICY },
+    Policy {
+        name: "same origin and hosts",
+        same_origin: true,
+        hosts: &["chat.example.com", "[::1]:3000"],
+        ..POLICY
+    },
     Policy { name: "subprotocols", origins: APP, subprotocols: SUBPROTOCOLS, ..POLICY },
-    Policy { name: "missing and null", same_origin: true, allow_missing: true, allow_null: true, ..POLICY },
+    Policy {
+        name: "missing and null",
+        same_origin: true,
+        allow_missing: true,
+        allow_null: true,
+        ..POLICY
+    },
     Policy { name: "any origin", any_origin: true, ..POLICY },
     Policy { name: "a public origin", public_origin: Some("https://chat.example.com"), ..POLICY },
     Policy { name: "tokens", origins: APP, sources: SOURCES, ..POLICY },
-    Policy { name: "subprotocols and tokens", origins: APP, subprotocols: SUBPROTOCOLS, sources: CARRIERS, ..POLICY },
+    Policy {
+        name: "subprotocols and tokens",
+        origins: APP,
+        subprotocols: SUBPROTOCOLS,
+        sources: CARRIERS,
+        ..POLICY
+    },
     Policy {
         name: "the client's order",
         origins: APP,
@@ -46,10 +72,28 @@ pub const POLICIES: [Policy; 16] = [
         sources: CARRIERS,
         ..POLICY
     },
-    Policy { name: "unmatched carriers", origins: APP, accept_unmatched: true, sources: SOURCES, ..POLICY },
-    Policy { name: "a place left, and tokens", origins: APP, sources: SOURCES, places: Some(1), ..POLICY },
+    Policy {
+        name: "unmatched carriers",
+        origins: APP,
+        accept_unmatched: true,
+        sources: SOURCES,
+        ..POLICY
+    },
+    Policy {
+        name: "a place left, and tokens",
+        origins: APP,
+        sources: SOURCES,
+        places: Some(1),
+        ..POLICY
+    },
     Policy { name: "no place left", same_origin: true, places: Some(0), ..POLICY },
-    Policy { name: "no place left, and tokens", any_origin: true, sources: SOURCES, places: Some(0), ..POLICY },
+    Policy {
+        name: "no place left, and tokens",
+        any_origin: true,
+        sources: SOURCES,
+        places: Some(0),
+        ..POLICY
+    },
     Policy { name: "draining", origins: APP, draining: true, ..POLICY },
     Policy {
         name: "separate layers",
@@ -124,7 +168,7 @@ pub fn source(source: &Source) -> TokenSource {
 }
 
 /// Takes [`TOKENS`].
-pub fn token(policy: &Policy) -> Option<TokenPolicy<StaticTokens<()>>> {
+pub fn token(policy: &Policy) -> Option<TokenPolicy<()>> {
     let known = StaticTokens::new(TOKENS.map(|token| (token, ())));
     let sources = policy.sources.iter().map(source);
     (!policy.sources.is_empty()).then(|| TokenPolicy::from_sources(sources, known).expect(RIGHT))

@@ -231,8 +231,16 @@ pub(crate) const ORIGINS: &[&str] = &[
     "ftp://chat.example.com",
     "https://user:pw@app.example.com",
 ];
-pub(crate) const SITES: &[&str] =
-    &["cross-site", "same-origin", "same-site", "none", "CROSS-SITE", "cross-site, none", "", "cross-site;a"];
+pub(crate) const SITES: &[&str] = &[
+    "cross-site",
+    "same-origin",
+    "same-site",
+    "none",
+    "CROSS-SITE",
+    "cross-site, none",
+    "",
+    "cross-site;a",
+];
 pub(crate) const EXTENSIONS: &[&str] = &[
     "permessage-deflate",
     "permessage-deflate; client_max_window_bits",
@@ -355,5 +363,14 @@ pub(crate) const NAMES: &[&str] = &[
     " Host",
     "\tHost",
 ];
-pub(crate) const PROTOCOLS: &[&str] =
-    &["websocket", "WebSocket", "websockets", "xwebsocket", "connect-udp", "webtransport", "websocket ", "web", ""];
+pub(crate) const PROTOCOLS: &[&str] = &[
+    "websocket",
+    "WebSocket",
+    "websockets",
+    "xwebsocket",
+    "connect-udp",
+    "webtransport",
+    "websocket ",
+    "web",
+    "",
+];

@@ -9,7 +9,9 @@ use std::{
 
 use axum::extract::{FromRequestParts, ws::WebSocketUpgrade};
 use differential::{
-    connection::{Body, Calls, End, Inner, answer, compare, guarded, recorded, responder, run, serve},
+    connection::{
+        Body, Calls, End, Inner, answer, compare, guarded, recorded, responder, run, serve,
+    },
     generate::{self, CLASSES},
     oracle::{Policy, Verdict, judge_stream},
     policies::POLICIES,
@@ -30,7 +32,9 @@ const HANDSHAKERS: [(&str, Handshaker); 5] = [
     }),
     ("tungstenite", |request| create_response(&request).ok()),
     ("fastwebsockets", |request| Some(fastwebsockets::upgrade::upgrade(request).ok()?.0.map(drop))),
-    ("hyper-tungstenite", |request| Some(hyper_tungstenite::upgrade(request, None).ok()?.0.map(drop))),
+    ("hyper-tungstenite", |request| {
+        Some(hyper_tungstenite::upgrade(request, None).ok()?.0.map(drop))
+    }),
     ("soketto", |request| soketto::handshake::http::Server::new().receive_request(&request).ok()),
 ];
 
@@ -76,16 +80,19 @@ fn nothing_but_an_allowed_handshake_is_upgraded() {
     let calls = Calls::default();
     let app = |policy: &Policy, inner| guarded(policy, recorded(inner, Arc::clone(&calls)));
     let apps = POLICIES.map(|policy| {
-        let handshakers = HANDSHAKERS.iter().map(|(name, handshaker)| (*name, app(&policy, inner(*handshaker))));
+        let handshakers =
+            HANDSHAKERS.iter().map(|(name, handshaker)| (*name, app(&policy, inner(*handshaker))));
         handshakers.chain([("this crate", app(&policy, responder(&policy)))]).collect::<Vec<_>>()
     });
 
     let (seed, first) = (setting("DIFFERENTIAL_SEED", 1), setting("DIFFERENTIAL_FIRST", 0));
     let count = setting("DIFFERENTIAL_COUNT", 20_000);
     let mut tally = BTreeMap::<&str, BTreeMap<End, u64>>::new();
-    let (mut answered_by, mut accepted_by, mut requests) = (BTreeMap::<&str, u64>::new(), BTreeSet::new(), 0);
+    let (mut answered_by, mut accepted_by, mut requests) =
+        (BTreeMap::<&str, u64>::new(), BTreeSet::new(), 0);
     for case in first..first + count {
-        let name = format!("DIFFERENTIAL_SEED={seed} DIFFERENTIAL_FIRST={case} DIFFERENTIAL_COUNT=1");
+        let name =
+            format!("DIFFERENTIAL_SEED={seed} DIFFERENTIAL_FIRST={case} DIFFERENTIAL_COUNT=1");
         let mut rng = Rng::with_seed(seed << 40 ^ case);
         let policy = rng.usize(..POLICIES.len());
         let (class, input) = generate::connection(&mut rng, &POLICIES[policy]);
@@ -95,7 +102,8 @@ fn nothing_but_an_allowed_handshake_is_upgraded() {
         let outcome = serve(app, &calls, input.clone(), piece);
         requests += outcome.responses.len() as u64;
 
-        let end = compare(&input, policy, &outcome).unwrap_or_else(|why| panic!("{name}\n{handshaker}: {why}"));
+        let end = compare(&input, policy, &outcome)
+            .unwrap_or_else(|why| panic!("{name}\n{handshaker}: {why}"));
         // Whether or not it was asked, each must see a handshake in it exactly if it is one.
         for request in &outcome.calls {
             let upgrade = differential::connection::is_upgrade(request);
@@ -107,13 +115,23 @@ fn nothing_but_an_allowed_handshake_is_upgraded() {
         }
         match end {
             End::Accepted => {
-                let key = outcome.calls.last().unwrap().headers()["sec-websocket-key"].to_str().unwrap();
-                let accept = outcome.responses.last().unwrap().lines("sec-websocket-accept").next().map(str::to_owned);
+                let key =
+                    outcome.calls.last().unwrap().headers()["sec-websocket-key"].to_str().unwrap();
+                let accept = outcome
+                    .responses
+                    .last()
+                    .unwrap()
+                    .lines("sec-websocket-accept")
+                    .next()
+                    .map(str::to_owned);
                 assert_eq!(accept, Some(derive_accept_key(key.as_bytes())), "{name}");
                 *answered_by.entry(handshaker).or_default() += 1;
                 accepted_by.insert(policy.name);
             }
-            End::Declined => assert!(is_stricter(handshaker, outcome.calls.last().unwrap()), "{name}\n{handshaker}"),
+            End::Declined => assert!(
+                is_stricter(handshaker, outcome.calls.last().unwrap()),
+                "{name}\n{handshaker}"
+            ),
             _ => {}
         }
         *tally.entry(class).or_default().entry(end).or_default() += 1;
@@ -139,7 +157,9 @@ fn nothing_but_an_allowed_handshake_is_upgraded() {
     for code in CODES {
         assert!(seen.contains(&End::Refused(code.to_owned())), "{code}");
     }
-    for end in [End::Accepted, End::Declined, End::Ordinary, End::ByHyper, End::Unfinished, End::Lost] {
+    for end in
+        [End::Accepted, End::Declined, End::Ordinary, End::ByHyper, End::Unfinished, End::Lost]
+    {
         assert!(seen.contains(&end), "{end:?}");
     }
 }
@@ -191,7 +211,13 @@ fn an_answer_of_another_policy_is_noticed() {
         let outcome = served(open, &input);
         assert_eq!(outcome.responses.last().unwrap().status, 101);
         assert_eq!(compare(&input, open, &outcome), Ok(end));
-        assert!(compare(&input, list, &outcome).unwrap_err().contains("behind the guard: origin-not-allowed"));
+        assert!(
+            compare(&input, list, &outcome)
+                .unwrap_err()
+                .contains("behind the guard: origin-not-allowed")
+        );
     }
-    assert!(compare(foreign, open, &served(list, foreign)).unwrap_err().contains("another verdict"));
+    assert!(
+        compare(foreign, open, &served(list, foreign)).unwrap_err().contains("another verdict")
+    );
 }

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use axum::extract::{FromRequestParts, ws::WebSocketUpgrade};
 use differential::{
-    connection::{Body, CODE, Calls, Inner, answer, compare_stream, guarded, judge_admitted, recorded, responder},
+    connection::{
+        Body, CODE, Calls, Inner, answer, compare_stream, guarded, judge_admitted, recorded,
+        responder,
+    },
     generate::{Stream, stream},
     policies::POLICIES,
 };
@@ -52,21 +55,30 @@ fn nothing_but_an_allowed_handshake_is_accepted() {
                     let (client, server) = tokio::io::duplex(64 * 1024);
                     let mut http2 = server::conn::http2::Builder::new(TokioExecutor::new());
                     http2.enable_connect_protocol();
-                    tokio::spawn(http2.serve_connection(TokioIo::new(server), TowerToHyperService::new(app)));
+                    tokio::spawn(
+                        http2.serve_connection(TokioIo::new(server), TowerToHyperService::new(app)),
+                    );
                     let (client, connection) =
-                        client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(client)).await.unwrap();
+                        client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(client))
+                            .await
+                            .unwrap();
                     tokio::spawn(connection);
                     clients.push((policy, client));
                 }
             }
             // Until the server's settings are here, its client knows of no extended CONNECT.
             for (_, client) in &mut clients {
-                client.send_request(Request::get("http://a/").body(Body::new()).unwrap()).await.unwrap();
+                client
+                    .send_request(Request::get("http://a/").body(Body::new()).unwrap())
+                    .await
+                    .unwrap();
             }
             calls.lock().unwrap().clear();
 
             for &case in cases {
-                let name = format!("DIFFERENTIAL_SEED={seed} DIFFERENTIAL_FIRST={case} DIFFERENTIAL_COUNT=1");
+                let name = format!(
+                    "DIFFERENTIAL_SEED={seed} DIFFERENTIAL_FIRST={case} DIFFERENTIAL_COUNT=1"
+                );
                 let mut rng = Rng::with_seed(seed << 40 ^ case);
                 let at = rng.usize(..clients.len());
                 let (policy, client) = &mut clients[at];
@@ -79,8 +91,15 @@ fn nothing_but_an_allowed_handshake_is_accepted() {
                     Err(why) => {
                         assert_eq!(judge_admitted(&calls, policy), Ok(()), "{name}\n{head:?}");
                         let unsent = why.is_user() && calls.is_empty();
-                        assert!(unsent || head.judge(policy).lenient.is_some(), "{name}\n{head:?}\n{why:?}");
-                        *tally.entry(class).or_default().entry("by hyper".to_owned()).or_default() += 1;
+                        assert!(
+                            unsent || head.judge(policy).lenient.is_some(),
+                            "{name}\n{head:?}\n{why:?}"
+                        );
+                        *tally
+                            .entry(class)
+                            .or_default()
+                            .entry("by hyper".to_owned())
+                            .or_default() += 1;
                         continue;
                     }
                 };

@@ -4,13 +4,17 @@ use std::convert::Infallible;
 
 use http::{Method, Request, Response, Version};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_ws_guard::{AllowOrigin, ConnectProtocol, GuardLayer, Handshake, Rejection, RejectionKind, is_attempt};
+use tower_ws_guard::{
+    AllowOrigin, ConnectProtocol, GuardLayer, Handshake, Rejection, RejectionKind,
+    is_upgrade_request,
+};
 
 const WITH_PATH: &str = "https://chat.example.com/ws";
 const WITHOUT_PATH: &str = "chat.example.com:443";
 
 fn connect(version: Version, target: &str, protocol: Option<&str>) -> Request<()> {
-    let mut request = Request::builder().method(Method::CONNECT).version(version).uri(target).body(()).unwrap();
+    let mut request =
+        Request::builder().method(Method::CONNECT).version(version).uri(target).body(()).unwrap();
     if let Some(protocol) = protocol {
         request.extensions_mut().insert(ConnectProtocol::new(protocol));
     }
@@ -18,7 +22,7 @@ fn connect(version: Version, target: &str, protocol: Option<&str>) -> Request<()
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_refused() {
+async fn unreadable_protocol_is_rejected() {
     for (target, protocol, attempt, code) in [
         (WITH_PATH, None, true, "upgrade-missing"),
         (WITH_PATH, Some("WebSocket"), true, "upgrade-missing"),
@@ -29,7 +33,7 @@ async fn what_cannot_be_read_is_refused() {
     ] {
         for version in [Version::HTTP_2, Version::HTTP_3] {
             let mut request = connect(version, target, protocol);
-            assert_eq!(is_attempt(&request), attempt, "{request:?}");
+            assert_eq!(is_upgrade_request(&request), attempt, "{request:?}");
 
             if attempt {
                 request.headers_mut().insert("sec-websocket-version", "13".parse().unwrap());
@@ -39,17 +43,21 @@ async fn what_cannot_be_read_is_refused() {
             let guard = GuardLayer::new(AllowOrigin::same_origin());
             let response = guard.layer(inner).oneshot(request).await.unwrap();
             let found = response.extensions().get::<Rejection>();
-            assert_eq!(found.map_or("accepted", |rejection| rejection.kind().code()), code, "{target} {protocol:?}");
+            assert_eq!(
+                found.map_or("accepted", |rejection| rejection.kind().code()),
+                code,
+                "{target} {protocol:?}"
+            );
         }
     }
 }
 
 #[test]
-fn the_type_of_hyper_is_not_read() {
+fn protocol_of_hyper_is_not_read() {
     for protocol in ["websocket", "connect-udp"] {
         let mut request = connect(Version::HTTP_2, WITH_PATH, None);
         request.extensions_mut().insert(hyper::ext::Protocol::from_static(protocol));
-        assert!(is_attempt(&request), "{protocol}");
+        assert!(is_upgrade_request(&request), "{protocol}");
         let (mut parts, ()) = request.into_parts();
         let rejection = Handshake::parse(&mut parts).unwrap_err();
         assert_eq!(rejection.kind(), RejectionKind::UpgradeMissing);
@@ -58,5 +66,5 @@ fn the_type_of_hyper_is_not_read() {
 
 #[test]
 fn http_1_has_no_protocol() {
-    assert!(!is_attempt(&connect(Version::HTTP_11, WITHOUT_PATH, None)));
+    assert!(!is_upgrade_request(&connect(Version::HTTP_11, WITHOUT_PATH, None)));
 }

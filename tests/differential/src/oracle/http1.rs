@@ -55,7 +55,9 @@ fn parse(mut bytes: &[u8]) -> Parsed<'_> {
     if request_line.len() > 8000 {
         lenient = Some("a long request line");
     }
-    let Some(mut head) = self::request_line(request_line, &mut lenient) else { return Parsed::Malformed };
+    let Some(mut head) = self::request_line(request_line, &mut lenient) else {
+        return Parsed::Malformed;
+    };
     loop {
         let Some((field_line, behind, bare)) = line(rest) else {
             return incomplete(rest);
@@ -67,7 +69,9 @@ fn parse(mut bytes: &[u8]) -> Parsed<'_> {
         match field_line {
             [] => break,
             // 5.2: an obsolete line folding is refused or replaced by spaces.
-            [b' ' | b'\t', folded @ ..] if !head.fields.is_empty() && folded.iter().all(is_field_byte) => {
+            [b' ' | b'\t', folded @ ..]
+                if !head.fields.is_empty() && folded.iter().all(is_field_byte) =>
+            {
                 lenient = Some("line folding");
                 let value = &mut head.fields.last_mut().expect("a field").1;
                 value.push(b' ');
@@ -76,7 +80,9 @@ fn parse(mut bytes: &[u8]) -> Parsed<'_> {
             }
             _ => {
                 // 5.1: no white space between the name and the colon.
-                let Some(colon) = field_line.iter().position(|&byte| byte == b':') else { return Parsed::Malformed };
+                let Some(colon) = field_line.iter().position(|&byte| byte == b':') else {
+                    return Parsed::Malformed;
+                };
                 let (name, value) = (&field_line[..colon], &field_line[colon + 1..]);
                 if !is_token(name) || !value.iter().all(is_field_byte) {
                     return Parsed::Malformed;
@@ -125,7 +131,10 @@ fn is_field_byte(byte: &u8) -> bool {
 fn request_line(line: &[u8], lenient: &mut Option<&'static str>) -> Option<Head> {
     let words = line.split(|&byte| byte == b' ').collect::<Vec<_>>();
     let [method, target, version] = words[..] else { return None };
-    if !is_token(method) || target.is_empty() || !target.iter().all(|byte| matches!(byte, b'!'..=b'~' | 0x80..)) {
+    if !is_token(method)
+        || target.is_empty()
+        || !target.iter().all(|byte| matches!(byte, b'!'..=b'~' | 0x80..))
+    {
         return None;
     }
     let transport = match version {
@@ -143,18 +152,25 @@ fn request_line(line: &[u8], lenient: &mut Option<&'static str>) -> Option<Head>
     let (mut in_target, mut path_and_query) = (None, "");
     if target.starts_with('/') {
         path_and_query = &target;
-    } else if let Some((scheme, rest)) = target.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) {
+    } else if let Some((scheme, rest)) =
+        target.split_once("://").filter(|(scheme, _)| is_scheme(scheme))
+    {
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         in_target = Some(rest[..end].to_owned());
         path_and_query = &rest[end..];
-        if !["http", "https"].contains(&&*scheme.to_ascii_lowercase()) || authority(&rest[..end]).is_none() {
+        if !["http", "https"].contains(&&*scheme.to_ascii_lowercase())
+            || authority(&rest[..end]).is_none()
+        {
             *lenient = Some("an unusual target");
         }
     } else if target != "*" {
         in_target = Some(target.clone());
     }
     let is_usual = match &*method {
-        "CONNECT" => in_target.as_deref() == Some(&*target) && authority(&target).is_some_and(|it| it.port.is_some()),
+        "CONNECT" => {
+            in_target.as_deref() == Some(&*target)
+                && authority(&target).is_some_and(|it| it.port.is_some())
+        }
         "OPTIONS" if target == "*" => true,
         _ => in_target.as_deref() != Some(&*target) && target != "*",
     };
@@ -165,7 +181,13 @@ fn request_line(line: &[u8], lenient: &mut Option<&'static str>) -> Option<Head>
     if !is_usual || !is_path_and_query(path_and_query) {
         *lenient = Some("an unusual target");
     }
-    let query = path_and_query.split('#').next().and_then(|it| it.split_once('?')).unwrap_or_default().1.to_owned();
+    let query = path_and_query
+        .split('#')
+        .next()
+        .and_then(|it| it.split_once('?'))
+        .unwrap_or_default()
+        .1
+        .to_owned();
     Some(Head { method, authority: in_target, query, transport, ..Head::default() })
 }
 
@@ -176,7 +198,9 @@ fn is_scheme(text: &str) -> bool {
 
 /// RFC 3986 3.3 and 3.4.
 fn is_path_and_query(text: &str) -> bool {
-    let escaped = |rest: &str| rest.get(..2).is_some_and(|it| it.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let escaped = |rest: &str| {
+        rest.get(..2).is_some_and(|it| it.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
     text.char_indices().all(|(at, c)| match c {
         '%' => escaped(&text[at + 1..]),
         c => c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@/?".contains(c),
@@ -189,8 +213,12 @@ fn is_framing_sound(head: &Head) -> bool {
     let codings = head.lines("transfer-encoding").collect::<Vec<_>>();
     match (&lengths[..], &codings[..]) {
         ([], []) => true,
-        ([length], []) => length.len() < 16 && !length.is_empty() && length.iter().all(u8::is_ascii_digit),
-        ([], [coding]) => coding.eq_ignore_ascii_case(b"chunked") && head.transport == Transport::Http11,
+        ([length], []) => {
+            length.len() < 16 && !length.is_empty() && length.iter().all(u8::is_ascii_digit)
+        }
+        ([], [coding]) => {
+            coding.eq_ignore_ascii_case(b"chunked") && head.transport == Transport::Http11
+        }
         _ => false,
     }
 }
@@ -198,7 +226,8 @@ fn is_framing_sound(head: &Head) -> bool {
 /// 6.3: lengths that are the same number may be taken for one.
 fn collapse_lengths(head: &mut Head) {
     let lengths = head.elements("content-length").map(<[u8]>::to_vec).collect::<Vec<_>>();
-    let number = |length: &[u8]| str::from_utf8(length).ok().and_then(|length| length.parse::<u64>().ok());
+    let number =
+        |length: &[u8]| str::from_utf8(length).ok().and_then(|length| length.parse::<u64>().ok());
     if let [first, others @ ..] = &lengths[..]
         && others.iter().all(|other| number(other).is_some() && number(other) == number(first))
     {
@@ -224,7 +253,8 @@ fn behind_body<'a>(head: &Head, rest: &'a [u8]) -> Option<&'a [u8]> {
     if head.lines("transfer-encoding").next().is_some() {
         return behind_chunks(rest);
     }
-    let length = head.lines("content-length").next().map(|length| String::from_utf8_lossy(length).parse());
+    let length =
+        head.lines("content-length").next().map(|length| String::from_utf8_lossy(length).parse());
     rest.get(length.unwrap_or(Ok(0)).ok()?..)
 }
 
@@ -232,7 +262,10 @@ fn behind_body<'a>(head: &Head, rest: &'a [u8]) -> Option<&'a [u8]> {
 fn behind_chunks(mut rest: &[u8]) -> Option<&[u8]> {
     loop {
         let (size, behind, false) = line(rest)? else { return None };
-        let size = size.split(|&byte| byte == b';').next().filter(|size| size.iter().all(u8::is_ascii_hexdigit))?;
+        let size = size
+            .split(|&byte| byte == b';')
+            .next()
+            .filter(|size| size.iter().all(u8::is_ascii_hexdigit))?;
         let size = usize::from_str_radix(str::from_utf8(size).ok()?, 16).ok()?;
         rest = behind.get(size..)?.strip_prefix(b"\r\n")?;
         if size == 0 {

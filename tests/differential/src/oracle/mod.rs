@@ -92,11 +92,15 @@ impl<B> From<&Request<B>> for Head {
             authority: uri.authority().map(ToString::to_string),
             query: uri.query().unwrap_or_default().to_owned(),
             transport: match request.version() {
-                Version::HTTP_2 => Transport::Http2(protocol.map(|protocol| protocol.as_str().to_owned())),
+                Version::HTTP_2 => {
+                    Transport::Http2(protocol.map(|protocol| protocol.as_str().to_owned()))
+                }
                 Version::HTTP_11 => Transport::Http11,
                 _ => Transport::Http10,
             },
-            fields: fields.map(|(name, value)| (name.to_string(), trim(value.as_bytes()).to_vec())).collect(),
+            fields: fields
+                .map(|(name, value)| (name.to_string(), trim(value.as_bytes()).to_vec()))
+                .collect(),
             lenient: None,
         }
     }
@@ -105,7 +109,9 @@ impl<B> From<&Request<B>> for Head {
 impl fmt::Debug for Head {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {:?} ?{} {:?}", self.method, self.authority, self.query, self.transport)?;
-        self.fields.iter().try_for_each(|(name, value)| write!(f, "\n  {name}: {}", value.escape_ascii()))
+        self.fields
+            .iter()
+            .try_for_each(|(name, value)| write!(f, "\n  {name}: {}", value.escape_ascii()))
     }
 }
 
@@ -124,11 +130,15 @@ impl Head {
         elements.map(trim).filter(|element| !element.is_empty())
     }
 
-    /// As `is_attempt` is documented: loosely.
-    fn is_attempt(&self) -> bool {
-        let contains = |value: &[u8]| value.to_ascii_lowercase().windows(9).any(|window| window == b"websocket");
+    /// As `is_upgrade_request` is documented: loosely.
+    fn is_upgrade_request(&self) -> bool {
+        let contains = |value: &[u8]| {
+            value.to_ascii_lowercase().windows(9).any(|window| window == b"websocket")
+        };
         let protocol = match &self.transport {
-            Transport::Http2(Some(protocol)) => self.method == "CONNECT" && contains(protocol.as_bytes()),
+            Transport::Http2(Some(protocol)) => {
+                self.method == "CONNECT" && contains(protocol.as_bytes())
+            }
             _ => false,
         };
         protocol
@@ -139,7 +149,7 @@ impl Head {
 
     pub fn judge(&self, policy: &Policy) -> Judgement {
         let mut lenient = self.lenient;
-        let verdict = match self.is_attempt() {
+        let verdict = match self.is_upgrade_request() {
             false => Verdict::Ordinary,
             true => match self.refusal(policy, &mut lenient) {
                 Ok(subprotocol) => Verdict::Accepted(subprotocol),
@@ -156,12 +166,12 @@ impl Head {
         if policy.places == Some(0) {
             return Err("no place is left");
         }
-        let is_canonical = [("upgrade", "websocket"), ("connection", "Upgrade")].into_iter().all(|(name, value)| {
-            match self.transport {
+        let is_canonical = [("upgrade", "websocket"), ("connection", "Upgrade")].into_iter().all(
+            |(name, value)| match self.transport {
                 Transport::Http2(_) => !self.has(name),
                 _ => self.lines(name).eq([value.as_bytes()]),
-            }
-        });
+            },
+        );
         if !is_canonical {
             return Err("not in canonical form");
         }
@@ -175,7 +185,11 @@ impl Head {
     }
 
     /// In the order of the checks; the first failure is the answer.
-    fn refusal(&self, policy: &Policy, lenient: &mut Option<&'static str>) -> Result<Option<String>, &'static str> {
+    fn refusal(
+        &self,
+        policy: &Policy,
+        lenient: &mut Option<&'static str>,
+    ) -> Result<Option<String>, &'static str> {
         let (offers, subprotocol) = self.without_token(policy, lenient)?;
         if !policy.sources.is_empty() {
             token::judge(self, policy, &offers)?;
@@ -203,7 +217,9 @@ impl Head {
         self.version()?;
         self.body()?;
         let offers = self.offers()?;
-        if !policy.hosts.is_empty() && !policy.hosts.iter().any(|entry| authority(entry).as_ref() == Some(&host)) {
+        if !policy.hosts.is_empty()
+            && !policy.hosts.iter().any(|entry| authority(entry).as_ref() == Some(&host))
+        {
             return Err("host-not-allowed");
         }
         self.origin(policy, &host, lenient)?;
@@ -225,11 +241,20 @@ impl Head {
             Transport::Http2(_) => Err("upgrade-missing"),
             _ if self.method != "GET" => Err("method-not-allowed"),
             Transport::Http10 => Err("http-version"),
-            Transport::Http11 if !self.elements("upgrade").any(|it| it.eq_ignore_ascii_case(b"websocket")) => {
+            Transport::Http11
+                if !self.elements("upgrade").any(|it| it.eq_ignore_ascii_case(b"websocket")) =>
+            {
                 Err("upgrade-missing")
             }
-            Transport::Http11 if !self.elements("connection").any(|it| it.eq_ignore_ascii_case(b"upgrade")) => {
+            Transport::Http11
+                if !self.elements("connection").any(|it| it.eq_ignore_ascii_case(b"upgrade")) =>
+            {
                 Err("connection-missing")
+            }
+            Transport::Http11
+                if self.elements("connection").any(|it| it.eq_ignore_ascii_case(b"close")) =>
+            {
+                Err("connection-close")
             }
             Transport::Http11 => Ok(()),
         }
@@ -239,7 +264,9 @@ impl Head {
     fn host(&self, lenient: &mut Option<&'static str>) -> Result<Authority, &'static str> {
         let lines = self.lines("host").collect::<Vec<_>>();
         let sent = match (&self.transport, lines[..].split_first(), &self.authority) {
-            (_, Some((line, [])), _) => String::from_utf8(line.to_vec()).map_err(|_| "host-invalid")?,
+            (_, Some((line, [])), _) => {
+                String::from_utf8(line.to_vec()).map_err(|_| "host-invalid")?
+            }
             (Transport::Http2(_), None, Some(authority)) => authority.clone(),
             _ => return Err("host-invalid"),
         };
@@ -266,7 +293,9 @@ impl Head {
         let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
         match lines[..] {
             [] => Err("key-missing"),
-            [key] if key.len() == 24 && key.ends_with(b"==") && key[..22].iter().all(is_base64) => Ok(()),
+            [key] if key.len() == 24 && key.ends_with(b"==") && key[..22].iter().all(is_base64) => {
+                Ok(())
+            }
             [_] => Err("key-invalid"),
             _ => Err("key-repeated"),
         }
@@ -278,7 +307,9 @@ impl Head {
         match lines[..] {
             [] => Err("version-missing"),
             [b"13"] => Ok(()),
-            [version] if (0..=255).any(|known| version == format!("{known}").as_bytes()) => Err("version-unsupported"),
+            [version] if (0..=255).any(|known| version == format!("{known}").as_bytes()) => {
+                Err("version-unsupported")
+            }
             _ => Err("version-invalid"),
         }
     }
@@ -295,10 +326,17 @@ impl Head {
     fn offers(&self) -> Result<Vec<String>, &'static str> {
         let name = "sec-websocket-protocol";
         let elements = self.lines(name).flat_map(|line| line.split(|&byte| byte == b',')).count();
-        let offers = self.elements(name).map(|offer| String::from_utf8_lossy(offer).into_owned()).collect::<Vec<_>>();
+        let offers = self
+            .elements(name)
+            .map(|offer| String::from_utf8_lossy(offer).into_owned())
+            .collect::<Vec<_>>();
         let distinct = offers.iter().collect::<HashSet<_>>().len() == offers.len();
         let named = offers.is_empty() != self.has(name);
-        match named && distinct && elements <= 128 && offers.iter().all(|offer| is_token(offer.as_bytes())) {
+        match named
+            && distinct
+            && elements <= 128
+            && offers.iter().all(|offer| is_token(offer.as_bytes()))
+        {
             true => Ok(offers),
             false => Err("subprotocol-invalid"),
         }
@@ -327,11 +365,14 @@ impl Head {
             [b"null"] => (policy.any_origin || policy.allow_null, false, "origin-not-allowed"),
             [value] => {
                 let origin = Origin::parse(value).ok_or("origin-invalid")?;
-                let explicit = policy.any_origin || policy.origins.iter().any(|pattern| origin.matches(pattern));
+                let explicit = policy.any_origin
+                    || policy.origins.iter().any(|pattern| origin.matches(pattern));
                 let web = ["http", "https"].contains(&&*origin.scheme);
                 let same = policy.same_origin && web && {
                     let port = host.port.or(origin::default_port(&origin.scheme));
-                    if host.name != origin.host && ipv6(&host.name).is_some_and(|it| ipv6(&origin.host) == Some(it)) {
+                    if host.name != origin.host
+                        && ipv6(&host.name).is_some_and(|it| ipv6(&origin.host) == Some(it))
+                    {
                         *lenient = Some("another spelling of an IPv6 address");
                     }
                     host.name == origin.host && port == origin.effective_port()
@@ -380,7 +421,11 @@ fn authority(text: &str) -> Option<Authority> {
     let (name, rest) = text.split_at(split);
     let port = match rest.strip_prefix(':') {
         None if rest.is_empty() => None,
-        Some(port) if (1..=5).contains(&port.len()) && port.bytes().all(|it| it.is_ascii_digit()) => port.parse().ok(),
+        Some(port)
+            if (1..=5).contains(&port.len()) && port.bytes().all(|it| it.is_ascii_digit()) =>
+        {
+            port.parse().ok()
+        }
         _ => return None,
     };
     (is_ip_literal(name) || is_reg_name(name)).then(|| Authority { name: name.to_owned(), port })
@@ -394,7 +439,8 @@ fn is_plain(byte: u8) -> bool {
 fn is_reg_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     while let Some(byte) = bytes.next() {
-        let escaped = byte == b'%' && bytes.by_ref().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+        let escaped =
+            byte == b'%' && bytes.by_ref().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
         if !escaped && !is_plain(byte) {
             return false;
         }
@@ -404,7 +450,9 @@ fn is_reg_name(name: &str) -> bool {
 
 /// RFC 3986 3.2.2.
 fn is_ip_literal(name: &str) -> bool {
-    let Some(literal) = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) else { return false };
+    let Some(literal) = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) else {
+        return false;
+    };
     let future = literal.strip_prefix('v').and_then(|future| future.split_once('.'));
     let is_future = future.is_some_and(|(version, address)| {
         !version.is_empty()
@@ -444,7 +492,11 @@ mod tests {
             ("http://example.com", "http://example.com.evil", "origin-not-allowed"),
             ("http://example.com", "http://example.com/", "origin-invalid"),
         ] {
-            assert_eq!(judged(&rfc6455_1_2.replace(there, instead)), Verdict::Refused(code), "{instead}");
+            assert_eq!(
+                judged(&rfc6455_1_2.replace(there, instead)),
+                Verdict::Refused(code),
+                "{instead}"
+            );
         }
     }
 }

@@ -24,8 +24,11 @@ impl Origin {
     pub fn parse(value: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(value).ok().filter(|text| text.len() <= 512)?;
         let (scheme, rest) = text.split_once("://")?;
-        let is_scheme_char = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'+' | b'-' | b'.');
-        if !scheme.starts_with(|first: char| first.is_ascii_lowercase()) || !scheme.bytes().all(is_scheme_char) {
+        let is_scheme_char =
+            |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'+' | b'-' | b'.');
+        if !scheme.starts_with(|first: char| first.is_ascii_lowercase())
+            || !scheme.bytes().all(is_scheme_char)
+        {
             return None;
         }
         let end_of_host = match rest.starts_with('[') {
@@ -40,9 +43,12 @@ impl Origin {
         let port = match port.strip_prefix(':') {
             None if port.is_empty() => None,
             // No file has a port (URL 4.2).
-            Some(digits) if scheme != "file" => {
-                Some(digits.parse::<u16>().ok().filter(|port| *port > 0 && port.to_string() == digits)?)
-            }
+            Some(digits) if scheme != "file" => Some(
+                digits
+                    .parse::<u16>()
+                    .ok()
+                    .filter(|port| *port > 0 && port.to_string() == digits)?,
+            ),
             _ => return None,
         };
         is_host.then(|| Self { scheme: scheme.to_owned(), host: host.to_owned(), port })
@@ -75,10 +81,12 @@ impl Origin {
 /// Labels of letters in lower case, digits, hyphens and underscores; if it ends in a number, an IPv4 address (URL 3.5).
 fn is_name(host: &str) -> bool {
     let is_label = |label: &str| {
-        !label.is_empty() && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
+        !label.is_empty()
+            && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
     };
     let last = host.rsplit('.').next().unwrap_or_default();
-    let is_hexadecimal = last.strip_prefix("0x").is_some_and(|it| it.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let is_hexadecimal =
+        last.strip_prefix("0x").is_some_and(|it| it.bytes().all(|byte| byte.is_ascii_hexdigit()));
     let is_number = is_hexadecimal || last.bytes().all(|byte| byte.is_ascii_digit());
     let is_ipv4 = || host.parse::<Ipv4Addr>().is_ok_and(|address| address.to_string() == host);
     host.split('.').all(is_label) && (!is_number || is_ipv4())
@@ -94,9 +102,15 @@ fn serialize(address: Ipv6Addr) -> String {
     let pieces = address.segments();
     let zeros = |start: usize| pieces[start..].iter().take_while(|piece| **piece == 0).count();
     let longest = (0..8).map(zeros).max().unwrap_or_default();
-    let hexadecimal = |pieces: &[u16]| pieces.iter().map(|piece| format!("{piece:x}")).collect::<Vec<_>>().join(":");
+    let hexadecimal = |pieces: &[u16]| {
+        pieces.iter().map(|piece| format!("{piece:x}")).collect::<Vec<_>>().join(":")
+    };
     match (0..8).find(|&start| longest > 1 && zeros(start) == longest) {
-        Some(start) => format!("{}::{}", hexadecimal(&pieces[..start]), hexadecimal(&pieces[start + longest..])),
+        Some(start) => format!(
+            "{}::{}",
+            hexadecimal(&pieces[..start]),
+            hexadecimal(&pieces[start + longest..])
+        ),
         None => hexadecimal(&pieces),
     }
 }

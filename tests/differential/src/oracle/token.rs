@@ -36,7 +36,9 @@ impl Source {
     /// The tokens among the subprotocols, as they are written.
     fn carried(self, offers: &[String]) -> Vec<&str> {
         match (self, self.prefix()) {
-            (_, Some(prefix)) => offers.iter().filter_map(|offer| offer.strip_prefix(prefix)).collect(),
+            (_, Some(prefix)) => {
+                offers.iter().filter_map(|offer| offer.strip_prefix(prefix)).collect()
+            }
             (Self::Pair(marker), _) => {
                 offers.windows(2).filter(|pair| pair[0] == marker).map(|pair| &*pair[1]).collect()
             }
@@ -48,7 +50,11 @@ impl Source {
     fn find(self, head: &Head, offers: &[String]) -> Vec<Option<Vec<u8>>> {
         let found: Vec<Option<Vec<u8>>> = match self {
             Self::Authorization => {
-                let mut found = head.lines("authorization").filter_map(bearer).map(b64token).collect::<Vec<_>>();
+                let mut found = head
+                    .lines("authorization")
+                    .filter_map(bearer)
+                    .map(b64token)
+                    .collect::<Vec<_>>();
                 // RFC 9110 5.3: it may be there once; somebody else may look at another of the lines.
                 if !found.is_empty() && head.lines("authorization").count() > 1 {
                     found.push(None);
@@ -58,35 +64,53 @@ impl Source {
             Self::Cookie(name) => {
                 let pairs = head.lines("cookie").flat_map(|line| line.split(|&byte| byte == b';'));
                 // RFC 6265 5.2: white space around either is no part of it.
-                let parts = pairs.filter_map(|pair| Some(pair.split_at(pair.iter().position(|&byte| byte == b'=')?)));
-                let values = parts.filter(|(key, _)| trim(key) == name.as_bytes()).map(|(_, value)| trim(&value[1..]));
+                let parts = pairs.filter_map(|pair| {
+                    Some(pair.split_at(pair.iter().position(|&byte| byte == b'=')?))
+                });
+                let values = parts
+                    .filter(|(key, _)| trim(key) == name.as_bytes())
+                    .map(|(_, value)| trim(&value[1..]));
                 values.map(|value| Some(value.to_vec())).collect()
             }
             Self::Query(name) => {
                 let parameters = head.query.split('&').filter(|_| !head.query.is_empty());
-                let pairs = parameters.map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")));
-                let named = pairs.filter(|(key, _)| percent_decode(key).as_deref() == Some(name.as_bytes()));
+                let pairs = parameters
+                    .map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")));
+                let named = pairs
+                    .filter(|(key, _)| percent_decode(key).as_deref() == Some(name.as_bytes()));
                 named.map(|(_, value)| percent_decode(value)).collect()
             }
-            Self::Subprotocol(_) | Self::Pair(_) => {
-                self.carried(offers).into_iter().map(|token| Some(token.as_bytes().to_vec())).collect()
+            Self::Subprotocol(_) | Self::Pair(_) => self
+                .carried(offers)
+                .into_iter()
+                .map(|token| Some(token.as_bytes().to_vec()))
+                .collect(),
+            Self::Kubernetes => {
+                self.carried(offers).into_iter().map(|token| base64(token, b"-_")).collect()
             }
-            Self::Kubernetes => self.carried(offers).into_iter().map(|token| base64(token, b"-_")).collect(),
             Self::Phoenix => {
                 let standard = |token: &str| token.replace('-', "+").replace('_', "/");
-                self.carried(offers).into_iter().map(|token| base64(&standard(token), b"+/")).collect()
+                self.carried(offers)
+                    .into_iter()
+                    .map(|token| base64(&standard(token), b"+/"))
+                    .collect()
             }
         };
         let sound = |token: &Vec<u8>| {
             let text = std::str::from_utf8(token);
-            token.len() <= MAX_LENGTH && text.is_ok_and(|text| !text.is_empty() && !text.contains(char::is_control))
+            token.len() <= MAX_LENGTH
+                && text.is_ok_and(|text| !text.is_empty() && !text.contains(char::is_control))
         };
         found.into_iter().map(|token| token.filter(sound)).collect()
     }
 }
 
 /// The token of the one credential in a handshake.
-pub fn credential(head: &Head, policy: &Policy, offers: &[String]) -> Result<Vec<u8>, &'static str> {
+pub fn credential(
+    head: &Head,
+    policy: &Policy,
+    offers: &[String],
+) -> Result<Vec<u8>, &'static str> {
     let mut found = policy.sources.iter().flat_map(|source| source.find(head, offers));
     match (found.next(), found.next()) {
         (None, _) => Err("token-missing"),
@@ -115,12 +139,14 @@ pub fn choose(policy: &Policy, offers: &[String]) -> Result<Option<String>, &'st
             _ => false,
         })
     };
-    let left = (0..offers.len()).filter(|&at| !is_carrier(at)).map(|at| &*offers[at]).collect::<Vec<_>>();
+    let left =
+        (0..offers.len()).filter(|&at| !is_carrier(at)).map(|at| &*offers[at]).collect::<Vec<_>>();
     let mut markers = policy.sources.iter().filter_map(|source| match source {
         Source::Pair(marker) => Some(*marker),
         _ => None,
     });
-    let unsupported = || if policy.accept_unmatched { Ok(None) } else { Err("subprotocol-unsupported") };
+    let unsupported =
+        || if policy.accept_unmatched { Ok(None) } else { Err("subprotocol-unsupported") };
     match policy.subprotocols {
         None if left.is_empty() && !offers.is_empty() => unsupported(),
         None => Ok(None),
@@ -154,7 +180,8 @@ fn percent_decode(text: &str) -> Option<Vec<u8>> {
     let mut pieces = text.split('%');
     let mut decoded = pieces.next()?.as_bytes().to_vec();
     for piece in pieces {
-        let hexadecimal = piece.get(..2).filter(|it| it.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+        let hexadecimal =
+            piece.get(..2).filter(|it| it.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
         decoded.push(u8::from_str_radix(hexadecimal, 16).ok()?);
         decoded.extend_from_slice(&piece.as_bytes()[2..]);
     }
@@ -163,7 +190,8 @@ fn percent_decode(text: &str) -> Option<Vec<u8>> {
 
 /// Without padding, and without stray bits behind the last byte (RFC 4648 3.5).
 fn base64(text: &str, last_two: &[u8; 2]) -> Option<Vec<u8>> {
-    let alphabet = (b'A'..=b'Z').chain(b'a'..=b'z').chain(b'0'..=b'9').chain(*last_two).collect::<Vec<_>>();
+    let alphabet =
+        (b'A'..=b'Z').chain(b'a'..=b'z').chain(b'0'..=b'9').chain(*last_two).collect::<Vec<_>>();
     let (mut bits, mut held, mut decoded) = (0_u32, 0, Vec::new());
     for byte in text.bytes() {
         bits = bits << 6 | alphabet.iter().position(|it| *it == byte)? as u32;

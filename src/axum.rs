@@ -1,0 +1,395 @@
+//! Extractors for axum: [`Claims<T>`](crate::Claims), [`Validity`], [`PendingUpgrade`], and with
+//! the feature `axum-ws` [`GuardedUpgrade`].
+//!
+//! [`Claims`] and [`PendingUpgrade`] may be wrapped in `Option`.
+//!
+//! An upgrade request must have passed an origin check: a [`GuardLayer`](crate::GuardLayer) or an
+//! [`OriginCheckLayer`](crate::OriginCheckLayer). Otherwise the response is 500
+//! [`guard-missing`](crate::RejectionKind::GuardMissing), with the fix in the log. It usually means
+//! that `Router::layer` was called before the route was added.
+//! [`dangerous_without_origin_check`](crate::TokenCheckLayer::dangerous_without_origin_check) turns
+//! that off.
+//!
+//! # Example
+//!
+//! ```
+//! use axum::{Router, body::Body, routing::any};
+//! use http::{Request, StatusCode};
+//! use tower::ServiceExt;
+//! use tower_ws_guard::{AllowOrigin, Claims, GuardLayer, StaticTokens, TokenPolicy};
+//!
+//! async fn handler(Claims(user): Claims<&'static str>) -> &'static str {
+//!     user
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower_ws_guard::ConfigError> {
+//! let tokens = StaticTokens::new([("s3cr3t", "alice")]);
+//! let guard = GuardLayer::new(AllowOrigin::same_origin()).token(TokenPolicy::bearer(tokens))?;
+//! let app = Router::new().route("/ws", any(handler).layer(guard));
+//!
+//! let handshake = |token: &str| {
+//!     Request::get("/ws")
+//!         .header("host", "chat.example.com")
+//!         .header("upgrade", "websocket")
+//!         .header("connection", "upgrade")
+//!         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+//!         .header("sec-websocket-version", "13")
+//!         .header("origin", "https://chat.example.com")
+//!         .header("authorization", format!("Bearer {token}"))
+//!         .body(Body::empty())
+//!         .unwrap()
+//! };
+//! let accepted = app.clone().oneshot(handshake("s3cr3t")).await.unwrap();
+//! assert_eq!(accepted.status(), StatusCode::OK);
+//! let rejected = app.oneshot(handshake("guess")).await.unwrap();
+//! assert_eq!(rejected.status(), StatusCode::UNAUTHORIZED);
+//! # Ok(())
+//! # }
+//! ```
+
+use std::any::type_name;
+
+use ::axum::{
+    extract::{FromRequestParts, OptionalFromRequestParts},
+    response::{IntoResponse, Response},
+};
+use http::{StatusCode, request::Parts};
+
+use crate::{
+    context::{GuardContext, Outer},
+    http::transport::is_upgrade_request_head,
+    rejection::{Asked, Fault, PlainText, RejectionKind, reject},
+    token::{Claims, Validity},
+    upgrade::PendingUpgrade,
+};
+
+/// An ordinary request gets 426. An upgrade request without a token check whose verifier returns
+/// `T` gets 500.
+impl<T, S> FromRequestParts<S> for Claims<T>
+where
+    T: Clone + Send + Sync + 'static,
+    S: Send + Sync,
+{
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
+        require_upgrade_request(parts)?;
+        require_origin_check(parts, "Claims")?;
+        let claims = parts.extensions.get::<Self>().cloned();
+        claims.ok_or_else(|| fault(parts, Asked::Claims(type_name::<T>())))
+    }
+}
+
+/// `None` for an ordinary request, and without a token check whose verifier returns `T`.
+impl<T, S> OptionalFromRequestParts<S> for Claims<T>
+where
+    T: Clone + Send + Sync + 'static,
+    S: Send + Sync,
+{
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Response> {
+        require_origin_check(parts, "Claims")?;
+        Ok(parts.extensions.get::<Self>().cloned())
+    }
+}
+
+/// Without a token check, and for claims that are valid forever, it is `Validity::default()`.
+impl<S: Send + Sync> FromRequestParts<S> for Validity {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
+        require_origin_check(parts, "Validity")?;
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
+    }
+}
+
+/// An ordinary request gets 426. An upgrade request without a layer that completes handshakes gets
+/// 500.
+impl<S: Send + Sync> FromRequestParts<S> for PendingUpgrade {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
+        require_upgrade_request(parts)?;
+        require_origin_check(parts, "PendingUpgrade")?;
+        let pending = parts.extensions.get::<Self>().cloned();
+        pending.ok_or_else(|| fault(parts, Asked::PendingUpgrade))
+    }
+}
+
+/// `None` for an ordinary request, and without a layer that completes handshakes.
+impl<S: Send + Sync> OptionalFromRequestParts<S> for PendingUpgrade {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Response> {
+        require_origin_check(parts, "PendingUpgrade")?;
+        Ok(parts.extensions.get::<Self>().cloned())
+    }
+}
+
+#[expect(clippy::result_large_err, reason = "axum's rejections are responses")]
+fn require_upgrade_request(request: &Parts) -> Result<(), Response> {
+    if is_upgrade_request_head(request) {
+        return Ok(());
+    }
+    Err(reject(RejectionKind::NotWebsocket.into(), request, &PlainText, false))
+}
+
+/// Rejects an upgrade request that no origin check has seen.
+#[expect(clippy::result_large_err, reason = "axum's rejections are responses")]
+fn require_origin_check(request: &Parts, extractor: &'static str) -> Result<(), Response> {
+    if GuardContext::is_origin_checked(&request.extensions) || !is_upgrade_request_head(request) {
+        return Ok(());
+    }
+    Err(fault(request, Asked::OriginCheck(extractor)))
+}
+
+/// The response to a handler that asked for what no layer provides. The nearest layer makes it in
+/// the configured format and records it.
+fn fault(request: &Parts, asked: Asked) -> Response {
+    if Outer::new(&request.extensions).has_guard {
+        let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        response.extensions_mut().insert(Fault { asked, request: request.clone() });
+        return response;
+    }
+    let rejection = asked.rejection(None);
+    #[cfg(feature = "tracing")]
+    crate::telemetry::log_unprotected(&rejection, request.uri.path());
+    reject(rejection, request, &PlainText, true)
+}
+
+#[cfg(feature = "axum-ws")]
+pub use self::upgrade::GuardedUpgrade;
+
+#[cfg(feature = "axum-ws")]
+mod upgrade {
+    use std::{
+        fmt,
+        future::Future,
+        sync::{Arc, Mutex, PoisonError, Weak},
+    };
+
+    use ::axum::extract::ws::{
+        DefaultOnFailedUpgrade, OnFailedUpgrade, WebSocket, WebSocketUpgrade,
+    };
+    use http::HeaderValue;
+
+    use super::{
+        Asked, FromRequestParts, GuardContext, IntoResponse, OptionalFromRequestParts, Parts,
+        PendingUpgrade, Response, fault, require_origin_check, require_upgrade_request,
+    };
+    use crate::{
+        connection::Permit,
+        upgrade::{Handover, PendingDecision, UPGRADE_TIMEOUT},
+    };
+
+    /// axum's [`WebSocketUpgrade`] behind a guard. It holds the [`Permit`] of the connection for as
+    /// long as the callback runs.
+    ///
+    /// The callback also gets `E`: any axum extractor or a tuple of them, such as
+    /// `GuardedUpgrade<Claims<User>>` or `GuardedUpgrade<(Claims<User>, Permit)>`. `Permit` is an
+    /// extractor here: it tells when the server [drains](Permit::draining), and tasks that the
+    /// callback spawns must hold a clone of it.
+    ///
+    /// The callback runs only if the response that leaves the outermost layer of this crate
+    /// completes the handshake. See [`upgrade`](crate::upgrade#when-the-connection-is-handed-over).
+    ///
+    /// The response to an ordinary request is 426. A client must read the response within 10
+    /// seconds after the handshake was accepted, or it loses its slot. Call
+    /// [`on_upgrade`](Self::on_upgrade) last.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum::{Router, body::Body, extract::ws::Message, response::Response, routing::any};
+    /// use http::{Request, StatusCode};
+    /// use tower::ServiceExt;
+    /// use tower_ws_guard::{
+    ///     AllowOrigin, Claims, ConnectionLimit, GuardLayer, StaticTokens, TokenPolicy,
+    ///     axum::GuardedUpgrade, test_util::upgradable,
+    /// };
+    ///
+    /// async fn handler(upgrade: GuardedUpgrade<Claims<&'static str>>) -> Response {
+    ///     let upgrade = upgrade.map(|upgrade| upgrade.max_message_size(64 * 1024));
+    ///     upgrade.on_upgrade(async |mut socket, Claims(user)| {
+    ///         while let Some(Ok(message)) = socket.recv().await {
+    ///             let _ = socket.send(Message::text(format!("{user}: {message:?}"))).await;
+    ///         }
+    ///     })
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_ws_guard::ConfigError> {
+    /// let guard = GuardLayer::new(AllowOrigin::same_origin())
+    ///     .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "alice")])))?
+    ///     .limit(ConnectionLimit::total(1)?);
+    /// let app: Router = Router::new().route("/ws", any(handler).layer(guard));
+    ///
+    /// let handshake = || {
+    ///     Request::get("/ws")
+    ///         .header("host", "chat.example.com")
+    ///         .header("upgrade", "websocket")
+    ///         .header("connection", "upgrade")
+    ///         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+    ///         .header("sec-websocket-version", "13")
+    ///         .header("origin", "https://chat.example.com")
+    ///         .header("authorization", "Bearer s3cr3t")
+    ///         .body(Body::empty())
+    ///         .unwrap()
+    /// };
+    /// let (request, client) = upgradable(handshake()).await;
+    /// let accepted = app.clone().oneshot(request).await.unwrap();
+    /// assert_eq!(accepted.status(), StatusCode::SWITCHING_PROTOCOLS);
+    /// // As long as the first connection is open.
+    /// let (request, _) = upgradable(handshake()).await;
+    /// let rejected = app.oneshot(request).await.unwrap();
+    /// assert_eq!(rejected.status(), StatusCode::SERVICE_UNAVAILABLE);
+    /// # drop(client);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use = "the handshake is declined unless `on_upgrade` is called"]
+    pub struct GuardedUpgrade<E = (), F = DefaultOnFailedUpgrade> {
+        upgrade: WebSocketUpgrade<F>,
+        subprotocol: Option<HeaderValue>,
+        permit: Option<Permit>,
+        handover: Handover,
+        /// `None` if a layer decides whether the connection is handed over.
+        undecided: Option<PendingDecision>,
+        extracted: E,
+    }
+
+    impl<E, F> GuardedUpgrade<E, F> {
+        /// The subprotocol that the guard selected, which the response will name.
+        /// `WebSocket::protocol` returns the same.
+        #[must_use]
+        pub fn subprotocol(&self) -> Option<&str> {
+            self.subprotocol.as_ref().and_then(|subprotocol| subprotocol.to_str().ok())
+        }
+
+        /// Configures axum's part, such as the size of messages.
+        ///
+        /// Do not call `protocols` if the guard has [`Subprotocols`](crate::Subprotocols): the
+        /// response names the one that the guard selected.
+        pub fn map<G>(
+            self,
+            map: impl FnOnce(WebSocketUpgrade<F>) -> WebSocketUpgrade<G>,
+        ) -> GuardedUpgrade<E, G> {
+            let Self { upgrade, subprotocol, permit, handover, undecided, extracted } = self;
+            let upgrade = map(upgrade);
+            GuardedUpgrade { upgrade, subprotocol, permit, handover, undecided, extracted }
+        }
+    }
+
+    impl<E: Send + 'static, F: OnFailedUpgrade> GuardedUpgrade<E, F> {
+        /// Accepts the handshake, and spawns `callback` with the connection.
+        pub fn on_upgrade<C, Fut>(self, callback: C) -> Response
+        where
+            C: FnOnce(WebSocket, E) -> Fut + Send + 'static,
+            Fut: Future<Output = ()> + Send + 'static,
+        {
+            let Self { upgrade, permit, handover, undecided, extracted, .. } = self;
+            // Either the callback or the timeout takes the value.
+            let waiting = Arc::new(Mutex::new(Some((permit, extracted))));
+            let expiry = tokio::spawn(expire(Arc::downgrade(&waiting), handover.clone()));
+            let mut response = upgrade.on_upgrade(async move |socket| {
+                expiry.abort();
+                // hyper hands over a connection behind any response.
+                if handover.completed().await
+                    && let Some((_permit, extracted)) = take(&waiting)
+                {
+                    callback(socket, extracted).await;
+                }
+            });
+            if let Some(undecided) = undecided {
+                undecided.pass_on(&mut response);
+            }
+            response
+        }
+    }
+
+    type Waiting<E> = Mutex<Option<(Option<Permit>, E)>>;
+
+    fn take<E>(waiting: &Waiting<E>) -> Option<(Option<Permit>, E)> {
+        waiting.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Frees the slot of a connection that is not handed over, or not in time.
+    async fn expire<E>(waiting: Weak<Waiting<E>>, handover: Handover) {
+        if handover.completed().await {
+            tokio::time::sleep(UPGRADE_TIMEOUT).await;
+        }
+        if let Some(waiting) = waiting.upgrade() {
+            drop(take(&waiting));
+        }
+    }
+
+    impl<S, E> FromRequestParts<S> for GuardedUpgrade<E>
+    where
+        S: Send + Sync,
+        E: FromRequestParts<S>,
+    {
+        type Rejection = Response;
+
+        async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+            require_upgrade_request(parts)?;
+            require_origin_check(parts, "GuardedUpgrade")?;
+            if parts.extensions.get::<PendingUpgrade>().is_some() {
+                return Err(fault(parts, Asked::GuardedUpgrade));
+            }
+            let context = parts.extensions.get::<GuardContext>().cloned().unwrap_or_default();
+            let permit = Permit::claim(&mut parts.extensions);
+            let upgrade = WebSocketUpgrade::from_request_parts(parts, state).await;
+            let mut upgrade = upgrade.map_err(IntoResponse::into_response)?;
+            let subprotocol = context.subprotocol;
+            if let Some(subprotocol) = subprotocol.as_ref().and_then(|value| value.to_str().ok()) {
+                upgrade = upgrade.protocols([subprotocol.to_owned()]);
+            }
+            let (handover, undecided) = match context.handover {
+                Some(handover) => (handover, None),
+                None => {
+                    let handover = Handover::taken();
+                    (handover.clone(), Some(PendingDecision::new(handover)))
+                }
+            };
+
+            GuardContext::get_or_insert(&mut parts.extensions).permit.clone_from(&permit);
+            let extracted = E::from_request_parts(parts, state).await;
+            GuardContext::get_or_insert(&mut parts.extensions).permit = None;
+            let extracted = extracted.map_err(IntoResponse::into_response)?;
+            Ok(Self { upgrade, subprotocol, permit, handover, undecided, extracted })
+        }
+    }
+
+    /// Inside of [`GuardedUpgrade`], behind a layer with a limit or a drain. Elsewhere the response
+    /// is 500.
+    impl<S: Send + Sync> FromRequestParts<S> for Permit {
+        type Rejection = Response;
+
+        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
+            require_origin_check(parts, "Permit")?;
+            permit(parts).ok_or_else(|| fault(parts, Asked::Permit))
+        }
+    }
+
+    /// `None` outside of [`GuardedUpgrade`], too.
+    impl<S: Send + Sync> OptionalFromRequestParts<S> for Permit {
+        type Rejection = Response;
+
+        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Response> {
+            require_origin_check(parts, "Permit")?;
+            Ok(permit(parts))
+        }
+    }
+
+    fn permit(request: &Parts) -> Option<Permit> {
+        request.extensions.get::<GuardContext>()?.permit.clone()
+    }
+
+    impl<E, F> fmt::Debug for GuardedUpgrade<E, F> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.debug_struct("GuardedUpgrade").field("permit", &self.permit).finish_non_exhaustive()
+        }
+    }
+}

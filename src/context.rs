@@ -1,0 +1,93 @@
+//! What a layer leaves in the extensions of a request, for the layers and extractors inside it.
+
+use http::{Extensions, HeaderValue};
+
+use crate::{
+    connection::Permit,
+    upgrade::{Handover, PendingUpgrade},
+};
+
+/// In the extensions of a request that a layer forwards after its origin check.
+///
+/// The extractors of this crate require an origin check, because a handler without one is open to
+/// cross-site WebSocket hijacking. Behind a layer that completes handshakes the
+/// [`PendingUpgrade`](crate::PendingUpgrade) takes its place.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct OriginChecked;
+
+/// The only private type in the extensions of a request.
+#[derive(Clone, Default)]
+pub(crate) struct GuardContext {
+    /// The subprotocol that a layer selected.
+    pub(crate) subprotocol: Option<HeaderValue>,
+    /// Only a [`ConfirmUpgradeLayer`](crate::ConfirmUpgradeLayer) has seen the request. It rejects
+    /// and records nothing.
+    pub(crate) only_confirms: bool,
+    /// The connection, until somebody takes it.
+    pub(crate) handover: Option<Handover>,
+    /// The permit, while [`GuardedUpgrade`](crate::axum::GuardedUpgrade) runs the extractors inside
+    /// it.
+    #[cfg_attr(
+        not(feature = "axum-ws"),
+        expect(dead_code, reason = "only `GuardedUpgrade` has it")
+    )]
+    pub(crate) permit: Option<Permit>,
+}
+
+impl GuardContext {
+    pub(crate) fn get_or_insert(extensions: &mut Extensions) -> &mut Self {
+        extensions.get_or_insert_default()
+    }
+
+    /// Whether an origin check has accepted the request.
+    pub(crate) fn is_origin_checked(extensions: &Extensions) -> bool {
+        extensions.get::<OriginChecked>().is_some()
+            || extensions.get().is_some_and(PendingUpgrade::is_origin_checked)
+    }
+
+    /// Whether a layer of this crate has seen the request.
+    pub(crate) fn is_inside_layer(extensions: &Extensions) -> bool {
+        Outer::new(extensions).has_layer
+    }
+}
+
+/// What is outside of a layer.
+#[derive(Clone, Copy)]
+pub(crate) struct Outer {
+    /// A layer that decides whether the connection is handed over.
+    pub(crate) has_layer: bool,
+    /// A layer that rejects and records, too.
+    pub(crate) has_guard: bool,
+}
+
+impl Outer {
+    pub(crate) fn new(extensions: &Extensions) -> Self {
+        let context = extensions.get::<GuardContext>();
+        let has_guard = context.is_some_and(|context| !context.only_confirms)
+            || extensions.get::<OriginChecked>().is_some()
+            || extensions.get::<PendingUpgrade>().is_some();
+        Self { has_layer: has_guard || context.is_some(), has_guard }
+    }
+}
+
+// Here, because `connection` does not depend on `upgrade`.
+impl Permit {
+    /// Claims the permit, and puts `OnUpgrade` back into the extensions, so that
+    /// `hyper::upgrade::on` and everything that is built on it works again.
+    ///
+    /// Use it in services that complete handshakes by themselves. axum's
+    /// [`GuardedUpgrade`](crate::axum::GuardedUpgrade) and
+    /// [`PendingUpgrade`](crate::PendingUpgrade) do it for you. The result is `None` if no layer
+    /// has a limit or a drain, or if the permit was claimed before. Claim it only to accept: hyper
+    /// hands over the connection to whoever waits for it, even if the response is another one in
+    /// the end.
+    pub fn claim(extensions: &mut Extensions) -> Option<Self> {
+        let handover = extensions.get_mut::<GuardContext>()?.handover.take()?;
+        let (on_upgrade, permit) = handover.take()?;
+        if let Some(on_upgrade) = on_upgrade {
+            extensions.insert(on_upgrade);
+        }
+        permit
+    }
+}

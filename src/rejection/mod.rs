@@ -1,0 +1,174 @@
+//! Rejected handshakes: the reason, and the response.
+//!
+//! Every layer of this crate rejects with one type, [`Rejection`]. Its [`RejectionKind`] has a
+//! stable `code` for problem+json bodies, logs and metrics. One [`RejectionResponse`] makes the
+//! response. Whatever it returns, the layers enforce the protocol: the status is 4xx or 5xx (except
+//! with [`AcceptThenClose`](crate::AcceptThenClose)), the required headers are present, and
+//! `Sec-WebSocket-Accept` is absent.
+//!
+//! The layers insert the [`Rejection`] into the extensions of the response, so that an outer layer
+//! for logs or metrics can read it. Its `Display` is for the operator and names cause and fix. The
+//! bodies made here are for untrusted clients and name only the cause.
+//!
+//! # Example
+//!
+//! ```
+//! use http::{Request, Response, StatusCode};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower_ws_guard::{Rejection, VersionCheckLayer, response_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let service = ServiceBuilder::new()
+//!     .layer(VersionCheckLayer::new().reject_with(response_fn(|rejection, _, prepared| {
+//!         prepared.map(|()| format!("rejected: {}", rejection.kind().code()))
+//!     })))
+//!     .service(service_fn(async |_: Request<()>| {
+//!         Ok::<_, std::convert::Infallible>(Response::new("accepted".to_owned()))
+//!     }));
+//!
+//! let handshake = |version: &str| {
+//!     Request::get("/ws")
+//!         .header("host", "server.example.com")
+//!         .header("upgrade", "websocket")
+//!         .header("connection", "upgrade")
+//!         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+//!         .header("sec-websocket-version", version)
+//!         .body(())
+//!         .unwrap()
+//! };
+//! let accepted = service.clone().oneshot(handshake("13")).await.unwrap();
+//! assert_eq!(accepted.body(), "accepted");
+//!
+//! let rejected = service.oneshot(handshake("8")).await.unwrap();
+//! assert_eq!(rejected.status(), StatusCode::UPGRADE_REQUIRED);
+//! assert_eq!(rejected.headers()["sec-websocket-version"], "13");
+//! assert_eq!(rejected.body(), "rejected: version-unsupported");
+//! let rejection = rejected.extensions().get::<Rejection>().unwrap();
+//! assert!(rejection.to_string().contains("`8`"));
+//! # }
+//! ```
+
+#[cfg(feature = "axum")]
+mod fault;
+mod kind;
+mod response;
+
+use std::{error::Error, fmt, sync::Arc};
+
+use http::{HeaderValue, StatusCode};
+
+#[cfg(feature = "axum")]
+use self::fault::Misuse;
+#[cfg(feature = "axum")]
+pub(crate) use self::fault::{Asked, Fault};
+pub(crate) use self::response::{reject, reject_late};
+pub use self::{
+    kind::RejectionKind,
+    response::{EmptyBody, PlainText, ProblemJson, RejectionResponse, response_fn},
+};
+use crate::http::field::Escaped;
+
+/// A rejected handshake: its [`kind`](Self::kind), and details for the operator.
+///
+/// `Display` names the cause, the offending value (escaped and cut) and the fix. It is for logs,
+/// not for responses.
+#[derive(Clone)]
+pub struct Rejection {
+    kind: RejectionKind,
+    value: Option<HeaderValue>,
+    source: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+impl Rejection {
+    /// A rejection of the given kind.
+    #[must_use]
+    pub const fn new(kind: RejectionKind) -> Self {
+        Self { kind, value: None, source: None }
+    }
+
+    /// A rejection by a check of your own.
+    ///
+    /// `code` should be kebab-case and come from a small set, because it is a label in logs and
+    /// metrics. A `status` that is neither 4xx nor 5xx is sent as 500.
+    #[must_use]
+    pub const fn custom(code: &'static str, status: StatusCode) -> Self {
+        Self::new(RejectionKind::Custom { code, status })
+    }
+
+    /// [`RejectionKind::VerifierFailed`] because of `error`. Use it with `map_err` in a
+    /// [`VerifyToken`](crate::VerifyToken).
+    pub fn verifier_failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::new(RejectionKind::VerifierFailed).with_source(error)
+    }
+
+    /// Adds the error that caused the rejection. It is the [`Error::source`], and never in a
+    /// response.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(Arc::from(source.into()));
+        self
+    }
+
+    /// Adds the offending header value. It must not hold a credential.
+    pub(crate) fn with_value<'v>(mut self, value: impl Into<Option<&'v HeaderValue>>) -> Self {
+        self.value = value.into().cloned();
+        self
+    }
+
+    pub(crate) const fn has_source(&self) -> bool {
+        self.source.is_some()
+    }
+
+    /// The reason.
+    #[must_use]
+    pub const fn kind(&self) -> RejectionKind {
+        self.kind
+    }
+}
+
+impl From<RejectionKind> for Rejection {
+    fn from(kind: RejectionKind) -> Self {
+        Self::new(kind)
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind.code(), self.kind.title())?;
+        if let Some(value) = &self.value {
+            write!(f, ": `{}`", Escaped(value.as_bytes()))?;
+        }
+        #[cfg(feature = "axum")]
+        if let Some(misuse) = self.source.as_ref().and_then(|source| source.downcast_ref()) {
+            let Misuse { fix, .. } = misuse;
+            return write!(f, "; {fix}");
+        }
+        write!(f, "; {}", self.kind.fix())
+    }
+}
+
+impl fmt::Debug for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rejection")
+            .field("kind", &self.kind)
+            .field("value", &self.value.as_ref().map(|value| Escaped(value.as_bytes()).to_string()))
+            .field("source", &self.source)
+            .finish()
+    }
+}
+
+impl Error for Rejection {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// The rejection that report-only mode did not make. See
+/// [`dangerous_report_only`](crate::GuardLayer::dangerous_report_only).
+///
+/// It is in the extensions of the request for the inner services, and in those of the response for
+/// outer layers. If several policies would reject, it is the first one.
+#[derive(Clone, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "a wrapper to match on, as `Reported(rejection)`")]
+pub struct Reported(pub Rejection);

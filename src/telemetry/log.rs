@@ -1,0 +1,83 @@
+use std::{
+    error::Error,
+    fmt::{self, Write as _},
+    time::Duration,
+};
+
+use tracing::Level;
+
+use super::outcome::{Head, Outcome};
+#[cfg(feature = "axum")]
+use crate::rejection::Rejection;
+
+const TARGET: &str = "tower_ws_guard";
+
+pub(super) fn span(head: &Head<'_>) -> tracing::Span {
+    let (transport, origin, path) = (head.transport(), head.origin(), head.path());
+    tracing::info_span!(target: TARGET, "websocket", transport, %origin, %path)
+}
+
+pub(super) fn log(outcome: &Outcome<'_>, head: &Head<'_>, checks: Duration) {
+    // The level must be a constant.
+    macro_rules! log {
+        ($level:ident, $($message:tt)*) => {{
+            let (transport, origin, path) = (head.transport(), head.origin(), head.path());
+            let (code, check_us) = (outcome.code(), checks.as_micros() as u64);
+            tracing::event!(
+                target: TARGET, Level::$level,
+                code, transport, %origin, %path, check_us, $($message)*
+            );
+        }};
+    }
+    match outcome {
+        Outcome::Accepted => log!(DEBUG, "accepted"),
+        Outcome::Reported(rejection) => log!(WARN, "would be rejected: {}", WithSources(rejection)),
+        Outcome::Rejected(rejection) if rejection.kind().is_fault_of_server() => {
+            log!(ERROR, "rejected: {}", WithSources(rejection));
+        }
+        Outcome::Rejected(rejection) => log!(WARN, "rejected: {}", WithSources(rejection)),
+        Outcome::Declined => log!(DEBUG, "declined by the inner service"),
+        Outcome::Failed => log!(DEBUG, "the inner service failed"),
+        Outcome::Cancelled => log!(DEBUG, "dropped before there was a response"),
+    }
+}
+
+/// Logs a fault on a route that no layer of this crate protects.
+#[cfg(feature = "axum")]
+pub(crate) fn log_unprotected(rejection: &Rejection, path: &str) {
+    let (code, path) = (rejection.kind().code(), crate::http::field::Escaped(path.as_bytes()));
+    tracing::event!(
+        target: TARGET, Level::ERROR, code, %path, "rejected: {}", WithSources(rejection)
+    );
+}
+
+/// An error and its sources, on one line.
+struct WithSources<'a>(&'a dyn Error);
+
+impl fmt::Display for WithSources<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, "; because: {}", OneLine(&error.to_string()))?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Text that may quote an untrusted client: cut, and with control characters escaped.
+struct OneLine<'a>(&'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, character) in self.0.chars().enumerate() {
+            match character {
+                _ if i == 256 => return f.write_char('…'),
+                '"' | '\'' | '\\' => f.write_char(character)?,
+                _ => write!(f, "{}", character.escape_debug())?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,70 @@
+use std::{collections::HashMap, sync::LazyLock, time::Duration};
+
+use ::metrics::{
+    Key, Label, Level, Metadata, Unit, describe_counter, describe_gauge, describe_histogram,
+    with_recorder,
+};
+
+use crate::rejection::RejectionKind;
+
+const HANDSHAKES: &str = "ws_guard_handshakes_total";
+const CHECK_DURATION: &str = "ws_guard_check_duration_seconds";
+pub(super) const CONNECTIONS: &str = "ws_guard_connections";
+pub(super) const CONNECTION_DURATION: &str = "ws_guard_connection_duration_seconds";
+
+/// Describes the metrics to the installed recorder, for the help texts of its output.
+pub fn describe_metrics() {
+    describe_counter!(HANDSHAKES, Unit::Count, "WebSocket handshakes by outcome and code");
+    describe_histogram!(
+        CHECK_DURATION,
+        Unit::Seconds,
+        "Duration of the checks of a WebSocket handshake"
+    );
+    describe_gauge!(CONNECTIONS, Unit::Count, "Open upgraded connections");
+    describe_histogram!(CONNECTION_DURATION, Unit::Seconds, "Duration of an upgraded connection");
+}
+
+pub(super) const ACCEPTED: &str = "accepted";
+pub(super) const REJECTED: &str = "rejected";
+
+/// Made once, because a key with labels is allocated.
+static COUNTERS: LazyLock<HashMap<(&str, &str), Key>> = LazyLock::new(|| {
+    let kinds = RejectionKind::ALL.iter().map(|kind| kind.code());
+    let codes = kinds.chain(super::outcome::CODES);
+    codes
+        .flat_map(|code| {
+            [ACCEPTED, REJECTED].map(|outcome| ((outcome, code), counter(outcome, code)))
+        })
+        .collect()
+});
+
+static HISTOGRAMS: LazyLock<[Key; 2]> = LazyLock::new(|| {
+    [ACCEPTED, REJECTED].map(|outcome| {
+        Key::from_parts(CHECK_DURATION, vec![Label::from_static_parts("outcome", outcome)])
+    })
+});
+
+fn counter(outcome: &'static str, code: &'static str) -> Key {
+    let labels =
+        vec![Label::from_static_parts("outcome", outcome), Label::from_static_parts("code", code)];
+    Key::from_parts(HANDSHAKES, labels)
+}
+
+pub(super) fn count(outcome: &'static str, code: &'static str, checks: Duration) {
+    static METADATA: Metadata<'static> =
+        Metadata::new("tower_ws_guard", Level::INFO, Some(module_path!()));
+
+    let custom;
+    let key = match COUNTERS.get(&(outcome, code)) {
+        Some(key) => key,
+        None => {
+            custom = counter(outcome, code);
+            &custom
+        }
+    };
+    let duration = &HISTOGRAMS[usize::from(outcome == REJECTED)];
+    with_recorder(|recorder| {
+        recorder.register_counter(key, &METADATA).increment(1);
+        recorder.register_histogram(duration, &METADATA).record(checks);
+    });
+}

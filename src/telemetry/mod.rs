@@ -1,0 +1,98 @@
+//! Logs and metrics: the outcome of each handshake, and the reason.
+//!
+//! With the feature `tracing` there is one event per handshake, with the target `tower_ws_guard`:
+//!
+//! | outcome | level | message |
+//! |---|---|---|
+//! | accepted | DEBUG | |
+//! | rejected | WARN; ERROR if the server is at fault (5xx except `http-version`, `over-capacity` and `shutting-down`) | cause, offending value, and fix |
+//! | accepted by `dangerous_report_only` | WARN | cause, offending value, and fix |
+//! | declined by the inner service, or the inner service failed | DEBUG | |
+//! | dropped before there was a response: the client left, or an outer timeout passed | DEBUG | |
+//!
+//! The fields are `code` ([`RejectionKind::code`](crate::RejectionKind::code)), `transport`,
+//! `origin` (escaped and cut), `path` (without the query, which may hold a token) and `check_us`,
+//! the duration of the checks in microseconds. Callbacks with the connection run in a span
+//! `websocket` with `transport`, `origin` and `path`. Behind a guard that forwards, the span is in
+//! the extensions of the request as a `tracing::Span`.
+//!
+//! Untrusted clients decide how many rejections there are. A filter can drop them
+//! (`tower_ws_guard=error`), and a layer such as that of the crate `tracing-throttle` limits their
+//! rate. Metrics count them all.
+//!
+//! With the feature `metrics` there are these metrics, through the facade of the crate `metrics`:
+//!
+//! | name | kind | labels |
+//! |---|---|---|
+//! | `ws_guard_handshakes_total` | counter | `outcome`: `accepted` or `rejected`; `code` |
+//! | `ws_guard_check_duration_seconds` | histogram | `outcome` |
+//! | `ws_guard_connections` | gauge: open [`Upgraded`](crate::Upgraded) connections | |
+//! | `ws_guard_connection_duration_seconds` | histogram | |
+//!
+//! `code` is the code of the rejection. For an accepted handshake it is `accepted`, or with
+//! `dangerous_report_only` the code of the rejection that was not made. It is `declined` if the
+//! inner service did not complete the handshake, `error` if it failed, and `cancelled` if the
+//! handshake was dropped before there was a response. So the number of values is bounded, except
+//! for the codes of your own checks.
+//!
+//! A stack of layers records one event, from its outermost layer. `check_us` covers the checks of
+//! that layer only.
+//!
+//! # Example
+//!
+//! ```
+//! use http::{Request, Response, StatusCode};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower_ws_guard::{AllowOrigin, GuardLayer, Reported};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower_ws_guard::ConfigError> {
+//! // Report-only mode: the policy rejects nothing, and reports what it would reject.
+//! let origins = AllowOrigin::list(["https://app.example.com"])?;
+//! let guard = GuardLayer::new(origins).dangerous_report_only();
+//! let handler = service_fn(async |request: Request<()>| {
+//!     let reported = request.extensions().get();
+//!     let reported = reported.map(|Reported(rejection)| rejection.kind().code());
+//!     Ok::<_, std::convert::Infallible>(Response::new(reported.unwrap_or("nothing")))
+//! });
+//! let service = ServiceBuilder::new().layer(guard).service(handler);
+//!
+//! let handshake = |origin: &str, version: &str| {
+//!     Request::get("/ws")
+//!         .header("host", "chat.example.com")
+//!         .header("upgrade", "websocket")
+//!         .header("connection", "upgrade")
+//!         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+//!         .header("sec-websocket-version", version)
+//!         .header("origin", origin)
+//!         .body(())
+//!         .unwrap()
+//! };
+//! let accepted = service.clone().oneshot(handshake("https://evil.example", "13")).await.unwrap();
+//! assert_eq!(*accepted.body(), "origin-not-allowed");
+//! // A malformed handshake is still rejected.
+//! let rejected = service.oneshot(handshake("https://app.example.com", "8")).await.unwrap();
+//! assert_eq!(rejected.status(), StatusCode::UPGRADE_REQUIRED);
+//! # Ok(())
+//! # }
+//! ```
+
+mod connection;
+#[cfg(feature = "tracing")]
+mod log;
+#[cfg(feature = "metrics")]
+mod metrics;
+#[cfg(not(any(feature = "tracing", feature = "metrics")))]
+mod off;
+#[cfg(any(feature = "tracing", feature = "metrics"))]
+mod outcome;
+
+pub(crate) use self::connection::{ConnectionSpan, OpenConnection};
+#[cfg(all(feature = "tracing", feature = "axum"))]
+pub(crate) use self::log::log_unprotected;
+#[cfg(feature = "metrics")]
+pub use self::metrics::describe_metrics;
+#[cfg(not(any(feature = "tracing", feature = "metrics")))]
+pub(crate) use self::off::{CheckTimer, HandshakeRecord};
+#[cfg(any(feature = "tracing", feature = "metrics"))]
+pub(crate) use self::outcome::{CheckTimer, HandshakeRecord};

@@ -1,0 +1,123 @@
+use std::{
+    fmt,
+    future::{Future, pending},
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::ConnectionInfo;
+use crate::{connection::Permit, telemetry::OpenConnection, token::Validity};
+
+/// The connection after the handshake: a byte stream for a WebSocket codec in the role of the
+/// server.
+///
+/// Bytes that the client sent right behind its request are not lost.
+pub struct Upgraded {
+    pub(super) io: TokioIo<hyper::upgrade::Upgraded>,
+    pub(super) info: ConnectionInfo,
+    pub(super) permit: Option<Permit>,
+    #[expect(dead_code, reason = "it counts the connection until it is dropped")]
+    pub(super) connection: OpenConnection,
+}
+
+impl Upgraded {
+    /// The selected subprotocol, which the response named.
+    #[must_use]
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.info.subprotocol()
+    }
+
+    /// The validity of the claims. Without a token check they are valid forever. The crate does
+    /// not close the connection when they expire: race [`Validity::ended`] against the frames.
+    #[must_use]
+    pub const fn validity(&self) -> &Validity {
+        &self.info.validity
+    }
+
+    /// Resolves when the server drains. Without a [`Drain`](crate::Drain) it never resolves.
+    ///
+    /// Race it against the frames, and then close the socket, with code 1001 (RFC 6455 7.4.1). The
+    /// future does not borrow the connection.
+    pub fn draining(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let draining = self.permit.as_ref().map(Permit::draining);
+        async move {
+            match draining {
+                Some(draining) => draining.await,
+                None => pending().await,
+            }
+        }
+    }
+
+    /// The permit of the connection, which is held until the connection is dropped. `None` if no
+    /// layer has a limit or a drain.
+    #[must_use]
+    pub const fn permit(&self) -> Option<&Permit> {
+        self.permit.as_ref()
+    }
+
+    /// The span `websocket` of the connection. Callbacks run in it. Enter it in tasks that you
+    /// spawn for the connection. `None` if no subscriber is interested.
+    #[cfg(feature = "tracing")]
+    #[must_use]
+    pub const fn span(&self) -> Option<&tracing::Span> {
+        self.info.span.get()
+    }
+
+    /// Converts into hyper's type, for codecs that need it, and the permit. Hold the permit for as
+    /// long as the connection is open, and take [`Validity::ended`] before. Metrics count the
+    /// connection as closed.
+    #[must_use]
+    pub fn into_parts(self) -> (hyper::upgrade::Upgraded, Option<Permit>) {
+        (self.io.into_inner(), self.permit)
+    }
+}
+
+impl fmt::Debug for Upgraded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upgraded").field("subprotocol", &self.subprotocol()).finish_non_exhaustive()
+    }
+}
+
+impl AsyncRead for Upgraded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Upgraded {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
