@@ -31,7 +31,7 @@ use crate::{
 
 const BARE: &str = "Connection in memory, without a WebSocket codec";
 const CODEC: &str = "Connection in memory, with a WebSocket codec that is dropped at once";
-const REFUSED: &str = "Connection in memory, refused for its origin";
+const REJECTED: &str = "Connection in memory, rejected for its origin";
 
 pub(crate) const CASES: &[Case] = &[
     case(BARE, "client and a constant answer", || connection(constant, HANDSHAKE, 101)),
@@ -86,19 +86,19 @@ pub(crate) const CASES: &[Case] = &[
             async |stream| drop(tokio_websockets::ServerBuilder::new().accept(stream).await);
         connection(server, HANDSHAKE, 101)
     }),
-    case(REFUSED, "hyper, `GuardLayer`", || {
+    case(REJECTED, "hyper, `GuardLayer`", || {
         over_hyper(app::guard().layer(service_fn(ok)), input::foreign_origin(), 403)
     }),
-    case(REFUSED, "axum, `GuardLayer` on the route", || {
+    case(REJECTED, "axum, `GuardLayer` on the route", || {
         over_hyper(app::axum_guard(), input::foreign_origin(), 403)
     }),
-    case(REFUSED, "axum, in a `from_fn` layer", || {
+    case(REJECTED, "axum, in a `from_fn` layer", || {
         over_hyper(app::axum_origin_from_fn(), input::foreign_origin(), 403)
     }),
-    case(REFUSED, "axum, in the handler", || {
+    case(REJECTED, "axum, in the handler", || {
         over_hyper(app::axum_origin_in_handler(), input::foreign_origin(), 403)
     }),
-    case(REFUSED, "tokio-tungstenite, `accept_hdr_async`", || {
+    case(REJECTED, "tokio-tungstenite, `accept_hdr_async`", || {
         connection(accept_hdr_async, input::foreign_origin(), 403)
     }),
 ];
@@ -216,9 +216,9 @@ async fn accept_hdr_async(stream: DuplexStream) {
     let check = |request: &Asked, response: Answered| match app::is_allowed(request.headers()) {
         true => Ok(response),
         false => {
-            let mut refusal = ErrorResponse::new(None);
-            *refusal.status_mut() = StatusCode::FORBIDDEN;
-            Err(refusal)
+            let mut rejection = ErrorResponse::new(None);
+            *rejection.status_mut() = StatusCode::FORBIDDEN;
+            Err(rejection)
         }
     };
     drop(tokio_tungstenite::accept_hdr_async(stream, check).await);

@@ -27,16 +27,16 @@ pub(crate) const CASES: &[Case] = &[
     case(ORIGINS, "10,000, accepted", || {
         guarded(GuardLayer::new(origins("https://app", 10_000)), HANDSHAKE, 101)
     }),
-    case(ORIGINS, "1, refused", || {
+    case(ORIGINS, "1, rejected", || {
         guarded(GuardLayer::new(origins("https://app", 1)), input::foreign_origin(), 403)
     }),
-    case(ORIGINS, "10,000, refused", || {
+    case(ORIGINS, "10,000, rejected", || {
         guarded(GuardLayer::new(origins("https://app", 10_000)), input::foreign_origin(), 403)
     }),
     case(ORIGINS, "10,000 with all subdomains of each, accepted", || {
         guarded(GuardLayer::new(origins("https://*.app", 10_000)), HANDSHAKE, 101)
     }),
-    case(ORIGINS, "10,000 with all subdomains of each, refused", || {
+    case(ORIGINS, "10,000 with all subdomains of each, rejected", || {
         guarded(GuardLayer::new(origins("https://*.app", 10_000)), input::foreign_origin(), 403)
     }),
     case(TOKENS, "1, accepted", || {
@@ -45,10 +45,10 @@ pub(crate) const CASES: &[Case] = &[
     case(TOKENS, "10,000, accepted", || {
         guarded(app::guard().token(tokens(10_000)).unwrap(), bearer(TOKEN), 101)
     }),
-    case(TOKENS, "1, refused", || {
+    case(TOKENS, "1, rejected", || {
         guarded(app::guard().token(tokens(1)).unwrap(), bearer("another"), 401)
     }),
-    case(TOKENS, "10,000, refused", || {
+    case(TOKENS, "10,000, rejected", || {
         guarded(app::guard().token(tokens(10_000)).unwrap(), bearer("another"), 401)
     }),
     case(LINES, "no more than Chrome's", || guarded(app::guard(), HANDSHAKE, 101)),

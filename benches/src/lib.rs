@@ -7,7 +7,7 @@ mod growth;
 mod handshake;
 mod input;
 mod ordinary;
-mod refusal;
+mod rejection;
 mod service;
 
 use std::hint::black_box;
@@ -30,7 +30,7 @@ pub fn cases() -> Vec<Case> {
     let mut cases = [
         accept_key::CASES,
         ordinary::CASES,
-        refusal::CASES,
+        rejection::CASES,
         handshake::CASES,
         connection::CASES,
         growth::CASES,

@@ -43,8 +43,8 @@ pub fn expected(head: &Head) -> Result<(), &'static str> {
     let any = Policy { any_origin: true, ..Policy::default() };
     match head.judge(&any).verdict {
         Verdict::Accepted(_) => Ok(()),
-        Verdict::Refused("origin-invalid" | "origin-repeated") => Ok(()),
-        Verdict::Refused(code) => Err(code),
+        Verdict::Rejected("origin-invalid" | "origin-repeated") => Ok(()),
+        Verdict::Rejected(code) => Err(code),
         Verdict::Ordinary | Verdict::Malformed => unreachable!("a key or a version is there"),
     }
 }

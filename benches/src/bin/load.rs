@@ -255,11 +255,11 @@ async fn main() -> Result<()> {
     let servers = servers()?;
     println!("### Handshakes over loopback TCP, accepted\n");
     load(&servers.iter().collect::<Vec<_>>(), HANDSHAKE, "HTTP/1.1 101").await?;
-    println!("\n### Handshakes over loopback TCP, refused for their origin\n");
-    let refusing =
+    println!("\n### Handshakes over loopback TCP, rejected for their origin\n");
+    let rejecting =
         servers.iter().filter(|(_, _, checks_origin)| *checks_origin).collect::<Vec<_>>();
     let foreign = with("Origin", FOREIGN_ORIGIN).leak();
-    load(&refusing, foreign, "HTTP/1.1 403").await?;
+    load(&rejecting, foreign, "HTTP/1.1 403").await?;
     println!("\n### Memory of {IDLE} idle connections\n");
     memory(&servers).await
 }

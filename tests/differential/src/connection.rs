@@ -37,7 +37,7 @@ pub type Body = Empty<Bytes>;
 pub type Inner = BoxCloneService<Request<()>, Response<Body>, Infallible>;
 pub type App<B = Incoming> = BoxCloneService<Request<B>, Response<Body>, Infallible>;
 
-/// What each response says of itself: the code of a refusal, `ordinary`, or `accepted`.
+/// What each response says of itself: the code of a rejection, `ordinary`, or `accepted`.
 pub const CODE: &str = "x-code";
 
 /// Puts the guard in front of `inner`.
@@ -312,15 +312,15 @@ fn read_heads(written: &[u8]) -> Vec<Head> {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum End {
     Accepted,
-    /// Let in by the guard, and refused by the handler.
+    /// Let in by the guard, and rejected by the handler.
     Declined,
     Ordinary,
-    Refused(String),
-    /// Refused by hyper, before it reached a service.
+    Rejected(String),
+    /// Rejected by hyper, before it reached a service.
     ByHyper,
     /// Not a whole request.
     Unfinished,
-    /// hyper took what a recipient may refuse, and the oracle cannot tell where the next request begins.
+    /// hyper took what a recipient may reject, and the oracle cannot tell where the next request begins.
     Lost,
 }
 
@@ -363,7 +363,7 @@ pub fn compare_stream(
     let (expected, expected_upgrades) = match &verdict {
         Verdict::Accepted(_) => ("accepted", &[true][..]),
         Verdict::Ordinary => ("ordinary", &[false][..]),
-        Verdict::Refused(code) => (*code, &[][..]),
+        Verdict::Rejected(code) => (*code, &[][..]),
         Verdict::Malformed => unreachable!("a list of fields is no bytes"),
     };
     let may_differ = lenient.is_some() && response.status().as_u16() >= 400;
@@ -447,19 +447,19 @@ pub fn compare(input: &[u8], policy: &Policy, outcome: &Outcome) -> Result<End, 
             (Some("ordinary"), 400..) => End::Ordinary,
             (Some("declined"), 400..) => End::Declined,
             (Some("accepted"), 101) => End::Accepted,
-            (Some(code), 400..) => End::Refused(code.to_owned()),
+            (Some(code), 400..) => End::Rejected(code.to_owned()),
             _ => return differ("an answer that nobody gives"),
         };
-        // What came of it is what the oracle says, or a refusal where it has the choice.
+        // What came of it is what the oracle says, or a rejection where it has the choice.
         let agrees = match (&end, verdict) {
             (End::ByHyper, Verdict::Malformed) => true,
             (End::ByHyper, _) => lenient.is_some(),
             (End::Ordinary, Verdict::Ordinary)
             | (End::Accepted | End::Declined, Verdict::Accepted(_)) => true,
-            (End::Refused(code), Verdict::Refused(expected)) => {
+            (End::Rejected(code), Verdict::Rejected(expected)) => {
                 code == expected || lenient.is_some()
             }
-            (End::Refused(_), Verdict::Accepted(_)) => lenient.is_some(),
+            (End::Rejected(_), Verdict::Accepted(_)) => lenient.is_some(),
             _ => false,
         };
         if !agrees {
@@ -504,7 +504,7 @@ pub fn compare(input: &[u8], policy: &Policy, outcome: &Outcome) -> Result<End, 
             _ => break,
         }
     }
-    // What the oracle takes for the beginning of a request, hyper may refuse already.
+    // What the oracle takes for the beginning of a request, hyper may reject already.
     match (responses.next(), calls.next()) {
         (None, None) => Ok(end),
         (Some(response), None)

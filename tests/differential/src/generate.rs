@@ -573,7 +573,7 @@ pub fn stream(rng: &mut Rng, policy: &Policy) -> Stream {
         if head.lines("content-length").any(|length| length != b"0") {
             head.lenient = Some("framing");
         }
-        // RFC 9113 10.5.1: a large head may be refused; each field counts for 32 bytes more (RFC 9113 6.5.2).
+        // RFC 9113 10.5.1: a large head may be rejected; each field counts for 32 bytes more (RFC 9113 6.5.2).
         if head.fields.iter().map(|(name, value)| name.len() + value.len() + 32).sum::<usize>()
             > 15_000
         {

@@ -51,7 +51,7 @@ fn inner(handshaker: Handshaker) -> Inner {
     }))
 }
 
-/// Why a handshaker may refuse what the guard lets in.
+/// Why a handshaker may reject what the guard lets in.
 fn is_stricter(handshaker: &str, request: &Request<()>) -> bool {
     let key = request.headers()["sec-websocket-key"].to_str().unwrap();
     match handshaker {
@@ -155,7 +155,7 @@ fn nothing_but_an_allowed_handshake_is_upgraded() {
     assert_eq!(accepted_by, open.map(|policy| policy.name).collect());
     let seen = tally.values().flat_map(BTreeMap::keys).collect::<BTreeSet<_>>();
     for code in CODES {
-        assert!(seen.contains(&End::Refused(code.to_owned())), "{code}");
+        assert!(seen.contains(&End::Rejected(code.to_owned())), "{code}");
     }
     for end in
         [End::Accepted, End::Declined, End::Ordinary, End::ByHyper, End::Unfinished, End::Lost]
@@ -164,7 +164,7 @@ fn nothing_but_an_allowed_handshake_is_upgraded() {
     }
 }
 
-/// All that a request over HTTP/1.1 can be refused for by [`POLICIES`].
+/// All that a request over HTTP/1.1 can be rejected for by [`POLICIES`].
 const CODES: [&str; 24] = [
     "method-not-allowed",
     "http-version",
@@ -203,7 +203,7 @@ fn an_answer_of_another_policy_is_noticed() {
     };
     let foreign = b"GET /ws HTTP/1.1\r\nHost: chat.example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nOrigin: https://evil.example\r\n\r\n";
-    assert_eq!(judge_stream(foreign, list)[0].verdict, Verdict::Refused("origin-not-allowed"));
+    assert_eq!(judge_stream(foreign, list)[0].verdict, Verdict::Rejected("origin-not-allowed"));
     // Behind the second the oracle is lost, and what comes of the handshake must be noticed all the same.
     let coded = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n";
     for (before, end) in [(&b""[..], End::Accepted), (coded, End::Lost)] {

@@ -68,7 +68,7 @@ fn parse(mut bytes: &[u8]) -> Parsed<'_> {
         }
         match field_line {
             [] => break,
-            // 5.2: an obsolete line folding is refused or replaced by spaces.
+            // 5.2: an obsolete line folding is rejected or replaced by spaces.
             [b' ' | b'\t', folded @ ..]
                 if !head.fields.is_empty() && folded.iter().all(is_field_byte) =>
             {
@@ -177,7 +177,7 @@ fn request_line(line: &[u8], lenient: &mut Option<&'static str>) -> Option<Head>
     // RFC 3986 3.2.2 allows more in a name than libraries know.
     let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]@".contains(&byte);
     let is_usual = is_usual && in_target.iter().all(|authority| authority.bytes().all(is_known));
-    // 3: an invalid request line should be refused.
+    // 3: an invalid request line should be rejected.
     if !is_usual || !is_path_and_query(path_and_query) {
         *lenient = Some("an unusual target");
     }
@@ -207,7 +207,7 @@ fn is_path_and_query(text: &str) -> bool {
     })
 }
 
-/// RFC 9112 6.1 to 6.3: what a server may or must refuse without knowing more.
+/// RFC 9112 6.1 to 6.3: what a server may or must reject without knowing more.
 fn is_framing_sound(head: &Head) -> bool {
     let lengths = head.lines("content-length").collect::<Vec<_>>();
     let codings = head.lines("transfer-encoding").collect::<Vec<_>>();

@@ -23,8 +23,8 @@ pub enum Verdict {
     Malformed,
     /// No handshake attempt: the inner service sees it as it is.
     Ordinary,
-    /// Refused, with this code.
-    Refused(&'static str),
+    /// Rejected, with this code.
+    Rejected(&'static str),
     /// A handshake; the subprotocol that must be named, if the policy lists some.
     Accepted(Option<String>),
 }
@@ -32,7 +32,7 @@ pub enum Verdict {
 #[derive(Clone, Debug)]
 pub struct Judgement {
     pub verdict: Verdict,
-    /// Why a recipient may refuse the request all the same: the RFC leaves it the choice.
+    /// Why a recipient may reject the request all the same: the RFC leaves it the choice.
     pub lenient: Option<&'static str>,
 }
 
@@ -151,9 +151,9 @@ impl Head {
         let mut lenient = self.lenient;
         let verdict = match self.is_upgrade_request() {
             false => Verdict::Ordinary,
-            true => match self.refusal(policy, &mut lenient) {
+            true => match self.rejection(policy, &mut lenient) {
                 Ok(subprotocol) => Verdict::Accepted(subprotocol),
-                Err(code) => Verdict::Refused(code),
+                Err(code) => Verdict::Rejected(code),
             },
         };
         Judgement { verdict, lenient }
@@ -185,7 +185,7 @@ impl Head {
     }
 
     /// In the order of the checks; the first failure is the answer.
-    fn refusal(
+    fn rejection(
         &self,
         policy: &Policy,
         lenient: &mut Option<&'static str>,
@@ -354,7 +354,7 @@ impl Head {
         let cross_site = match sites[..] {
             [b"cross-site"] => true,
             [] | [b"same-origin" | b"same-site" | b"none"] => false,
-            // Anything else is no Fetch Metadata; the header is there to refuse and never to allow.
+            // Anything else is no Fetch Metadata; the header is there to reject and never to allow.
             _ => {
                 *lenient = Some("fetch metadata");
                 false
@@ -384,7 +384,7 @@ impl Head {
         };
         match explicit || implicit && !cross_site {
             true => Ok(()),
-            // What is missing and allowed by name is refused for the site that it comes from.
+            // What is missing and allowed by name is rejected for the site that it comes from.
             false if implicit => Err("origin-not-allowed"),
             false => Err(otherwise),
         }
@@ -494,7 +494,7 @@ mod tests {
         ] {
             assert_eq!(
                 judged(&rfc6455_1_2.replace(there, instead)),
-                Verdict::Refused(code),
+                Verdict::Rejected(code),
                 "{instead}"
             );
         }

@@ -14,9 +14,9 @@ use crate::{
     service::{OK, call, call_axum},
 };
 
-const ORIGIN: &str = "Refusal of a foreign origin";
-const VERSION: &str = "Refusal of an unsupported version";
-const NO_TOKEN: &str = "Refusal without a token";
+const ORIGIN: &str = "Rejection of a foreign origin";
+const VERSION: &str = "Rejection of an unsupported version";
+const NO_TOKEN: &str = "Rejection without a token";
 
 pub(crate) const CASES: &[Case] = &[
     case(ORIGIN, "`GuardLayer`", || call(app::guard().layer(OK), input::foreign_origin(), 403)),
@@ -92,9 +92,9 @@ fn validate_token() -> Box<dyn Operation> {
 }
 
 /// A peer that is not a service and makes no response: an empty one costs least.
-fn fails(refuse: fn(Request<()>) -> Option<()>) -> Box<dyn Operation> {
+fn fails(reject: fn(Request<()>) -> Option<()>) -> Box<dyn Operation> {
     let service = service_fn(move |request| {
-        refuse(request).expect("a refusal");
+        reject(request).expect("a rejection");
         std::future::ready(Ok::<_, Infallible>(handshake::response(StatusCode::BAD_REQUEST)))
     });
     call(service, version_8(), 400)
