@@ -256,7 +256,7 @@ mod upgrade {
         permit: Option<Permit>,
         handover: Handover,
         /// `None` if a layer decides whether the connection is handed over.
-        undecided: Option<PendingDecision>,
+        decision: Option<PendingDecision>,
         extracted: E,
     }
 
@@ -276,9 +276,9 @@ mod upgrade {
             self,
             map: impl FnOnce(WebSocketUpgrade<F>) -> WebSocketUpgrade<G>,
         ) -> GuardedUpgrade<E, G> {
-            let Self { upgrade, subprotocol, permit, handover, undecided, extracted } = self;
+            let Self { upgrade, subprotocol, permit, handover, decision, extracted } = self;
             let upgrade = map(upgrade);
-            GuardedUpgrade { upgrade, subprotocol, permit, handover, undecided, extracted }
+            GuardedUpgrade { upgrade, subprotocol, permit, handover, decision, extracted }
         }
     }
 
@@ -289,7 +289,7 @@ mod upgrade {
             C: FnOnce(WebSocket, E) -> Fut + Send + 'static,
             Fut: Future<Output = ()> + Send + 'static,
         {
-            let Self { upgrade, permit, handover, undecided, extracted, .. } = self;
+            let Self { upgrade, permit, handover, decision, extracted, .. } = self;
             // Either the callback or the timeout takes the value.
             let waiting = Arc::new(Mutex::new(Some((permit, extracted))));
             let expiry = tokio::spawn(expire(Arc::downgrade(&waiting), handover.clone()));
@@ -302,8 +302,8 @@ mod upgrade {
                     callback(socket, extracted).await;
                 }
             });
-            if let Some(undecided) = undecided {
-                undecided.pass_on(&mut response);
+            if let Some(decision) = decision {
+                decision.pass_on(&mut response);
             }
             response
         }
@@ -346,7 +346,7 @@ mod upgrade {
             if let Some(subprotocol) = subprotocol.as_ref().and_then(|value| value.to_str().ok()) {
                 upgrade = upgrade.protocols([subprotocol.to_owned()]);
             }
-            let (handover, undecided) = match context.handover {
+            let (handover, decision) = match context.handover {
                 Some(handover) => (handover, None),
                 None => {
                     let handover = Handover::taken();
@@ -358,7 +358,7 @@ mod upgrade {
             let extracted = E::from_request_parts(parts, state).await;
             GuardContext::get_or_insert(&mut parts.extensions).permit = None;
             let extracted = extracted.map_err(IntoResponse::into_response)?;
-            Ok(Self { upgrade, subprotocol, permit, handover, undecided, extracted })
+            Ok(Self { upgrade, subprotocol, permit, handover, decision, extracted })
         }
     }
 

@@ -192,8 +192,8 @@ impl AcceptThenClose {
         let mut response = reject_with.response(rejection, request, prepared);
         head.write_head(&mut response);
         response.extensions_mut().insert(rejection.clone());
-        if let Some(undecided) = connection.undecided {
-            undecided.pass_on(&mut response);
+        if let Some(decision) = connection.decision {
+            decision.pass_on(&mut response);
         }
 
         let (handover, on_upgrade, permit) =
@@ -265,7 +265,7 @@ impl Default for AcceptThenClose {
 struct Connection {
     handover: Handover,
     /// `None` if an outer layer decides.
-    undecided: Option<PendingDecision>,
+    decision: Option<PendingDecision>,
     on_upgrade: OnUpgrade,
     /// The permit of an outer layer, held until the socket is closed.
     permit: Option<Permit>,
@@ -278,11 +278,11 @@ impl Connection {
         if let Some(handover) = context.and_then(|context| context.handover.clone()) {
             let (withheld, permit) = handover.take()?;
             let on_upgrade = withheld.or(on_upgrade)?;
-            return Some(Self { handover, undecided: None, on_upgrade, permit });
+            return Some(Self { handover, decision: None, on_upgrade, permit });
         }
         let handover = Handover::taken();
-        let undecided = Some(PendingDecision::new(handover.clone()));
-        Some(Self { handover, undecided, on_upgrade: on_upgrade?, permit: None })
+        let decision = Some(PendingDecision::new(handover.clone()));
+        Some(Self { handover, decision, on_upgrade: on_upgrade?, permit: None })
     }
 }
 

@@ -357,16 +357,16 @@ impl<R, C> Admission<R, C> {
     /// the handshake.
     fn hand_over<B>(&mut self, response: &mut Response<B>) {
         let is_completed = self.transport.is_completed_by(response.status());
-        let undecided = self.acquired.undecided.take();
+        let decision = self.acquired.decision.take();
         if !self.is_outermost {
             // Dropping it declines the handshake.
-            if let (Some(undecided), true) = (undecided, is_completed) {
-                undecided.pass_on(response);
+            if let (Some(decision), true) = (decision, is_completed) {
+                decision.pass_on(response);
             }
             return;
         }
-        if let Some(undecided) = undecided {
-            undecided.decide(is_completed);
+        if let Some(decision) = decision {
+            decision.decide(is_completed);
         }
         decide_passed_on(response, self.transport);
     }

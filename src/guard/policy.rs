@@ -349,10 +349,10 @@ impl GuardConfig {
         if self.forwards() {
             GuardContext::get_or_insert(extensions).handover = Some(handover.clone());
         }
-        let undecided = Some(PendingDecision::new(handover.clone()));
+        let decision = Some(PendingDecision::new(handover.clone()));
         Ok(Acquired {
             handover: Some(handover),
-            undecided,
+            decision,
             has_permit,
             has_upgrade,
             ..Acquired::default()
@@ -399,7 +399,7 @@ impl GuardConfig {
 pub(super) struct Acquired {
     pub(super) handover: Option<Handover>,
     /// Of the layer that withholds first.
-    pub(super) undecided: Option<PendingDecision>,
+    pub(super) decision: Option<PendingDecision>,
     pub(super) has_permit: bool,
     pub(super) has_upgrade: bool,
     /// The connection, if it goes to a callback and no outer layer decides about it.

@@ -15,8 +15,10 @@ use super::{
     future::ResponseFuture,
     policy::{Detected, Policy},
 };
-use crate::context::Outer;
-use crate::rejection::{EmptyBody, RejectionKind, RejectionResponse};
+use crate::{
+    context::Outer,
+    rejection::{EmptyBody, RejectionKind, RejectionResponse},
+};
 
 /// Rejects handshakes that its policy does not accept. Ordinary requests pass untouched.
 ///

@@ -127,8 +127,8 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut result = ready!(this.future.poll(cx));
-        if let (Some((transport, undecided)), Ok(response)) = (this.pending.take(), &mut result) {
-            undecided.decide(transport.is_completed_by(response.status()));
+        if let (Some((transport, decision)), Ok(response)) = (this.pending.take(), &mut result) {
+            decision.decide(transport.is_completed_by(response.status()));
             decide_passed_on(response, transport);
         }
         Poll::Ready(result)
