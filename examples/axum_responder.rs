@@ -15,7 +15,7 @@ use tower_ws_guard::{
 };
 
 pub(crate) fn app() -> Result<Router, ConfigError> {
-    let tokens = StaticTokens::new([("s3cr3t", "alice")]);
+    let tokens = StaticTokens::new([("s3cr3t", "alice")])?;
     // Clients other than browsers send no Origin; these authenticate with a token and not with a
     // cookie.
     let guard = GuardLayer::new(AllowOrigin::same_origin().allow_missing())

@@ -28,8 +28,9 @@ fn known_tenant(handshake: &mut Handshake<'_>) -> Result<(), Rejection> {
 }
 
 pub(crate) fn app() -> Router {
-    let guard =
-        GuardLayer::new(AllowOrigin::same_origin()).check(known_tenant).reject_with(ProblemJson);
+    let guard = GuardLayer::new(AllowOrigin::same_origin())
+        .check(known_tenant)
+        .reject_with(ProblemJson::new());
     Router::new().route("/ws", any(handler).layer(guard))
 }
 

@@ -21,8 +21,9 @@ use tower::{ServiceBuilder, service_fn};
 use tower_ws_guard::{AllowOrigin, GuardLayer, ProblemJson, Upgraded};
 
 pub(crate) async fn serve(listener: TcpListener) -> std::io::Result<()> {
-    let guard =
-        GuardLayer::new(AllowOrigin::same_origin()).reject_with(ProblemJson).on_upgraded(echo);
+    let guard = GuardLayer::new(AllowOrigin::same_origin())
+        .reject_with(ProblemJson::new())
+        .on_upgraded(echo);
     let service = ServiceBuilder::new().layer(guard).service(service_fn(other_requests));
     loop {
         let (stream, _) = listener.accept().await?;

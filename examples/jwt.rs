@@ -47,7 +47,7 @@ pub(crate) fn app(keys: JwtKeys) -> Result<Router, ConfigError> {
     // cookie.
     let guard = GuardLayer::new(AllowOrigin::same_origin().allow_missing())
         .token(TokenPolicy::bearer(verifier))?
-        .reject_with(ProblemJson)
+        .reject_with(ProblemJson::new())
         .respond();
     Ok(Router::new().route("/ws", any(handler).layer(guard)))
 }

@@ -71,7 +71,7 @@ pub(crate) fn app(
     origins: AllowOrigin,
     upstream: Arc<str>,
 ) -> BoxCloneSyncService<Request, Response, Infallible> {
-    let guard = GuardLayer::new(origins).check(note_nominated).reject_with(ProblemJson);
+    let guard = GuardLayer::new(origins).check(note_nominated).reject_with(ProblemJson::new());
     let proxy = service_fn(move |request| proxy(request, Arc::clone(&upstream)));
     BoxCloneSyncService::new(ServiceBuilder::new().layer(guard).service(proxy))
 }

@@ -45,7 +45,8 @@ struct User {
 pub(crate) fn app<S: TicketStore + Clone>(store: S) -> Result<Router, ConfigError> {
     let verifier = TicketVerifier::<User, _>::new(store.clone());
     let token = TokenPolicy::from_sources([TokenSource::query("ticket")?], verifier)?;
-    let guard = GuardLayer::new(AllowOrigin::same_origin()).token(token)?.reject_with(ProblemJson);
+    let guard =
+        GuardLayer::new(AllowOrigin::same_origin()).token(token)?.reject_with(ProblemJson::new());
     let tickets =
         Router::new().route("/tickets", post(ticket)).with_state(TicketIssuer::new(store));
     Ok(Router::new()
@@ -75,7 +76,8 @@ impl<S: Sync> FromRequestParts<S> for User {
     type Rejection = StatusCode;
 
     async fn from_request_parts(request: &mut Parts, _: &S) -> Result<Self, StatusCode> {
-        let tokens = StaticTokens::new([("s3cr3t", "alice")]);
+        let tokens = StaticTokens::new([("s3cr3t", "alice")])
+            .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
         let header = request.headers.get(AUTHORIZATION).and_then(|header| header.to_str().ok());
         let token = header
             .and_then(|header| header.strip_prefix("Bearer "))

@@ -24,7 +24,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), tower_ws_guard::ConfigError> {
-//! let tokens = StaticTokens::new([("s3cr3t", "alice")]);
+//! let tokens = StaticTokens::new([("s3cr3t", "alice")])?;
 //! let guard = GuardLayer::new(AllowOrigin::same_origin()).token(TokenPolicy::bearer(tokens))?;
 //! let app = Router::new().route("/ws", any(handler).layer(guard));
 //!
@@ -133,7 +133,7 @@ fn require_upgrade_request(request: &Parts) -> Result<(), Response> {
     if is_upgrade_request_head(request) {
         return Ok(());
     }
-    Err(reject(RejectionKind::NotWebsocket.into(), request, &PlainText, false))
+    Err(reject(RejectionKind::NotWebsocket.into(), request, &PlainText, false, None))
 }
 
 /// Rejects an upgrade request that no origin check has seen.
@@ -156,7 +156,7 @@ fn fault(request: &Parts, asked: Asked) -> Response {
     let rejection = asked.rejection(None);
     #[cfg(feature = "tracing")]
     crate::telemetry::log_unprotected(&rejection, request.uri.path());
-    reject(rejection, request, &PlainText, true)
+    reject(rejection, request, &PlainText, true, None)
 }
 
 #[cfg(feature = "axum-ws")]
@@ -222,7 +222,7 @@ mod upgrade {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), tower_ws_guard::ConfigError> {
     /// let guard = GuardLayer::new(AllowOrigin::same_origin())
-    ///     .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "alice")])))?
+    ///     .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "alice")])?))?
     ///     .limit(ConnectionLimit::total(1)?);
     /// let app: Router = Router::new().route("/ws", any(handler).layer(guard));
     ///

@@ -17,16 +17,17 @@ use http::{
 };
 
 use crate::{
+    head::{RequestHead, parse_host},
     http::{
         Host, RequestOrigin, Transport,
         field::{
             SingletonField, all_in, alphanumeric_and, elements, has_element, is_token,
             text_elements, trim,
         },
-        origin::OriginError,
         transport::Protocol,
     },
     rejection::{Rejection, RejectionKind as Kind},
+    subprotocol::Subprotocols,
 };
 
 /// The maximum number of elements in `Sec-WebSocket-Protocol`, including empty ones.
@@ -82,6 +83,8 @@ pub(crate) struct AlreadyNormalized {
     pub(crate) connection: bool,
     pub(crate) key: bool,
     pub(crate) version: bool,
+    /// Not there, or with an element.
+    pub(crate) subprotocols: bool,
 }
 
 impl<'a> Handshake<'a> {
@@ -92,6 +95,15 @@ impl<'a> Handshake<'a> {
     /// The first fault, in the order of the variants of [`RejectionKind`](crate::RejectionKind) up
     /// to [`SubprotocolInvalid`](crate::RejectionKind::SubprotocolInvalid).
     pub fn parse(request: &'a mut Parts) -> Result<Self, Rejection> {
+        Self::parse_for(request, None)
+    }
+
+    /// Parses a handshake with a server that has these subprotocols. Some servers have one that is
+    /// not a token, such as `SPDY/3.1+portforward.k8s.io` of Kubernetes.
+    pub(crate) fn parse_for(
+        request: &'a mut Parts,
+        ours: Option<&Subprotocols>,
+    ) -> Result<Self, Rejection> {
         let Parts { method, uri, version, headers, extensions, .. } = request;
         let transport = Transport::new(*version);
         let fields = Fields::read(headers);
@@ -105,9 +117,8 @@ impl<'a> Handshake<'a> {
                     return Err(Kind::HttpVersion.into());
                 }
                 if !fields.upgrade_websocket {
-                    return Err(
-                        Rejection::new(Kind::UpgradeMissing).with_value(headers.get(UPGRADE))
-                    );
+                    return Err(Rejection::new(Kind::UpgradeMissing)
+                        .with_header_value(headers.get(UPGRADE)));
                 }
                 if !fields.connection_upgrade {
                     return Err(Kind::ConnectionMissing.into());
@@ -126,25 +137,29 @@ impl<'a> Handshake<'a> {
                 }
             }
         }
-        let host = parse_host(&fields, uri, transport)?;
+        let host = parse_host(fields.host, uri, transport)?;
         let key = match transport {
             Transport::Http1 => Some(parse_key(fields.key)?),
             // RFC 8441 5: the key is not used.
             Transport::ExtendedConnect => None,
         };
         check_version(fields.version)?;
-        if fields.body {
+        if fields.body || (fields.content_length && transport == Transport::ExtendedConnect) {
             return Err(Kind::BodyPresent.into());
         }
-        check_subprotocols(fields.subprotocols, headers)?;
+        let offers_subprotocols = check_subprotocols(fields.subprotocols, headers, ours)?;
 
         let normalized = AlreadyNormalized {
             upgrade: fields.upgrade.is(WEBSOCKET),
             connection: fields.connection.is(CONNECTION_UPGRADE),
             key: key.is_some_and(|key| fields.key.is(&key)),
             version: fields.version.is(b"13"),
+            subprotocols: offers_subprotocols
+                || matches!(fields.subprotocols, SingletonField::Absent),
         };
-        let (origin, subprotocols) = (fields.origin, fields.subprotocols);
+        let origin = fields.origin;
+        let subprotocols =
+            if offers_subprotocols { fields.subprotocols } else { SingletonField::Absent };
         Ok(Self {
             method,
             uri,
@@ -207,13 +222,14 @@ impl<'a> Handshake<'a> {
     ///
     /// [`OriginRepeated`](crate::RejectionKind::OriginRepeated) and
     /// [`OriginInvalid`](crate::RejectionKind::OriginInvalid).
-    pub fn origin(&self) -> Result<RequestOrigin<'a>, Rejection> {
-        RequestOrigin::parse(self.origin).map_err(|fault| match fault {
-            OriginError::Repeated => Kind::OriginRepeated.into(),
-            OriginError::Invalid(value, invalid) => {
-                Rejection::new(Kind::OriginInvalid).with_value(value).with_source(invalid)
-            }
-        })
+    pub fn origin(&self) -> Result<RequestOrigin<'_>, Rejection> {
+        self.head().origin()
+    }
+
+    /// The head of the request, as the policies see it.
+    pub(crate) fn head(&self) -> RequestHead<'_> {
+        let Self { uri, headers, host, origin, .. } = *self;
+        RequestHead { uri, headers, extensions: self.extensions, host, origin }
     }
 
     /// The subprotocols that the client offers, in its order of preference. Some may carry a
@@ -236,14 +252,6 @@ impl<'a> Handshake<'a> {
     #[must_use]
     pub fn key(&self) -> Option<[u8; 24]> {
         self.key
-    }
-
-    /// The value of `Origin` if there is exactly one.
-    pub(crate) fn origin_value(&self) -> Option<&'a HeaderValue> {
-        match self.origin {
-            SingletonField::One(value) => Some(value),
-            SingletonField::Absent | SingletonField::Repeated => None,
-        }
     }
 
     pub(crate) const fn normalized(&self) -> AlreadyNormalized {
@@ -331,7 +339,7 @@ fn parse_key(line: SingletonField<'_>) -> Result<[u8; 24], Rejection> {
     static BASE64: [bool; 256] = alphanumeric_and(b"+/");
     match <[u8; 24]>::try_from(trim(value.as_bytes())) {
         Ok(key) if all_in(&BASE64, &key[..22]) && key[22..] == *b"==" => Ok(key),
-        _ => Err(Rejection::new(Kind::KeyInvalid).with_value(value)),
+        _ => Err(Rejection::new(Kind::KeyInvalid).with_header_value(value)),
     }
 }
 
@@ -352,63 +360,49 @@ fn check_version(line: SingletonField<'_>) -> Result<(), Rejection> {
         | [b'2', b'5', b'0'..=b'5'] => Kind::VersionUnsupported,
         _ => Kind::VersionInvalid,
     };
-    Err(Rejection::new(kind).with_value(value))
+    Err(Rejection::new(kind).with_header_value(value))
 }
 
-/// RFC 6455 4.1 item 10: distinct tokens, and at least one.
-fn check_subprotocols(line: SingletonField<'_>, headers: &HeaderMap) -> Result<(), Rejection> {
+/// RFC 6455 4.1 item 10: distinct tokens. Returns whether there is one: some clients send an empty
+/// value for an empty list.
+fn check_subprotocols(
+    line: SingletonField<'_>,
+    headers: &HeaderMap,
+    ours: Option<&Subprotocols>,
+) -> Result<bool, Rejection> {
     match line {
-        SingletonField::Absent => return Ok(()),
+        SingletonField::Absent => return Ok(false),
         // Most clients offer one. This spares the array below.
-        SingletonField::One(value) if is_token(value.as_bytes()) => return Ok(()),
+        SingletonField::One(value) if is_token(value.as_bytes()) => return Ok(true),
         SingletonField::One(_) | SingletonField::Repeated => {}
     }
+    // A misplaced credential may be among the elements, so none is shown.
+    let invalid =
+        |problem: &'static str| Err(Rejection::new(Kind::SubprotocolInvalid).with_source(problem));
     let mut offered = [b"".as_slice(); MAX_SUBPROTOCOLS];
     let mut count = 0;
-    let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
-    let elements = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b',')).map(trim);
+    let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL);
+    let has_comma = || lines.iter().any(|line| line.as_bytes().contains(&b','));
+    let elements =
+        lines.iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b',')).map(trim);
     for (i, element) in elements.enumerate() {
         if i == MAX_SUBPROTOCOLS {
-            return Err(Kind::SubprotocolInvalid.into());
+            return invalid("there are more than 128 elements");
         }
         if element.is_empty() {
             continue;
         }
-        if !is_token(element) || offered[..count].contains(&element) {
-            return Err(Kind::SubprotocolInvalid.into());
+        if !is_token(element) && !ours.is_some_and(|ours| ours.contains(element)) {
+            return invalid("one is not a token, and not a subprotocol of the server");
+        }
+        if offered[..count].contains(&element) {
+            return invalid("one is offered twice");
         }
         offered[count] = element;
         count += 1;
     }
-    if count == 0 {
-        return Err(Kind::SubprotocolInvalid.into());
+    if count == 0 && has_comma() {
+        return invalid("a list of commas names no subprotocol");
     }
-    Ok(())
-}
-
-/// RFC 9112 3.2, over HTTP/2 RFC 9113 8.3.1.
-fn parse_host<'a>(
-    fields: &Fields<'a>,
-    uri: &'a Uri,
-    transport: Transport,
-) -> Result<Host<'a>, Rejection> {
-    let invalid = || Rejection::new(Kind::HostInvalid);
-
-    let header = match fields.host {
-        SingletonField::Absent => None,
-        SingletonField::One(value) => {
-            let host = Host::parse(trim(value.as_bytes()));
-            Some(host.ok_or_else(|| invalid().with_value(value))?)
-        }
-        SingletonField::Repeated => return Err(invalid()),
-    };
-    let target = match uri.authority() {
-        None => None,
-        Some(authority) => Some(Host::parse(authority.as_str().as_bytes()).ok_or_else(invalid)?),
-    };
-    match (transport, header, target) {
-        (_, Some(header), Some(target)) if !header.matches(target) => Err(invalid()),
-        (Transport::Http1, Some(host), _) | (Transport::ExtendedConnect, _, Some(host)) => Ok(host),
-        _ => Err(invalid()),
-    }
+    Ok(count > 0)
 }

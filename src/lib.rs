@@ -14,7 +14,7 @@
 //! | [`ResponderLayer`] | completes handshakes: 101 with `Sec-WebSocket-Accept` and the subprotocol, and the connection |
 //!
 //! Ordinary requests pass untouched, without an allocation. [`is_upgrade_request`] is the
-//! classifier.
+//! classifier. [`RequestCheckLayer`] applies host and origin policies to ordinary requests, too.
 //!
 //! # Example
 //!
@@ -116,11 +116,14 @@ pub mod connection;
 mod context;
 pub mod guard;
 mod handshake;
+mod head;
 mod host;
 mod http;
 mod layers;
 mod origin;
+mod pattern;
 pub mod rejection;
+mod replaceable;
 mod subprotocol;
 pub mod telemetry;
 #[cfg(feature = "test-util")]
@@ -140,22 +143,25 @@ pub use self::{
     config::ConfigError,
     connection::{ConnectionLimit, Drain, Permit},
     context::OriginChecked,
-    guard::{AcceptThenClose, Check, Forward, Guard, GuardLayer, Respond, check_fn},
+    guard::{AcceptThenClose, Authorize, Check, Forward, Guard, GuardLayer, Respond, check_fn},
     handshake::Handshake,
+    head::RequestHead,
     host::AllowHost,
     http::{
-        ConnectProtocol, Host, InvalidOrigin, Origin, RequestOrigin, Transport, accept_key,
-        is_upgrade_request,
+        ConnectProtocol, Host, InvalidHost, InvalidOrigin, Origin, RequestOrigin, Transport,
+        accept_key, is_upgrade_request,
     },
     layers::{
-        ConfirmUpgrade, ConfirmUpgradeLayer, OriginCheck, OriginCheckLayer, Responder,
-        ResponderLayer, TokenCheck, TokenCheckLayer, VersionCheck, VersionCheckLayer,
+        ConfirmUpgrade, ConfirmUpgradeLayer, OriginCheck, OriginCheckLayer, RequestCheck,
+        RequestCheckLayer, Responder, ResponderLayer, TokenCheck, TokenCheckLayer, VersionCheck,
+        VersionCheckLayer,
     },
     origin::AllowOrigin,
     rejection::{
-        EmptyBody, PlainText, ProblemJson, Rejection, RejectionKind, RejectionResponse, Reported,
-        response_fn,
+        EmptyBody, MapBody, PlainText, ProblemJson, Rejection, RejectionKind, RejectionResponse,
+        Reported, response_fn,
     },
+    replaceable::Replaceable,
     subprotocol::Subprotocols,
     token::{
         BoxVerifier, Claims, StaticTokens, Token, TokenPolicy, TokenSource, Validity, Verified,

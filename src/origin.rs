@@ -1,14 +1,20 @@
 //! The origin policy: which pages may open a socket.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt::{self, Display},
+    iter,
+    sync::Arc,
+};
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, request::Parts};
 
 use crate::{
     config::ConfigError,
-    handshake::Handshake,
-    http::{Host, Origin, RequestOrigin, field::trim, origin::default_port},
+    head::RequestHead,
+    http::{Host, Origin, RequestOrigin, field::trim},
+    pattern::{Pattern, Patterns},
     rejection::{Rejection, RejectionKind as Kind},
+    replaceable::Replaceable,
 };
 
 /// The origin policy: which pages may open a socket. The default allows none.
@@ -42,22 +48,35 @@ use crate::{
 /// `X-Forwarded-*` and `Forwarded` are never read.
 #[derive(Clone, Default)]
 #[must_use]
-pub struct AllowOrigin {
-    /// The listed origins as browsers write them. Sorted.
-    exact: Arc<[Box<str>]>,
-    /// Sorted.
-    patterns: Arc<[Pattern]>,
-    /// Patterns with `*` in place of the first labels. Sorted.
-    subdomains: Arc<[Pattern]>,
+pub struct AllowOrigin(Arc<Rules>);
+
+/// What one policy says by itself.
+#[derive(Clone, Default)]
+struct Rules {
+    /// The listed origins without a wildcard as browsers write them. Sorted.
+    exact: Vec<Box<str>>,
+    /// All that are listed.
+    listed: Patterns,
     predicates: Vec<Predicate>,
     same_origin: bool,
-    public_origins: Arc<[Pattern]>,
+    public_origins: Patterns,
     missing: bool,
     null: bool,
     any: bool,
+    /// Policies that are looked up for each request.
+    lookups: Vec<Lookup>,
 }
 
-type Predicate = Arc<dyn Fn(&Origin<'_>, &Handshake<'_>) -> bool + Send + Sync>;
+type Predicate = Arc<dyn Fn(&Origin<'_>, &RequestHead<'_>) -> bool + Send + Sync>;
+
+#[derive(Clone)]
+enum Lookup {
+    Replaceable(Replaceable<AllowOrigin>),
+    PerRequest(Arc<dyn Fn(&RequestHead<'_>) -> Option<AllowOrigin> + Send + Sync>),
+}
+
+/// A policy can contain itself if it is replaced by one that does. Deeper policies allow nothing.
+const MAX_DEPTH: usize = 8;
 
 impl AllowOrigin {
     /// Allows pages that were loaded from the host and port that the handshake addresses.
@@ -72,7 +91,7 @@ impl AllowOrigin {
     /// attacker's host. Add an [`AllowHost`](crate::AllowHost) to a server on a local or private
     /// address.
     pub fn same_origin() -> Self {
-        Self { same_origin: true, ..Self::default() }
+        Rules { same_origin: true, ..Rules::default() }.into()
     }
 
     /// Allows pages of the server's own public origin, such as `https://chat.example.com`, whatever
@@ -82,11 +101,11 @@ impl AllowOrigin {
     ///
     /// `origin` is malformed, or no page can have it.
     pub fn public_origin(origin: &str) -> Result<Self, ConfigError> {
-        let pattern = Pattern::parse(origin)?;
-        if pattern.subdomains || pattern.port == Port::Any {
+        let pattern = Pattern::origin(origin)?;
+        if !pattern.is_exact() {
             return Err(ConfigError::new(origin, "the server's own origin has no wildcard"));
         }
-        Ok(Self { public_origins: [pattern].into(), ..Self::default() })
+        Ok(Rules { public_origins: Patterns::new(vec![pattern]), ..Rules::default() }.into())
     }
 
     /// Allows the listed origins. An empty list allows none.
@@ -97,10 +116,13 @@ impl AllowOrigin {
     /// | `https://*.example.com` | all subdomains, at any depth, but not `https://example.com` |
     /// | `http://localhost:*` | any port |
     /// | `https://*.example.com:*` | both |
+    /// | `moz-extension://*` | any host, for schemes whose hosts are random; not for the web's |
     ///
-    /// Upper case and default ports are normalized. A wildcard over a public suffix, such as
-    /// `https://*.co.uk`, is not detected. Origins are looked up, so ten thousand are as fast as a
-    /// few.
+    /// Patterns are normalized like [origins](Origin). A wildcard over a public suffix, such as
+    /// `https://*.co.uk`, is not detected here, but by the
+    #[cfg_attr(feature = "lint", doc = "[lint](crate::GuardLayer::lint).")]
+    #[cfg_attr(not(feature = "lint"), doc = "lint (feature `lint`).")]
+    /// Origins are looked up, so ten thousand are as fast as a few.
     ///
     /// # Errors
     ///
@@ -109,16 +131,11 @@ impl AllowOrigin {
     where
         I: IntoIterator<Item: AsRef<str>>,
     {
-        let patterns = patterns.into_iter().map(|pattern| Pattern::parse(pattern.as_ref()));
+        let patterns = patterns.into_iter().map(|pattern| Pattern::origin(pattern.as_ref()));
         let patterns = patterns.collect::<Result<Vec<_>, _>>()?;
-        let (subdomains, patterns): (Vec<_>, Vec<_>) =
-            patterns.into_iter().partition(|pattern| pattern.subdomains);
-        Ok(Self {
-            exact: sorted(patterns.iter().filter_map(Pattern::serialized).collect()),
-            patterns: sorted(patterns),
-            subdomains: sorted(subdomains),
-            ..Self::default()
-        })
+        let exact = patterns.iter().filter(|pattern| pattern.is_exact());
+        let exact = sorted(exact.map(|pattern| pattern.to_string().into()).collect());
+        Ok(Rules { exact, listed: Patterns::new(patterns), ..Rules::default() }.into())
     }
 
     /// Allows the origins for which `predicate` returns true. It is called only with well-formed
@@ -127,9 +144,47 @@ impl AllowOrigin {
     /// Compare whole values: `origin.host().ends_with("example.com")` allows `evilexample.com`.
     pub fn predicate<F>(predicate: F) -> Self
     where
-        F: Fn(&Origin<'_>, &Handshake<'_>) -> bool + Send + Sync + 'static,
+        F: Fn(&Origin<'_>, &RequestHead<'_>) -> bool + Send + Sync + 'static,
     {
-        Self { predicates: vec![Arc::new(predicate)], ..Self::default() }
+        Rules { predicates: vec![Arc::new(predicate)], ..Rules::default() }.into()
+    }
+
+    /// Allows what the policy allows that `lookup` finds for the request, for example by its host
+    /// or path: a server for many tenants. `None` allows nothing.
+    ///
+    /// A policy is cheap to clone: clones share their patterns. `lookup` must not block.
+    ///
+    /// ```
+    /// use std::{collections::HashMap, sync::Arc};
+    /// use tower_ws_guard::{AllowOrigin, GuardLayer};
+    ///
+    /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
+    /// let tenants = HashMap::from([
+    ///     ("red.example.com", AllowOrigin::list(["https://red.example"])?),
+    ///     ("blue.example.com", AllowOrigin::list(["https://blue.example"])?),
+    /// ]);
+    /// let origins = AllowOrigin::per_request(move |head| tenants.get(head.host().name()).cloned());
+    /// let guard = GuardLayer::new(origins);
+    /// # let _ = guard;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn per_request<F>(lookup: F) -> Self
+    where
+        F: Fn(&RequestHead<'_>) -> Option<Self> + Send + Sync + 'static,
+    {
+        Rules { lookups: vec![Lookup::PerRequest(Arc::new(lookup))], ..Rules::default() }.into()
+    }
+
+    /// Allows what the present value of `policy` allows. See [`Replaceable`].
+    pub fn replaceable(policy: &Replaceable<Self>) -> Self {
+        Rules { lookups: vec![Lookup::Replaceable(policy.clone())], ..Rules::default() }.into()
+    }
+
+    /// Rejects whoever sends an `Origin`, and allows whoever sends none: for servers that no page
+    /// may reach. It is an empty list with [`allow_missing`](Self::allow_missing).
+    pub fn no_browsers() -> Self {
+        Self::default().allow_missing()
     }
 
     /// Allows every page on the web to connect with your users' cookies, and clients without
@@ -138,22 +193,25 @@ impl AllowOrigin {
     /// Use it for public data without a login only. A malformed or repeated `Origin` is still
     /// rejected.
     pub fn dangerous_any() -> Self {
-        Self { any: true, ..Self::default() }
+        Rules { any: true, ..Rules::default() }.into()
     }
 
     /// Allows what either policy allows.
+    #[expect(clippy::needless_pass_by_value, reason = "a builder")]
     pub fn or(self, other: Self) -> Self {
-        Self {
-            exact: sorted([&*self.exact, &*other.exact].concat()),
-            patterns: sorted([&*self.patterns, &*other.patterns].concat()),
-            subdomains: sorted([&*self.subdomains, &*other.subdomains].concat()),
-            predicates: [self.predicates, other.predicates].concat(),
-            same_origin: self.same_origin || other.same_origin,
-            public_origins: sorted([&*self.public_origins, &*other.public_origins].concat()),
-            missing: self.missing || other.missing,
-            null: self.null || other.null,
-            any: self.any || other.any,
+        let (a, b) = (&*self.0, &*other.0);
+        Rules {
+            exact: sorted([&*a.exact, &*b.exact].concat()),
+            listed: a.listed.and(&b.listed),
+            predicates: [&*a.predicates, &*b.predicates].concat(),
+            same_origin: a.same_origin || b.same_origin,
+            public_origins: a.public_origins.and(&b.public_origins),
+            missing: a.missing || b.missing,
+            null: a.null || b.null,
+            any: a.any || b.any,
+            lookups: [&*a.lookups, &*b.lookups].concat(),
         }
+        .into()
     }
 
     /// Also allows handshakes without `Origin`, as clients other than browsers send them.
@@ -161,183 +219,255 @@ impl AllowOrigin {
     /// Use it only if clients authenticate with a token or a ticket, and not with credentials that
     /// a browser adds by itself (cookies, HTTP authentication, client certificates). Otherwise a
     /// proxy that drops `Origin` opens the endpoint to every page.
-    pub fn allow_missing(self) -> Self {
-        Self { missing: true, ..self }
+    pub fn allow_missing(mut self) -> Self {
+        Arc::make_mut(&mut self.0).missing = true;
+        self
     }
 
     /// Also allows `Origin: null`, which any page can send from a sandboxed frame.
-    pub fn allow_null(self) -> Self {
-        Self { null: true, ..self }
+    pub fn allow_null(mut self) -> Self {
+        Arc::make_mut(&mut self.0).null = true;
+        self
     }
 
-    pub(crate) fn check(&self, handshake: &Handshake<'_>) -> Result<(), Rejection> {
-        // Most origins are listed, and then comparing bytes is enough.
-        if handshake.origin_value().is_some_and(|origin| self.is_exactly_listed(origin)) {
-            return Ok(());
-        }
-        let origin = handshake.origin()?;
-        let explicitly_allowed = self.any
-            || match &origin {
-                RequestOrigin::Missing if !self.missing => return Err(Kind::OriginMissing.into()),
-                RequestOrigin::Missing => false,
-                RequestOrigin::Null => self.null,
-                RequestOrigin::Tuple(origin) => {
-                    self.is_listed(origin)
-                        || self.predicates.iter().any(|allows| allows(origin, handshake))
-                }
-            };
-        if explicitly_allowed {
-            return Ok(());
-        }
-        let is_cross_site = is_cross_site(handshake);
-        let allowed = !is_cross_site
-            && match &origin {
-                RequestOrigin::Missing => true,
-                RequestOrigin::Null => false,
-                RequestOrigin::Tuple(origin) => self.is_own(origin, handshake.host()),
-            };
-        if allowed {
-            return Ok(());
-        }
-        let rejection = Rejection::new(Kind::OriginNotAllowed).with_value(handshake.origin_value());
-        Err(if is_cross_site {
-            rejection.with_source(
-                "`Sec-Fetch-Site` is `cross-site`, so only a listed origin is accepted",
-            )
-        } else {
-            rejection
+    /// Whether pages of `origin` are allowed whatever the request is: by a list, as a public
+    /// origin, or because any origin is. What depends on the request, such as
+    /// [`same_origin`](Self::same_origin) and [`predicate`](Self::predicate), is left to
+    /// [`check`](Self::check).
+    ///
+    /// ```
+    /// use tower_ws_guard::AllowOrigin;
+    ///
+    /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
+    /// let policy = AllowOrigin::list(["https://*.example.com"])?;
+    /// assert!(policy.allows(&"https://app.example.com".parse().unwrap()));
+    /// assert!(!policy.allows(&"https://example.com".parse().unwrap()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn allows(&self, origin: &Origin<'_>) -> bool {
+        let looked_up = self.look_up(None);
+        iter::once(self).chain(&looked_up).any(|policy| {
+            let rules = &policy.0;
+            rules.any
+                || rules.listed.find_origin(origin).is_some()
+                || rules.public_origins.find_origin(origin).is_some()
         })
     }
 
+    /// Judges any request: outside of a handshake, too.
+    ///
+    /// # Errors
+    ///
+    /// The rejection that a guard would make.
+    pub fn check(&self, request: &RequestHead<'_>) -> Result<(), Rejection> {
+        // Most origins are listed, and then comparing bytes is enough.
+        if request.origin_value().is_some_and(|origin| self.0.is_exactly_listed(origin)) {
+            return Ok(());
+        }
+        self.decide(request, &mut |_| ())
+    }
+
+    /// A predicate for `AllowOrigin::predicate` of tower-http's `CorsLayer`, so that one policy
+    /// serves sockets and ordinary requests.
+    ///
+    /// ```
+    /// use tower_http::cors::{self, CorsLayer};
+    /// use tower_ws_guard::{AllowOrigin, GuardLayer};
+    ///
+    /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
+    /// let origins = AllowOrigin::list(["https://*.example.com"])?;
+    /// let cors = cors::AllowOrigin::predicate(origins.cors_predicate());
+    /// let cors = CorsLayer::new().allow_origin(cors);
+    /// let guard = GuardLayer::new(origins);
+    /// # let _ = (cors, guard);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn cors_predicate(
+        &self,
+    ) -> impl Fn(&HeaderValue, &Parts) -> bool + Clone + Send + Sync + 'static {
+        let policy = self.clone();
+        move |_, request| RequestHead::new(request).and_then(|head| policy.check(&head)).is_ok()
+    }
+
+    /// Judges a request, and tells `because` the rule that allows it.
+    pub(crate) fn decide(
+        &self,
+        request: &RequestHead<'_>,
+        because: &mut dyn FnMut(&dyn Display),
+    ) -> Result<(), Rejection> {
+        let origin = request.origin()?;
+        let looked_up = self.look_up(Some(request));
+        let mut policies = iter::once(self).chain(&looked_up).map(|policy| &*policy.0);
+        if policies.clone().any(|rules| rules.allow_explicitly(&origin, request, because)) {
+            return Ok(());
+        }
+        let is_cross_site = is_cross_site(request);
+        let mut ignore = |_: &dyn Display| ();
+        let because = if is_cross_site { &mut ignore } else { because };
+        let is_allowed = policies.any(|rules| rules.allow(&origin, request.host(), because));
+        match origin {
+            _ if is_allowed && !is_cross_site => Ok(()),
+            RequestOrigin::Missing if !is_allowed => Err(Kind::OriginMissing.into()),
+            _ => {
+                let value = request.origin_value();
+                let rejection = Rejection::new(Kind::OriginNotAllowed).with_header_value(value);
+                Err(if is_cross_site {
+                    rejection.with_source(
+                        "`Sec-Fetch-Site` is `cross-site`, so only a listed origin is accepted",
+                    )
+                } else {
+                    rejection
+                })
+            }
+        }
+    }
+
+    /// The policies that are found for a request. Without one there is none by request.
+    fn look_up(&self, request: Option<&RequestHead<'_>>) -> Vec<Self> {
+        let mut found = Vec::new();
+        self.look_up_into(request, MAX_DEPTH, &mut found);
+        found
+    }
+
+    fn look_up_into(&self, request: Option<&RequestHead<'_>>, depth: usize, found: &mut Vec<Self>) {
+        let Some(depth) = depth.checked_sub(1) else { return };
+        for lookup in &self.0.lookups {
+            let policy = match (lookup, request) {
+                (Lookup::Replaceable(policy), _) => Some(Self::clone(&policy.get())),
+                (Lookup::PerRequest(lookup), Some(request)) => lookup(request),
+                (Lookup::PerRequest(_), None) => None,
+            };
+            if let Some(policy) = policy {
+                policy.look_up_into(request, depth, found);
+                found.push(policy);
+            }
+        }
+    }
+
+    /// All listed patterns, and whether a missing `Origin`, or only that of the server, is allowed.
+    #[cfg(feature = "lint")]
+    pub(crate) fn summary(&self) -> (Vec<Pattern>, bool, bool) {
+        let looked_up = self.look_up(None);
+        let policies = || iter::once(self).chain(&looked_up).map(|policy| &*policy.0);
+        let listed = policies().flat_map(|rules| rules.listed.iter().cloned()).collect();
+        let allows_missing = policies().any(|rules| rules.missing || rules.any);
+        (listed, allows_missing, policies().any(|rules| rules.same_origin))
+    }
+}
+
+impl Rules {
     fn is_exactly_listed(&self, origin: &HeaderValue) -> bool {
         self.exact.binary_search_by(|exact| exact.as_bytes().cmp(origin.as_bytes())).is_ok()
     }
 
-    fn is_listed(&self, origin: &Origin<'_>) -> bool {
-        let parents = || {
-            let dots = origin.host().bytes().enumerate().filter(|(_, byte)| *byte == b'.');
-            dots.map(|(dot, _)| &origin.host()[dot + 1..])
-        };
-        is_among(&self.patterns, origin.host(), origin)
-            || (!self.subdomains.is_empty()
-                && !origin.is_ip()
-                && parents().any(|parent| is_among(&self.subdomains, parent, origin)))
+    /// Allows by name: also requests that are `cross-site`.
+    fn allow_explicitly(
+        &self,
+        origin: &RequestOrigin<'_>,
+        request: &RequestHead<'_>,
+        because: &mut dyn FnMut(&dyn Display),
+    ) -> bool {
+        if self.any {
+            because(&"`dangerous_any` allows any origin");
+            return true;
+        }
+        match origin {
+            RequestOrigin::Missing => false,
+            RequestOrigin::Null => {
+                if self.null {
+                    because(&"`allow_null` allows `null`");
+                }
+                self.null
+            }
+            RequestOrigin::Tuple(origin) => {
+                if let Some(pattern) = self.listed.find_origin(origin) {
+                    because(&format_args!("`{origin}` is listed as `{pattern}`"));
+                    return true;
+                }
+                let is_allowed = self.predicates.iter().any(|allows| allows(origin, request));
+                if is_allowed {
+                    because(&format_args!("a predicate allows `{origin}`"));
+                }
+                is_allowed
+            }
+        }
     }
 
-    fn is_own(&self, origin: &Origin<'_>, host: Host<'_>) -> bool {
-        let same_host = || {
-            let default_port = match origin.scheme() {
-                "http" => 80,
-                "https" => 443,
-                _ => return false,
-            };
-            host.name().eq_ignore_ascii_case(origin.host())
-                && host.port().unwrap_or(default_port)
-                    == origin.port().map_or(default_port, u32::from)
-        };
-        (self.same_origin && same_host()) || is_among(&self.public_origins, origin.host(), origin)
+    /// Allows what is not `cross-site`.
+    fn allow(
+        &self,
+        origin: &RequestOrigin<'_>,
+        host: Host<'_>,
+        because: &mut dyn FnMut(&dyn Display),
+    ) -> bool {
+        match origin {
+            RequestOrigin::Missing => {
+                if self.missing {
+                    because(&"`allow_missing` allows a missing `Origin`");
+                }
+                self.missing
+            }
+            RequestOrigin::Null => false,
+            RequestOrigin::Tuple(origin) if self.same_origin && is_same_origin(origin, host) => {
+                because(&format_args!("`{origin}` is the origin of `{host}`"));
+                true
+            }
+            RequestOrigin::Tuple(origin) => {
+                let public = self.public_origins.find_origin(origin);
+                if let Some(public) = public {
+                    because(&format_args!("`{public}` is the server's public origin"));
+                }
+                public.is_some()
+            }
+        }
     }
 }
 
-/// Looks up host and scheme, and then the port.
-fn is_among(patterns: &[Pattern], host: &str, origin: &Origin<'_>) -> bool {
-    let compare =
-        |pattern: &Pattern| (&*pattern.host, &*pattern.scheme).cmp(&(host, origin.scheme()));
-    let first = patterns.partition_point(|pattern| compare(pattern).is_lt());
-    let rest = &patterns[first..];
-    let ports = &rest[..rest.partition_point(|pattern| compare(pattern).is_eq())];
-    let is_there = |port: Port| ports.binary_search_by_key(&port, |pattern| pattern.port).is_ok();
-    is_there(Port::Any) || is_there(Port::Is(origin.effective_port()))
+/// The scheme must be the web's, and is not compared with the server's.
+fn is_same_origin(origin: &Origin<'_>, host: Host<'_>) -> bool {
+    let Some(port) = origin.effective_port() else { return false };
+    let default_port = match origin.scheme() {
+        "http" => 80,
+        "https" => 443,
+        _ => return false,
+    };
+    host.is_named(origin.host()) && host.port().unwrap_or(default_port) == u32::from(port)
 }
 
-fn sorted<T: Ord>(mut values: Vec<T>) -> Arc<[T]> {
+fn sorted<T: Ord>(mut values: Vec<T>) -> Vec<T> {
     values.sort_unstable();
-    values.into()
+    values
 }
 
 /// Fetch Metadata (W3C) can only reject, because Chromium sends none on a WebSocket handshake.
-fn is_cross_site(handshake: &Handshake<'_>) -> bool {
+fn is_cross_site(request: &RequestHead<'_>) -> bool {
     const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-    let mut sites = handshake.headers().get_all(SEC_FETCH_SITE).iter();
+    let mut sites = request.headers().get_all(SEC_FETCH_SITE).iter();
     sites.any(|site| trim(site.as_bytes()).eq_ignore_ascii_case(b"cross-site"))
+}
+
+impl From<Rules> for AllowOrigin {
+    fn from(rules: Rules) -> Self {
+        Self(Arc::new(rules))
+    }
 }
 
 impl fmt::Debug for AllowOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rules = &*self.0;
         f.debug_struct("AllowOrigin")
-            .field("patterns", &self.patterns)
-            .field("subdomains", &self.subdomains)
-            .field("predicates", &self.predicates.len())
-            .field("same_origin", &self.same_origin)
-            .field("public_origins", &self.public_origins)
-            .field("missing", &self.missing)
-            .field("null", &self.null)
-            .field("any", &self.any)
+            .field("listed", &rules.listed)
+            .field("predicates", &rules.predicates.len())
+            .field("same_origin", &rules.same_origin)
+            .field("public_origins", &rules.public_origins)
+            .field("missing", &rules.missing)
+            .field("null", &rules.null)
+            .field("any", &rules.any)
+            .field("lookups", &rules.lookups.len())
             .finish()
-    }
-}
-
-/// A normalized pattern. The look-up relies on the order of the fields.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Pattern {
-    host: Box<str>,
-    scheme: Box<str>,
-    subdomains: bool,
-    port: Port,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Port {
-    Any,
-    /// The effective port. A scheme without a default port may have none.
-    Is(Option<u16>),
-}
-
-impl Pattern {
-    fn parse(value: &str) -> Result<Self, ConfigError> {
-        let error = |problem| ConfigError::new(value, problem);
-
-        let lower = value.to_ascii_lowercase();
-        match &*lower {
-            "*" => return Err(error("only `AllowOrigin::dangerous_any` allows any origin")),
-            "null" => return Err(error("use `AllowOrigin::allow_null` to allow `null`")),
-            _ => {}
-        }
-        let (rest, any_port) = match lower.strip_suffix(":*") {
-            Some(rest) => (rest, true),
-            None => (&*lower, false),
-        };
-        let subdomains = rest.contains("://*.");
-        let rest = rest.replacen("://*.", "://", 1);
-        let origin = Origin::parse(rest.as_bytes()).map_err(|invalid| error(invalid.0))?;
-
-        if matches!(origin.scheme(), "ws" | "wss") {
-            return Err(error(
-                "the origin of a page has the scheme `http` or `https`, never `ws` or `wss`",
-            ));
-        }
-        if any_port && origin.port().is_some() {
-            return Err(error("an origin has one port"));
-        }
-        if subdomains && (origin.is_ip() || origin.host().is_empty()) {
-            return Err(error("`*` stands for the labels of a name, and this is not a name"));
-        }
-        Ok(Self {
-            host: origin.host().into(),
-            scheme: origin.scheme().into(),
-            subdomains,
-            port: if any_port { Port::Any } else { Port::Is(origin.effective_port()) },
-        })
-    }
-
-    /// The one origin that the pattern matches, as browsers write it: without a default port.
-    /// `None` if the pattern matches several.
-    fn serialized(&self) -> Option<Box<str>> {
-        let Port::Is(port) = self.port else { return None };
-        let default = default_port(&self.scheme);
-        let port = port.filter(|port| Some(*port) != default);
-        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
-        Some(format!("{}://{}{port}", self.scheme, self.host).into())
     }
 }

@@ -25,7 +25,9 @@ impl Subprotocols {
     ///
     /// # Errors
     ///
-    /// A name is not a token (RFC 9110 5.6.2), or is listed twice.
+    /// A name is listed twice, is empty, or has a comma, a space or a character that is not visible
+    /// ASCII. A name that is not a token (RFC 9110 5.6.2) otherwise, such as Kubernetes'
+    /// `SPDY/3.1+portforward.k8s.io`, passes byte for byte, because clients exist that offer it.
     ///
     /// ```
     /// use tower_ws_guard::Subprotocols;
@@ -39,7 +41,7 @@ impl Subprotocols {
     {
         let mut ours = Vec::new();
         for subprotocol in subprotocols {
-            let value = parse_subprotocol(subprotocol.as_ref())?;
+            let value = parse_own(subprotocol.as_ref())?;
             if ours.contains(&value) {
                 return Err(ConfigError::new(
                     subprotocol.as_ref(),
@@ -56,6 +58,10 @@ impl Subprotocols {
         Self { client_order: true, ..self }
     }
 
+    pub(crate) fn contains(&self, offer: &[u8]) -> bool {
+        self.ours.iter().any(|ours| ours.as_bytes() == offer)
+    }
+
     /// Selects one of the offered subprotocols.
     pub(crate) fn select<'a, I>(&self, offered: impl Fn() -> I) -> Option<&HeaderValue>
     where
@@ -69,7 +75,19 @@ impl Subprotocols {
     }
 }
 
-/// Parses the configured name of a subprotocol, or of a carrier in its place.
+/// Parses the configured name of a subprotocol.
+fn parse_own(value: &str) -> Result<HeaderValue, ConfigError> {
+    let is_visible = |byte: u8| byte.is_ascii_graphic() && byte != b',';
+    match HeaderValue::from_str(value) {
+        Ok(header) if !value.is_empty() && value.bytes().all(is_visible) => Ok(header),
+        _ => Err(ConfigError::new(
+            value,
+            "a subprotocol is visible ASCII, without spaces and commas; list each by itself",
+        )),
+    }
+}
+
+/// Parses the configured name of a carrier in place of a subprotocol.
 pub(crate) fn parse_subprotocol(value: &str) -> Result<HeaderValue, ConfigError> {
     match HeaderValue::from_str(value) {
         Ok(header) if is_token(value.as_bytes()) => Ok(header),

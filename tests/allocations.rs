@@ -72,7 +72,7 @@ fn origins() -> AllowOrigin {
 
 fn token() -> TokenPolicy<u64> {
     let sources = [TokenSource::authorization(), TokenSource::subprotocol("auth.").unwrap()];
-    TokenPolicy::from_sources(sources, StaticTokens::new([("s3cr3t", 7)])).unwrap()
+    TokenPolicy::from_sources(sources, StaticTokens::new([("s3cr3t", 7)]).unwrap()).unwrap()
 }
 
 fn ordinary() -> Vec<Request<()>> {

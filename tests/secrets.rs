@@ -389,7 +389,9 @@ fn verifier(
     };
     let keys = JwtKeys::new([JwtKey::hmac(JwtAlgorithm::HS256, HMAC.as_bytes()).unwrap()]);
     let jwt = JwtVerifier::<User>::new(keys).map_claims(|user| user.sub);
-    Observed(closure.or(StaticTokens::new(statics)).or(jwt).or(TicketVerifier::new(tickets)))
+    Observed(
+        closure.or(StaticTokens::new(statics).unwrap()).or(jwt).or(TicketVerifier::new(tickets)),
+    )
 }
 
 const RESPONDERS: [&str; 4] = ["empty", "text", "json", "own"];
@@ -464,7 +466,7 @@ fn app<V: VerifyToken>(verifier: V) -> Router {
     let guarded = Router::new()
         .nest("/empty", endpoints(&policy, EmptyBody))
         .nest("/text", endpoints(&policy, PlainText))
-        .nest("/json", endpoints(&policy, ProblemJson))
+        .nest("/json", endpoints(&policy, ProblemJson::new()))
         .nest("/own", endpoints(&policy, own))
         .layer(from_fn(async |request: Request, next: Next| {
             look_at_response(next.run(request).await)
@@ -688,7 +690,7 @@ async fn debug_output_hides_secrets() {
     let key = || JwtKey::hmac(JwtAlgorithm::HS256, HMAC.as_bytes()).unwrap();
     let keys = JwtKeys::new([key()]);
     let jwt = JwtVerifier::<User>::new(keys.clone()).issuer("https://id.example.com");
-    let statics = StaticTokens::new([(&secret, "alice")]);
+    let statics = StaticTokens::new([(&secret, "alice")]).unwrap();
     let store = MemoryTicketStore::default();
     TicketIssuer::new(store.clone()).issue(&secret).await.unwrap();
     let tickets = TicketVerifier::<String, _>::new(store.clone());
@@ -773,7 +775,7 @@ async fn kept_credential_is_not_shown() {
 
     let mut secrets = Secrets::default();
     secrets.add(SECRET, "kept");
-    let policy = TokenPolicy::bearer(StaticTokens::new([(SECRET, ())])).keep_credential();
+    let policy = TokenPolicy::bearer(StaticTokens::new([(SECRET, ())]).unwrap()).keep_credential();
     let inner = service_fn(async |request: http::Request<()>| {
         assert!(request.headers()[AUTHORIZATION].to_str().unwrap().ends_with(SECRET));
         Ok::<_, Infallible>(http::Response::new(format!("{request:?}")))

@@ -28,7 +28,8 @@ pub(crate) fn guard() -> GuardLayer {
 /// A token in the subprotocol `auth.…`.
 pub(crate) fn token() -> TokenPolicy<u64> {
     let sources = [TokenSource::subprotocol("auth.").expect("a valid prefix")];
-    TokenPolicy::from_sources(sources, StaticTokens::new([(input::TOKEN, 7)])).expect("one source")
+    TokenPolicy::from_sources(sources, StaticTokens::new([(input::TOKEN, 7)]).unwrap())
+        .expect("one source")
 }
 
 pub(crate) fn subprotocols() -> Subprotocols {

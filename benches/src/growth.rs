@@ -142,7 +142,7 @@ fn origins(prefix: &str, count: usize) -> AllowOrigin {
 
 fn tokens(count: usize) -> TokenPolicy<usize> {
     let others = (1..count).map(|i| (format!("another-token-{i}"), i));
-    TokenPolicy::bearer(StaticTokens::new(others.chain([(TOKEN.into(), 0)])))
+    TokenPolicy::bearer(StaticTokens::new(others.chain([(TOKEN.into(), 0)])).unwrap())
 }
 
 fn bearer(token: &str) -> String {
@@ -165,7 +165,7 @@ fn subprotocols(length: usize) -> String {
 
 fn cookie() -> GuardLayer {
     let sources = [TokenSource::cookie("token").expect("a valid name")];
-    let tokens = StaticTokens::new([(TOKEN, 7)]);
+    let tokens = StaticTokens::new([(TOKEN, 7)]).unwrap();
     app::guard().token(TokenPolicy::from_sources(sources, tokens).expect("one source")).unwrap()
 }
 

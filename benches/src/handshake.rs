@@ -70,7 +70,7 @@ pub(crate) const CASES: &[Case] = &[
         accepted(guard, input::and(&offer))
     }),
     case(MORE, "`GuardLayer` and `ResponderLayer`, bearer token", || {
-        let token = TokenPolicy::bearer(StaticTokens::new([(TOKEN, 7)]));
+        let token = TokenPolicy::bearer(StaticTokens::new([(TOKEN, 7)]).unwrap());
         let guard = app::guard().token(token).unwrap().subprotocols(app::subprotocols());
         accepted(
             guard,
@@ -80,7 +80,7 @@ pub(crate) const CASES: &[Case] = &[
         )
     }),
     case(MORE, "`GuardLayer` that responds, bearer token", || {
-        let token = TokenPolicy::bearer(StaticTokens::new([(TOKEN, 7)]));
+        let token = TokenPolicy::bearer(StaticTokens::new([(TOKEN, 7)]).unwrap());
         let guard = app::guard().token(token).unwrap().subprotocols(app::subprotocols());
         let head = input::and(&format!(
             "Authorization: Bearer {TOKEN}\r\nSec-WebSocket-Protocol: chat.v2\r\n"

@@ -29,7 +29,7 @@ pub(crate) const CASES: &[Case] = &[
     }),
     case(ORIGIN, "`GuardLayer` with `ProblemJson`", || {
         call_axum(
-            app::guard().reject_with(ProblemJson).layer(app::axum()),
+            app::guard().reject_with(ProblemJson::new()).layer(app::axum()),
             input::foreign_origin(),
             403,
         )
@@ -72,7 +72,7 @@ fn version_8() -> String {
 }
 
 fn bearer() -> GuardLayer {
-    app::guard().token(TokenPolicy::bearer(StaticTokens::new([(TOKEN, 7)]))).unwrap()
+    app::guard().token(TokenPolicy::bearer(StaticTokens::new([(TOKEN, 7)]).unwrap())).unwrap()
 }
 
 fn validate_origin() -> Box<dyn Operation> {

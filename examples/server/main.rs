@@ -39,9 +39,10 @@ use tokio_tungstenite::{
 };
 use tower_ws_guard::{
     AcceptThenClose, AllowHost, AllowOrigin, ConfigError, ConnectionLimit, Drain, EmptyBody,
-    GuardLayer, PendingUpgrade, Permit, PlainText, ProblemJson, RejectionResponse, StaticTokens,
-    Subprotocols, TokenPolicy, TokenSource, Upgraded, axum::GuardedUpgrade, is_upgrade_request,
-    response_fn, telemetry::describe_metrics, token::ticket::TicketVerifier,
+    GuardLayer, PendingUpgrade, Permit, PlainText, ProblemJson, RejectionResponse,
+    RequestCheckLayer, StaticTokens, Subprotocols, TokenPolicy, TokenSource, Upgraded,
+    axum::GuardedUpgrade, is_upgrade_request, response_fn, telemetry::describe_metrics,
+    token::ticket::TicketVerifier,
 };
 
 use self::{attempts::Attempts, serve::Connections};
@@ -71,19 +72,32 @@ struct Options {
     /// Allow `Origin: null`.
     #[arg(long)]
     allow_null_origin: bool,
+    /// Reject whoever sends an Origin, as all browsers do.
+    #[arg(long, conflicts_with_all = ["allow_origin", "same_origin", "public_origin", "allow_null_origin", "dangerous_any_origin"])]
+    no_browsers: bool,
     /// Allow every page on the web.
     #[arg(long)]
     dangerous_any_origin: bool,
-    /// Allow this Host. Default: every Host.
-    #[arg(long, value_name = "HOST[:PORT]", value_parser = |host: &str| AllowHost::list([host]).map(|_| host.to_owned()))]
+    /// Allow this Host, such as chat.example.com, *.example.com or localhost:*. Default: the names of
+    /// this machine if the server listens on a loopback address, and otherwise every Host.
+    #[arg(long, value_name = "PATTERN", value_parser = |host: &str| AllowHost::list([host]).map(|_| host.to_owned()))]
     allow_host: Vec<String>,
+    /// Allow every Host.
+    #[arg(long, conflicts_with = "allow_host")]
+    allow_any_host: bool,
     /// Require a token, and accept this one.
     #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     token: Vec<String>,
-    /// Take the token from: authorization (default), cookie:NAME, query:NAME, subprotocol:PREFIX,
-    /// k8s, phoenix, pair:MARKER.
-    #[arg(long, value_name = "SOURCE", value_parser = parse_source, requires = "token")]
+    /// Take the token from: authorization (default), basic, header:NAME, cookie:NAME, query:NAME,
+    /// subprotocol:PREFIX, subprotocol-base64:PREFIX, kubernetes, phoenix, pair:MARKER.
+    #[arg(long, value_name = "SOURCE", requires = "token")]
     token_from: Vec<TokenSource>,
+    /// If several sources hold a token, take it from the first one, in the order of --token-from.
+    #[arg(long, requires = "token")]
+    first_token: bool,
+    /// The maximum length of a token.
+    #[arg(long, value_name = "BYTES", requires = "token", default_value = "8192", value_parser = clap::value_parser!(u32).range(1..))]
+    max_token_length: u32,
     /// Issue one-time tickets at POST /tickets, and redeem them as /ws?ticket=…. Keep them in
     /// memory, or in redis://HOST:PORT for several servers.
     #[arg(long, value_name = "STORE", requires = "token")]
@@ -91,6 +105,9 @@ struct Options {
     /// Support this subprotocol. The first one is preferred.
     #[arg(long, value_name = "NAME")]
     subprotocol: Vec<String>,
+    /// Accept clients that offer only other subprotocols, without one.
+    #[arg(long)]
+    accept_unmatched_subprotocols: bool,
     /// The response to a rejected handshake.
     #[arg(long, value_enum, default_value_t = Style::Problem)]
     rejection: Style,
@@ -144,26 +161,19 @@ fn parse_limit(max: &str) -> Result<ConnectionLimit, String> {
     ConnectionLimit::total(max).map_err(|error| error.to_string())
 }
 
-fn parse_source(source: &str) -> Result<TokenSource, String> {
-    let parsed = match source.split_once(':') {
-        None if source == "authorization" => Ok(TokenSource::authorization()),
-        None if source == "k8s" => Ok(TokenSource::kubernetes()),
-        None if source == "phoenix" => Ok(TokenSource::phoenix()),
-        Some(("cookie", name)) => TokenSource::cookie(name),
-        Some(("query", name)) => TokenSource::query(name),
-        Some(("subprotocol", prefix)) => TokenSource::subprotocol(prefix),
-        Some(("pair", marker)) => TokenSource::pair(marker),
-        _ => {
-            return Err(
-                "use authorization, cookie:NAME, query:NAME, subprotocol:PREFIX, k8s, phoenix or pair:MARKER".into()
-            );
-        }
-    };
-    parsed.map_err(|error| error.to_string())
-}
-
 impl Options {
+    fn hosts(&self) -> Result<Option<AllowHost>, ConfigError> {
+        match &*self.allow_host {
+            [] if self.allow_any_host || !self.listen.ip().is_loopback() => Ok(None),
+            [] => Ok(Some(AllowHost::loopback())),
+            hosts => AllowHost::list(hosts).map(Some),
+        }
+    }
+
     fn origins(&self) -> Result<AllowOrigin, ConfigError> {
+        if self.no_browsers {
+            return Ok(AllowOrigin::no_browsers());
+        }
         let own = match &self.public_origin {
             Some(origin) => AllowOrigin::public_origin(origin)?,
             None => AllowOrigin::same_origin(),
@@ -193,7 +203,9 @@ impl Options {
         let respond = response_fn(move |rejection, request, prepared| match style {
             Style::Empty => EmptyBody.response(rejection, request, prepared),
             Style::Plain => PlainText.response(rejection, request, prepared),
-            Style::Problem | Style::Close => ProblemJson.response(rejection, request, prepared),
+            Style::Problem | Style::Close => {
+                ProblemJson::new().response(rejection, request, prepared)
+            }
         });
         let subprotocols =
             Subprotocols::list(&self.subprotocol).map_err(|error| ("--subprotocol", error))?;
@@ -208,10 +220,11 @@ impl Options {
         if let Some(limit) = &self.max_connections {
             guard = guard.limit(limit.clone());
         }
-        if !self.allow_host.is_empty() {
-            guard = guard.allow_host(
-                AllowHost::list(&self.allow_host).map_err(|error| ("--allow-host", error))?,
-            );
+        if let Some(hosts) = self.hosts().map_err(|error| ("--allow-host", error))? {
+            guard = guard.allow_host(hosts);
+        }
+        if self.accept_unmatched_subprotocols {
+            guard = guard.accept_unmatched_subprotocols();
         }
         if self.require_websocket {
             guard = guard.require_websocket();
@@ -247,18 +260,31 @@ impl Options {
             sources => sources.to_vec(),
         };
         let ambiguous = |error| ("--token-from", error);
-        let tokens = TokenPolicy::from_sources(sources, self.tokens()).map_err(ambiguous)?;
-        let Some(store) = tickets else { return Ok(Some(tokens)) };
-        let tickets = TicketVerifier::new(store.clone());
-        let tickets = TokenPolicy::from_sources([tickets::source()], tickets).map_err(ambiguous)?;
-        tokens.or(tickets).map(Some).map_err(ambiguous)
+        let tokens = self.tokens().map_err(|error| ("--token", error))?;
+        let mut policy = TokenPolicy::from_sources(sources, tokens).map_err(ambiguous)?;
+        if let Some(store) = tickets {
+            let tickets = TicketVerifier::new(store.clone());
+            let tickets =
+                TokenPolicy::from_sources([tickets::source()], tickets).map_err(ambiguous)?;
+            policy = policy.or(tickets).map_err(ambiguous)?;
+        }
+        // Black-box tests expect a `Bearer` challenge, whatever the sources are.
+        let is_basic = self.token_from.contains(&TokenSource::basic());
+        for scheme in is_basic.then_some("Basic").into_iter().chain(["Bearer"]) {
+            policy = policy.challenge(scheme, "websocket").map_err(|error| ("--token", error))?;
+        }
+        if self.first_token {
+            policy = policy.first_source_wins();
+        }
+        let max_length = self.max_token_length as usize;
+        policy.max_length(max_length).map(Some).map_err(|error| ("--max-token-length", error))
     }
 
     const fn handshake_timeout(&self) -> Duration {
         Duration::from_millis(self.handshake_timeout)
     }
 
-    fn tokens(&self) -> StaticTokens<()> {
+    fn tokens(&self) -> Result<StaticTokens<()>, ConfigError> {
         StaticTokens::new(self.token.iter().map(|token| (token, ())))
     }
 
@@ -282,17 +308,20 @@ impl Options {
             self.token_from.is_empty() || self.token_from.contains(&TokenSource::authorization());
         Attempts {
             address,
-            host: self.allow_host.first().cloned(),
-            // One of the origins that match the pattern.
-            origin: self.allow_origin.first().or(self.public_origin.as_ref()).map(|pattern| {
-                pattern.to_ascii_lowercase().replace("://*.", "://www.").replace(":*", "")
-            }),
+            host: self.allow_host.first().map(|pattern| matching(pattern)),
+            origin: self.allow_origin.first().or(self.public_origin.as_ref()).map(|o| matching(o)),
             bearer: self.token.first().filter(|_| is_bearer).cloned(),
             subprotocol: self.subprotocol.first().cloned(),
             tickets: self.tickets.is_some(),
             closes: matches!(self.rejection, Style::Close),
         }
     }
+}
+
+/// One of the hosts or origins that match a pattern.
+fn matching(pattern: &str) -> String {
+    let pattern = pattern.strip_suffix(":*").unwrap_or(pattern);
+    pattern.to_ascii_lowercase().replace('*', "www")
 }
 
 const SHUTTING_DOWN: &str = "the server is shutting down";
@@ -429,13 +458,19 @@ async fn main() -> io::Result<()> {
     };
     let page = include_str!("page.html")
         .replace("{tickets}", if options.tickets.is_some() { "yes" } else { "no" });
-    let mut app = endpoint.clone().merge(attempts::routes(attempts)).route("/", get(Html(page)));
+    let mut app = attempts::routes(attempts).route("/", get(Html(page)));
     if options.metrics {
         app = app.route("/metrics", metrics());
     }
     if let Some(store) = store {
-        app = app.merge(tickets::routes(store, options.tokens()));
+        let tokens = options.tokens().unwrap_or_else(|error| wrong_flag("--token", error));
+        app = app.merge(tickets::routes(store, tokens));
     }
+    // The guard has them for the endpoint.
+    if let Some(hosts) = options.hosts().unwrap_or_else(|error| wrong_flag("--allow-host", error)) {
+        app = app.layer(RequestCheckLayer::hosts(hosts).reject_with(ProblemJson::new()));
+    }
+    app = app.merge(endpoint.clone());
     let scheme = if tls.is_some() { "https" } else { "http" };
     let mut stop = stop_signals()?;
     println!("listening on {scheme}://{address}");

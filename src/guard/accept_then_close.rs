@@ -77,7 +77,7 @@ use crate::{
 ///
 /// # fn main() -> Result<(), ConfigError> {
 /// let guard = GuardLayer::new(AllowOrigin::list(["https://app.example.com"])?)
-///     .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "alice")])))?
+///     .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "alice")])?))?
 ///     .accept_then_close(AcceptThenClose::new().close_code(StatusCode::UNAUTHORIZED, 4001)?);
 /// assert!(AcceptThenClose::new().close_code(StatusCode::UNAUTHORIZED, 1006).is_err());
 /// # let _ = guard;

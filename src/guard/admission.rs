@@ -1,4 +1,9 @@
-use std::{marker::PhantomData, mem, sync::Arc};
+use std::{
+    marker::PhantomData,
+    mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode,
@@ -7,6 +12,7 @@ use http::{
 };
 
 use super::{
+    authorize::Authorization,
     completes::Completes,
     policy::{Acquired, Completion, Examined, Policy, Report, Selected},
 };
@@ -17,7 +23,7 @@ use crate::{
         Rejection, RejectionKind as Kind, RejectionResponse, Reported, reject, reject_late,
     },
     telemetry::{CheckTimer, ConnectionSpan, HandshakeRecord},
-    token::{FoundToken, Validity, Verification},
+    token::{FoundToken, Validity, WaitFuture, within},
     upgrade::{
         ConnectionInfo, Handover, HandshakeResponse, PendingUpgrade, Upgrade, decide_passed_on,
         is_taken_in,
@@ -39,25 +45,35 @@ pub(super) struct Admission<R, C> {
     subprotocol: Selected,
     acquired: Acquired,
     report: Report,
+    /// Since the first wait.
+    deadline: Option<Instant>,
+    waited: Waited,
     /// Only the outermost layer that rejects records the outcome.
     record: Option<HandshakeRecord>,
     completes: PhantomData<fn() -> C>,
 }
 
-/// How far a handshake comes without waiting.
-pub(super) enum Begun<B> {
-    /// Up to the verification, because the verifier has to wait.
-    Verify(FoundToken),
-    /// Through all checks.
-    Checked(Next<B>),
-}
-
-/// What a layer does after the checks.
+/// What a layer does next.
 pub(super) enum Next<B> {
+    /// Wait, because a verifier or an authorization has to.
+    Wait(Waiting),
     /// Call the inner service.
     Call,
     /// Respond without the inner service.
     Respond(Response<B>),
+}
+
+/// What a layer waits for.
+pub(super) enum Waiting {
+    Verification(FoundToken),
+    Authorization,
+}
+
+/// What a layer has waited for.
+#[derive(Clone, Copy)]
+enum Waited {
+    Verification,
+    Authorization,
 }
 
 impl<R, C> Admission<R, C> {
@@ -70,13 +86,15 @@ impl<R, C> Admission<R, C> {
             subprotocol: Selected::ByHandler,
             acquired: Acquired::default(),
             report: Report::default(),
+            deadline: None,
+            waited: Waited::Verification,
             record: None,
             completes: PhantomData,
         }
     }
 
-    /// Runs the steps, and stops before the verification if the verifier has to wait.
-    pub(super) fn begin<B>(&mut self, request: &mut Parts, outer: Outer) -> Begun<B>
+    /// Runs the steps until one has to wait.
+    pub(super) fn begin<B>(&mut self, request: &mut Parts, outer: Outer) -> Next<B>
     where
         R: RejectionResponse<B>,
         C: Completes<B>,
@@ -89,34 +107,76 @@ impl<R, C> Admission<R, C> {
                 if let Some(timer) = timer {
                     timer.rejected(request, &rejection);
                 }
-                return Begun::Checked(Next::Respond(self.policy.reject(rejection, request)));
+                return Next::Respond(self.policy.reject(rejection, request));
             }
         };
         let token = token.map(|token| config.enforce(token, &mut self.report));
         (self.key, self.subprotocol) = (key, subprotocol);
         self.record = timer.map(|timer| timer.accepted(request));
         self.insert_report(request);
-        Begun::Checked(match token {
+        match token {
             // There is no token policy, or report-only mode found no token.
-            None | Some(Ok(None)) => self.acquire(request),
+            None | Some(Ok(None)) => self.authorize(request),
             Some(Ok(Some(token))) => match token.verify_now(request) {
                 Some(result) => self.verified(request, result),
-                None => return Begun::Verify(token),
+                None => Next::Wait(Waiting::Verification(token)),
             },
             Some(Err(rejection)) => Next::Respond(self.reject_or_close(rejection, request)),
-        })
+        }
     }
 
-    /// Step 7: verifies a token whose verifier has to wait.
-    pub(super) fn verify(&self, token: FoundToken, request: Parts) -> Verification {
-        token.verify(request, self.policy.config.check_timeout)
+    /// Step 7: verifies a token, or authorizes the handshake. Both together have the deadline.
+    pub(super) fn wait(&mut self, waiting: Waiting, request: Parts) -> WaitFuture {
+        let config = &self.policy.config;
+        let time_left = match self.deadline {
+            Some(deadline) => deadline.saturating_duration_since(Instant::now()),
+            None => {
+                self.deadline = Instant::now().checked_add(config.check_timeout);
+                config.check_timeout
+            }
+        };
+        match waiting {
+            Waiting::Verification(token) => {
+                self.waited = Waited::Verification;
+                token.verify(request, time_left)
+            }
+            Waiting::Authorization => {
+                self.waited = Waited::Authorization;
+                authorize(config.authorizations.clone(), request, time_left)
+            }
+        }
     }
 
-    /// Continues with the result of the verification.
-    pub(super) fn verified<B>(
+    /// Continues after a wait.
+    pub(super) fn resume<B>(
         &mut self,
         request: &mut Parts,
         result: Result<(), Rejection>,
+    ) -> Next<B>
+    where
+        R: RejectionResponse<B>,
+        C: Completes<B>,
+    {
+        match self.waited {
+            Waited::Verification => self.verified(request, result),
+            Waited::Authorization => self.checked(request, result, Self::acquire),
+        }
+    }
+
+    /// Continues with the result of the verification.
+    fn verified<B>(&mut self, request: &mut Parts, result: Result<(), Rejection>) -> Next<B>
+    where
+        R: RejectionResponse<B>,
+        C: Completes<B>,
+    {
+        self.checked(request, result, Self::authorize)
+    }
+
+    fn checked<B>(
+        &mut self,
+        request: &mut Parts,
+        result: Result<(), Rejection>,
+        next: impl FnOnce(&mut Self, &mut Parts) -> Next<B>,
     ) -> Next<B>
     where
         R: RejectionResponse<B>,
@@ -126,9 +186,21 @@ impl<R, C> Admission<R, C> {
             record.verified();
         }
         match self.policy.config.enforce(result, &mut self.report) {
-            Ok(_) => self.acquire(request),
+            Ok(_) => next(self, request),
             Err(rejection) => Next::Respond(self.reject_or_close(rejection, request)),
         }
+    }
+
+    /// Goes on to the user's authorization.
+    fn authorize<B>(&mut self, request: &mut Parts) -> Next<B>
+    where
+        R: RejectionResponse<B>,
+        C: Completes<B>,
+    {
+        if self.policy.config.authorizations.is_empty() {
+            return self.acquire(request);
+        }
+        Next::Wait(Waiting::Authorization)
     }
 
     /// Step 8: acquires the permit.
@@ -419,6 +491,24 @@ impl<R, C> Admission<R, C> {
     }
 }
 
+/// Runs the authorizations one after the other.
+fn authorize(authorizations: Vec<Authorization>, request: Parts, timeout: Duration) -> WaitFuture {
+    Box::pin(async move {
+        let all = async {
+            for authorization in &authorizations {
+                authorization.authorize(&request).await?;
+            }
+            Ok(())
+        };
+        let result = within(timeout, all).await;
+        let result = result.unwrap_or_else(|| {
+            Err(Rejection::new(Kind::VerifierTimeout)
+                .with_source("the authorization took too long"))
+        });
+        (request, result)
+    })
+}
+
 impl<R> Policy<R> {
     /// Rejects an ordinary request. It counts as a handshake in logs and metrics.
     pub(super) fn reject_ordinary<B>(&self, rejection: Rejection, request: &Parts) -> Response<B>
@@ -438,7 +528,12 @@ impl<R> Policy<R> {
     {
         // An ordinary request has nothing behind it that could be mistaken for a second one.
         let close = !self.config.keep_connection && rejection.kind() != Kind::NotWebsocket;
-        reject(rejection, request, &*self.reject_with, close)
+        // Only a 401 needs them.
+        let challenges = match (&self.config.token, rejection.kind().status()) {
+            (Some(token), StatusCode::UNAUTHORIZED) => Some(token.challenges()),
+            _ => None,
+        };
+        reject(rejection, request, &*self.reject_with, close, challenges.as_ref())
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     admission::{Admission, Next},
     completes::Completes,
 };
-use crate::{rejection::RejectionResponse, token::Verification};
+use crate::{rejection::RejectionResponse, token::WaitFuture};
 
 pin_project! {
     /// Response future of [`Guard`](super::Guard).
@@ -34,8 +34,8 @@ pin_project! {
     {
         /// Not an upgrade request: nothing of the layer stays.
         Ordinary { #[pin] future: S::Future },
-        /// A verifier that waits.
-        Verifying { verifying: Option<Box<Verifying<S, B, R, C>>> },
+        /// A verifier or an authorization that waits.
+        Waiting { waiting: Option<Box<Waiting<S, B, R, C>>> },
         /// The inner service responds.
         Handling { #[pin] future: S::Future, admission: Option<Admission<R, C>> },
         /// The layer responds.
@@ -44,8 +44,8 @@ pin_project! {
 }
 
 /// Boxed, so that other requests do not carry its size.
-struct Verifying<S, B, R, C> {
-    verification: Verification,
+struct Waiting<S, B, R, C> {
+    future: WaitFuture,
     service: S,
     body: B,
     admission: Admission<R, C>,
@@ -67,14 +67,14 @@ where
         Self { state: State::Ready { response: Some(response) } }
     }
 
-    pub(super) fn verifying(
-        verification: Verification,
+    pub(super) fn waiting(
+        future: WaitFuture,
         service: S,
         body: B,
         admission: Admission<R, C>,
     ) -> Self {
-        let verifying = Verifying { verification, service, body, admission };
-        Self { state: State::Verifying { verifying: Some(Box::new(verifying)) } }
+        let waiting = Waiting { future, service, body, admission };
+        Self { state: State::Waiting { waiting: Some(Box::new(waiting)) } }
     }
 }
 
@@ -93,17 +93,21 @@ where
         loop {
             match state.as_mut().project() {
                 StateProj::Ordinary { future } => return future.poll(cx),
-                StateProj::Verifying { verifying } => {
-                    let waiting = verifying.as_mut().expect(COMPLETED);
-                    let (mut request, result) = ready!(waiting.verification.as_mut().poll(cx));
-                    let Verifying { mut service, body, mut admission, .. } =
-                        *verifying.take().expect(COMPLETED);
-                    let next = match admission.verified(&mut request, result) {
+                StateProj::Waiting { waiting: slot } => {
+                    let waiting = slot.as_mut().expect(COMPLETED);
+                    let (mut request, result) = ready!(waiting.future.as_mut().poll(cx));
+                    let next = match waiting.admission.resume(&mut request, result) {
+                        Next::Wait(next) => {
+                            waiting.future = waiting.admission.wait(next, request);
+                            continue;
+                        }
+                        Next::Respond(response) => State::Ready { response: Some(response) },
                         Next::Call => {
+                            let waiting = slot.take().expect(COMPLETED);
+                            let Waiting { mut service, body, admission, .. } = *waiting;
                             let future = service.call(Request::from_parts(request, body));
                             State::Handling { future, admission: Some(admission) }
                         }
-                        Next::Respond(response) => State::Ready { response: Some(response) },
                     };
                     state.set(next);
                 }

@@ -4,7 +4,7 @@ use http::request::Parts;
 use tower_layer::Layer;
 
 use super::{
-    AcceptThenClose, Check, Guard,
+    AcceptThenClose, Authorize, Check, Guard,
     completes::{Forward, Respond},
     policy::{Completion, GuardConfig, Policy},
 };
@@ -35,9 +35,9 @@ use crate::{
 /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
 /// let guard = GuardLayer::new(AllowOrigin::list(["https://app.example.com"])?)
 ///     .allow_host(AllowHost::list(["chat.example.com"])?)
-///     .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "alice")])))?
+///     .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "alice")])?))?
 ///     .limit(ConnectionLimit::total(10_000)?)
-///     .reject_with(ProblemJson);
+///     .reject_with(ProblemJson::new());
 /// # let _ = guard;
 /// # Ok(())
 /// # }
@@ -222,7 +222,7 @@ impl<R, C> GuardLayer<R, C> {
     /// use tower_ws_guard::{AllowOrigin, GuardLayer, StaticTokens, TokenPolicy};
     ///
     /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
-    /// let policy = || TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "alice")]));
+    /// let policy = || TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "alice")])?);
     /// let guard = GuardLayer::new(AllowOrigin::same_origin()).token(policy())?;
     /// assert!(guard.token(policy()).is_err());
     /// # Ok(())
@@ -243,9 +243,46 @@ impl<R, C> GuardLayer<R, C> {
         Ok(self)
     }
 
-    /// Sets the time for the verification of the token: 10 seconds by default. After it the
-    /// handshake is rejected with [`VerifierTimeout`](crate::RejectionKind::VerifierTimeout), and
-    /// the future of the verifier is dropped. A later call replaces an earlier one.
+    /// Adds an asynchronous check of the head of the request: a look-up in a database, a policy
+    /// engine, a rate in Redis. It runs after the token, whose [`Claims`](crate::Claims) are in the
+    /// extensions, and before the limit. Checks run in the order in which they are added.
+    ///
+    /// It has what is left of the [`check_timeout`](Self::check_timeout). If it cannot tell, return
+    /// [`Rejection::verifier_failed`](crate::Rejection::verifier_failed).
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use http::{StatusCode, request::Parts};
+    /// use tower_ws_guard::{AllowOrigin, GuardLayer, Rejection};
+    ///
+    /// # struct Database;
+    /// # impl Database {
+    /// #     async fn is_open(&self, _: &str) -> Result<bool, std::io::Error> { Ok(true) }
+    /// # }
+    /// let database = Arc::new(Database);
+    /// let guard = GuardLayer::new(AllowOrigin::same_origin()).authorize(move |head: &Parts| {
+    ///     let (database, room) = (database.clone(), head.uri.path().to_owned());
+    ///     async move {
+    ///         match database.is_open(&room).await.map_err(Rejection::verifier_failed)? {
+    ///             true => Ok(()),
+    ///             false => Err(Rejection::custom("room-closed", StatusCode::FORBIDDEN)),
+    ///         }
+    ///     }
+    /// });
+    /// # let _ = guard;
+    /// ```
+    pub fn authorize<A>(mut self, authorize: A) -> Self
+    where
+        A: for<'a> Authorize<'a> + Send + Sync + 'static,
+    {
+        self.config().authorizations.push(Arc::new(authorize));
+        self
+    }
+
+    /// Sets the time for the verification of the token and the [authorization](Self::authorize)
+    /// together: 10 seconds by default. After it the handshake is rejected with
+    /// [`VerifierTimeout`](crate::RejectionKind::VerifierTimeout), and the future that waits is
+    /// dropped. A later call replaces an earlier one.
     ///
     /// A verifier that waits needs a Tokio runtime with timers, and panics without one. A verifier
     /// that is ready at once does not.
@@ -321,7 +358,7 @@ impl<R, C> GuardLayer<R, C> {
     /// ```
     /// use tower_ws_guard::{AllowOrigin, GuardLayer, ProblemJson};
     ///
-    /// let guard = GuardLayer::new(AllowOrigin::same_origin()).reject_with(ProblemJson);
+    /// let guard = GuardLayer::new(AllowOrigin::same_origin()).reject_with(ProblemJson::new());
     /// # let _ = guard;
     /// ```
     pub fn reject_with<T>(self, response: T) -> GuardLayer<T, C> {

@@ -6,12 +6,13 @@
 //!    untouched, without an allocation.
 //! 2. **Parse**: the syntax of RFC 6455 4.2.1. A malformed handshake reaches no policy and no
 //!    handler. During a [drain](crate::Drain) every handshake is rejected before this step.
-//! 3. **Authorize**: [`AllowHost`], [`AllowOrigin`], and then your own [`Check`]s.
+//! 3. **Check the policies**: [`AllowHost`], [`AllowOrigin`], and then your own [`Check`]s.
 //! 4. **Negotiate**: the [subprotocol](crate::Subprotocols).
 //! 5. **Take the credential** out of the request.
 //! 6. **Normalize** the request for the inner service.
 //! 7. **Verify** the [token](crate::token). A foreign page learns nothing about tokens, and a
-//!    ticket is redeemed only if everything before is right.
+//!    ticket is redeemed only if everything before is right. Then your own
+//!    [authorization](crate::GuardLayer::authorize), which may wait, too.
 //! 8. **Acquire** a slot under the [limit](crate::ConnectionLimit).
 //! 9. **Complete** the handshake: the inner service does, or [the layer does](crate::upgrade).
 //!
@@ -124,6 +125,7 @@
 
 mod accept_then_close;
 mod admission;
+mod authorize;
 mod check;
 mod completes;
 mod future;
@@ -135,6 +137,7 @@ mod service;
 pub(crate) use self::policy::GuardConfig;
 pub use self::{
     accept_then_close::AcceptThenClose,
+    authorize::Authorize,
     check::{Check, check_fn},
     completes::{Completes, Forward, Respond},
     future::ResponseFuture,

@@ -26,6 +26,8 @@ pub(super) fn normalize(
 ) {
     if let Offer::Only(subprotocols) = offer {
         set_header(headers, SEC_WEBSOCKET_PROTOCOL, subprotocols);
+    } else if !normalized.subprotocols {
+        headers.remove(SEC_WEBSOCKET_PROTOCOL);
     }
     if !normalized.version {
         headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));

@@ -8,12 +8,14 @@ use hyper::upgrade::OnUpgrade;
 
 use super::{
     AcceptThenClose, Check,
+    authorize::Authorization,
     normalize::{Offer, normalize},
 };
 use crate::{
     connection::{ConnectionLimit, Drain, Permit},
     context::{GuardContext, OriginChecked, Outer},
     handshake::{AlreadyNormalized, Handshake},
+    head::RequestHead,
     host::AllowHost,
     http::is_upgrade_request,
     origin::AllowOrigin,
@@ -39,6 +41,7 @@ pub(crate) struct GuardConfig {
     pub(crate) subprotocols: Option<Subprotocols>,
     pub(crate) accept_unmatched_subprotocols: bool,
     pub(crate) token: Option<TokenCheck>,
+    pub(crate) authorizations: Vec<Authorization>,
     pub(crate) check_timeout: Duration,
     pub(crate) limit: Option<ConnectionLimit>,
     pub(crate) completion: Completion,
@@ -46,6 +49,8 @@ pub(crate) struct GuardConfig {
     pub(crate) accept_then_close: Option<AcceptThenClose>,
     pub(crate) without_origin_check: bool,
     pub(crate) require_websocket: bool,
+    /// Check nothing but the host and the origin, of every request.
+    pub(crate) every_request: bool,
     pub(crate) keep_connection: bool,
     pub(crate) report_only: bool,
 }
@@ -71,6 +76,7 @@ impl Default for GuardConfig {
             subprotocols: None,
             accept_unmatched_subprotocols: false,
             token: None,
+            authorizations: Vec::new(),
             check_timeout: Duration::from_secs(10),
             limit: None,
             completion: Completion::Forward,
@@ -78,6 +84,7 @@ impl Default for GuardConfig {
             accept_then_close: None,
             without_origin_check: false,
             require_websocket: false,
+            every_request: false,
             keep_connection: false,
             report_only: false,
         }
@@ -99,6 +106,7 @@ impl fmt::Debug for GuardConfig {
             .field("checks", &self.checks.len())
             .field("subprotocols", &self.subprotocols)
             .field("token", &self.token)
+            .field("authorizations", &self.authorizations.len())
             .field("limit", &self.limit)
             .field("accept_then_close", &self.accept_then_close)
             .field("without_origin_check", &self.without_origin_check)
@@ -113,6 +121,8 @@ pub(super) enum Detected {
     UpgradeRequest,
     /// Not an upgrade request, but the layer requires one.
     NotWebsocket,
+    /// The layer checks the host and the origin of every request.
+    Any,
     Ordinary,
 }
 
@@ -155,6 +165,9 @@ impl GuardConfig {
     /// Step 1: is it an upgrade request at all?
     #[inline]
     pub(super) fn detect<B>(&self, request: &Request<B>) -> Detected {
+        if self.every_request {
+            return Detected::Any;
+        }
         if is_upgrade_request(request) {
             return Detected::UpgradeRequest;
         }
@@ -179,8 +192,8 @@ impl GuardConfig {
             return Err(RejectionKind::ShuttingDown.into());
         }
         // Step 2.
-        let mut handshake = Handshake::parse(request)?;
-        self.authorize(&mut handshake, report)?;
+        let mut handshake = Handshake::parse_for(request, self.subprotocols.as_ref())?;
+        self.check_policies(&mut handshake, report)?;
         let (subprotocol, offer) = self.negotiate(&handshake, report)?;
         let token = self.take_credential(&handshake);
         let (key, normalized) = (handshake.key(), handshake.normalized());
@@ -190,21 +203,28 @@ impl GuardConfig {
     }
 
     /// Step 3: Host, Origin and the user's checks.
-    fn authorize(
+    fn check_policies(
         &self,
         handshake: &mut Handshake<'_>,
         report: &mut Report,
     ) -> Result<(), Rejection> {
         if let Some(hosts) = &self.hosts {
-            self.enforce(hosts.check(handshake), report)?;
+            self.enforce(hosts.check(&handshake.head()), report)?;
         }
         if let Some(origins) = &self.origins {
-            self.enforce(origins.check(handshake), report)?;
+            self.enforce(origins.check(&handshake.head()), report)?;
         }
         for check in &self.checks {
             self.enforce(check.check(handshake), report)?;
         }
         Ok(())
+    }
+
+    /// Checks the host and the origin of any request.
+    pub(super) fn check_head(&self, request: &Parts) -> Result<(), Rejection> {
+        let head = RequestHead::new(request)?;
+        self.hosts.as_ref().map_or(Ok(()), |hosts| hosts.check(&head))?;
+        self.origins.as_ref().map_or(Ok(()), |origins| origins.check(&head))
     }
 
     /// Step 4: selects a subprotocol, and decides which offer inner services see.
@@ -227,24 +247,30 @@ impl GuardConfig {
         let offered = || without_credentials(handshake.subprotocols(), sources);
         let is_offered = |candidate: &&HeaderValue| offered().any(|offer| *candidate == offer);
         let by_outer_layer = || handshake.extensions().get::<GuardContext>()?.subprotocol.as_ref();
+        let marker = || {
+            let is_marker = |offer: &&str| sources.iter().any(|source| source.is_marker(offer));
+            offered().find(is_marker).and_then(|marker| HeaderValue::from_str(marker).ok())
+        };
 
         let selected = self
             .subprotocols
             .as_ref()
             .and_then(|subprotocols| subprotocols.select(offered))
             .or_else(|| by_outer_layer().filter(is_offered))
-            .or_else(|| sources.iter().filter_map(TokenSource::marker).find(is_offered));
+            .cloned()
+            .or_else(marker);
         let is_supported = match self.subprotocols {
             Some(_) => selected.is_some(),
             None => offered().next().is_some(),
         };
         if !is_supported && !self.accept_unmatched_subprotocols {
-            let unsupported = Err(RejectionKind::SubprotocolUnsupported.into());
-            self.enforce::<()>(unsupported, report)?;
+            let unsupported = Rejection::new(RejectionKind::SubprotocolUnsupported)
+                .with_value(shown_offer(offered()));
+            self.enforce::<()>(Err(unsupported), report)?;
             // Reported only: the inner service selects.
             return Ok((Selected::ByHandler, without_credentials_in(handshake, offered)));
         }
-        Ok(match (&self.subprotocols, selected.cloned()) {
+        Ok(match (&self.subprotocols, selected) {
             (Some(_), selected) => (Selected::ByLayer(selected.clone()), Offer::Only(selected)),
             (None, selected) => {
                 let selected = selected.map_or(Selected::ByHandler, Selected::Fallback);
@@ -416,6 +442,20 @@ fn without_credentials<'a>(
         previous = Some(*offer);
         !is_carrier
     })
+}
+
+/// An offer for the log. An element can be a credential that no source knows, so each is cut.
+fn shown_offer<'a>(offered: impl Iterator<Item = &'a str>) -> String {
+    const LENGTH: usize = 32;
+
+    let mut shown = String::new();
+    for offer in offered.take(8) {
+        let separator = if shown.is_empty() { "" } else { ", " };
+        let (start, rest) = offer.split_at(offer.floor_char_boundary(LENGTH));
+        let ellipsis = if rest.is_empty() { "" } else { "..." };
+        shown.extend([separator, start, ellipsis]);
+    }
+    if shown.is_empty() { "nothing but a credential".to_owned() } else { shown }
 }
 
 /// The offer without the credentials in it.

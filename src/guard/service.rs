@@ -10,7 +10,7 @@ use http::{Request, Response};
 use tower_service::Service;
 
 use super::{
-    admission::{Admission, Begun, Next},
+    admission::{Admission, Next},
     completes::{Completes, Forward},
     future::ResponseFuture,
     policy::{Detected, Policy},
@@ -25,7 +25,7 @@ use crate::{
 /// [`GuardLayer`](crate::GuardLayer) makes it, and so do the separate layers, with fewer steps. See
 /// the [module docs](crate::guard) for an example.
 ///
-/// `S` must be `Clone`. It is cloned only for a token whose verifier has to wait.
+/// `S` must be `Clone`. It is cloned only for a verifier or an authorization that waits.
 pub struct Guard<S, R = EmptyBody, C = Forward> {
     inner: S,
     policy: Arc<Policy<R>>,
@@ -75,6 +75,18 @@ where
         match self.policy.config.detect(&request) {
             Detected::Ordinary => ResponseFuture::ordinary(self.inner.call(request)),
             Detected::UpgradeRequest => self.admit(request),
+            Detected::Any => {
+                let (request, body) = request.into_parts();
+                match self.policy.config.check_head(&request) {
+                    Ok(()) => {
+                        let request = Request::from_parts(request, body);
+                        ResponseFuture::ordinary(self.inner.call(request))
+                    }
+                    Err(rejection) => {
+                        ResponseFuture::ready(self.policy.reject_ordinary(rejection, &request))
+                    }
+                }
+            }
             Detected::NotWebsocket => {
                 let (request, _) = request.into_parts();
                 let rejection = RejectionKind::NotWebsocket.into();
@@ -98,18 +110,18 @@ impl<S, R, C> Guard<S, R, C> {
         let outer = Outer::new(&request.extensions);
         let mut admission = Admission::new(&self.policy, &request, outer);
         match admission.begin(&mut request, outer) {
-            Begun::Checked(Next::Call) => {
+            Next::Call => {
                 let future = self.inner.call(Request::from_parts(request, body));
                 ResponseFuture::handling(future, admission)
             }
-            Begun::Checked(Next::Respond(response)) => ResponseFuture::ready(response),
-            Begun::Verify(token) => {
-                let verification = admission.verify(token, request);
+            Next::Respond(response) => ResponseFuture::ready(response),
+            Next::Wait(waiting) => {
+                let waiting = admission.wait(waiting, request);
                 // The clone may not be ready, but the original is:
                 // https://docs.rs/tower-service/0.3/tower_service/trait.Service.html
                 let clone = self.inner.clone();
                 let service = mem::replace(&mut self.inner, clone);
-                ResponseFuture::verifying(verification, service, body, admission)
+                ResponseFuture::waiting(waiting, service, body, admission)
             }
         }
     }

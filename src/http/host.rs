@@ -1,6 +1,14 @@
-use std::{fmt, net::Ipv6Addr};
+use std::{
+    borrow::Cow,
+    error::Error,
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
-use super::field::{all_in, alphanumeric_and};
+use super::{
+    field::{all_in, alphanumeric_and},
+    origin::{is_number, lower_case, parse_ipv6},
+};
 
 /// A valid `Host` or `:authority`: a name or an address, and the port if one was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +20,23 @@ pub struct Host<'a> {
 impl<'a> Host<'a> {
     /// Parses `host [":" port]` of RFC 3986 3.2.2, without userinfo. A colon needs a port of 1 to 5
     /// digits behind it.
-    pub(crate) fn parse(value: &'a [u8]) -> Option<Self> {
+    ///
+    /// # Errors
+    ///
+    /// The value is anything else.
+    ///
+    /// ```
+    /// use tower_ws_guard::Host;
+    ///
+    /// let host = Host::parse(b"[::1]:3000").unwrap();
+    /// assert_eq!((host.name(), host.port()), ("[::1]", Some(3000)));
+    /// assert!(Host::parse(b"::1:3000").unwrap_err().to_string().contains("brackets"));
+    /// ```
+    pub fn parse(value: &'a [u8]) -> Result<Self, InvalidHost> {
+        Self::parse_valid(value).ok_or_else(|| InvalidHost::new(value))
+    }
+
+    fn parse_valid(value: &'a [u8]) -> Option<Self> {
         // Most hosts are a name without a port.
         if !value.is_empty() && all_in(&UNRESERVED_AND_SUB_DELIMS, value) {
             return Some(Self { name: std::str::from_utf8(value).ok()?, port: None });
@@ -48,9 +72,29 @@ impl<'a> Host<'a> {
         self.port
     }
 
-    /// Whether name and port are equal. The case of the name does not matter.
-    pub(crate) fn matches(&self, other: Host<'_>) -> bool {
-        self.name.eq_ignore_ascii_case(other.name) && self.port == other.port
+    /// Whether an origin's host is this one. Its trailing dot, or that of the name, counts.
+    pub(crate) fn is_named(&self, origin_host: &str) -> bool {
+        self.name.eq_ignore_ascii_case(origin_host)
+            || parse_ipv6(self.name).is_some_and(|address| address == origin_host)
+    }
+
+    /// Whether both address the same server. `default_port` equals none.
+    pub(crate) fn is_same(&self, other: Host<'_>, default_port: Option<u32>) -> bool {
+        self.name.eq_ignore_ascii_case(other.name)
+            && self.port.or(default_port) == other.port.or(default_port)
+    }
+
+    /// The name in the form in which names are compared with a list: in lower case and without a
+    /// trailing dot, and an IP address in its normal form, however it was written.
+    pub(crate) fn normal_name(&self) -> Cow<'a, str> {
+        if let Some(address) = parse_ipv6(self.name) {
+            return address;
+        }
+        let name = self.name.strip_suffix('.').unwrap_or(self.name);
+        match parse_ipv4(name) {
+            Some(address) => address.to_string().into(),
+            None => lower_case(name),
+        }
     }
 }
 
@@ -61,6 +105,75 @@ impl fmt::Display for Host<'_> {
             Some(port) => write!(f, ":{port}"),
             None => Ok(()),
         }
+    }
+}
+
+/// The reason why a value is not a [`Host`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidHost(pub(crate) &'static str);
+
+impl InvalidHost {
+    fn new(value: &[u8]) -> Self {
+        let is_bare_ipv6 = || {
+            // With or without a port behind it.
+            let value = std::str::from_utf8(value).unwrap_or_default();
+            let is_address = |value: &str| value.parse::<Ipv6Addr>().is_ok();
+            is_address(value) || value.rsplit_once(':').is_some_and(|(host, _)| is_address(host))
+        };
+        Self(match value {
+            [] => "the host is empty",
+            [.., b':'] => "there is no port behind the colon",
+            _ if !value.is_ascii() => "a host is ASCII; write the name in punycode",
+            _ if value.contains(&b'/') => "a host has no scheme and no path",
+            _ if value.contains(&b'@') => "a host has no user name",
+            _ if is_bare_ipv6() => "an IPv6 address needs brackets: `[::1]` or `[::1]:3000`",
+            _ => "write `name` or `name:port`",
+        })
+    }
+}
+
+impl fmt::Display for InvalidHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl Error for InvalidHost {}
+
+/// Parses an IPv4 address in each form that a URL can have (WHATWG URL 3.5): of 1 to 4 numbers,
+/// decimal, octal or hexadecimal.
+fn parse_ipv4(name: &str) -> Option<Ipv4Addr> {
+    let last = name.rsplit('.').next()?;
+    // Most names end here.
+    if !is_number(last) {
+        return None;
+    }
+    let (mut address, mut bits_left) = (0, 32_u32);
+    let mut parts = name.split('.').peekable();
+    while let Some(part) = parts.next() {
+        // All numbers but the last are one byte each.
+        let bits = if parts.peek().is_some() { 8 } else { bits_left };
+        let number = parse_ipv4_number(part)?;
+        if bits == 0 || number >> bits != 0 {
+            return None;
+        }
+        bits_left = bits_left.checked_sub(bits)?;
+        address = (address << bits) | number;
+    }
+    u32::try_from(address).ok().map(Ipv4Addr::from)
+}
+
+fn parse_ipv4_number(part: &str) -> Option<u64> {
+    let (digits, radix) = match part.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (&part[2..], 16),
+        [b'0', _, ..] => (&part[1..], 8),
+        _ => (part, 10),
+    };
+    match digits {
+        // `0x` is zero.
+        "" if radix == 16 => Some(0),
+        _ if digits.starts_with('+') => None,
+        _ => u32::from_str_radix(digits, radix).ok().map(u64::from),
     }
 }
 
@@ -123,7 +236,7 @@ mod tests {
             ("a%2Fb", "a%2Fb", None),
             ("a_b~!$&'()*+,;=", "a_b~!$&'()*+,;=", None),
         ] {
-            assert_eq!(Host::parse(value.as_bytes()), Some(Host { name, port }), "{value}");
+            assert_eq!(Host::parse(value.as_bytes()), Ok(Host { name, port }), "{value}");
         }
         for value in [
             "",
@@ -150,7 +263,37 @@ mod tests {
             "a\\b",
             "\u{fc}",
         ] {
-            assert_eq!(Host::parse(value.as_bytes()), None, "{value}");
+            let why = Host::parse(value.as_bytes()).unwrap_err().to_string();
+            assert!(!why.is_empty(), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_name_has_one_normal_form() {
+        for (name, normal) in [
+            ("Chat.Example.COM", "chat.example.com"),
+            ("chat.example.com.", "chat.example.com"),
+            ("chat.example.com..", "chat.example.com."),
+            ("[0:0::1]", "[::1]"),
+            ("[::FFFF:127.0.0.1]", "[::ffff:7f00:1]"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("127.0.0.1.", "127.0.0.1"),
+            ("127.1", "127.0.0.1"),
+            ("0x7f.0.0.1", "127.0.0.1"),
+            ("0177.1", "127.0.0.1"),
+            ("2130706433", "127.0.0.1"),
+            ("127.65536", "127.1.0.0"),
+            ("0x", "0.0.0.0"),
+            ("4294967296", "4294967296"),
+            ("127.0.0.256", "127.0.0.256"),
+            ("1.2.3.4.5", "1.2.3.4.5"),
+            ("256.1", "256.1"),
+            ("127.16777216", "127.16777216"),
+            ("09", "09"),
+            ("a.1", "a.1"),
+        ] {
+            let host = Host::parse(name.as_bytes()).unwrap();
+            assert_eq!(host.normal_name(), normal, "{name}");
         }
     }
 }

@@ -8,7 +8,7 @@ pub(crate) mod transport;
 
 pub use self::{
     accept_key::accept_key,
-    host::Host,
+    host::{Host, InvalidHost},
     origin::{InvalidOrigin, Origin, RequestOrigin},
     transport::{ConnectProtocol, Transport, is_upgrade_request},
 };

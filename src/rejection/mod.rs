@@ -49,23 +49,27 @@
 //! # }
 //! ```
 
+mod challenge;
 #[cfg(feature = "axum")]
 mod fault;
 mod kind;
 mod response;
 
-use std::{error::Error, fmt, sync::Arc};
+use std::{borrow::Cow, error::Error, fmt, sync::Arc, time::Duration};
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::RETRY_AFTER};
 
 #[cfg(feature = "axum")]
 use self::fault::Misuse;
 #[cfg(feature = "axum")]
 pub(crate) use self::fault::{Asked, Fault};
-pub(crate) use self::response::{reject, reject_late};
+pub(crate) use self::{
+    challenge::Challenges,
+    response::{reject, reject_late},
+};
 pub use self::{
     kind::RejectionKind,
-    response::{EmptyBody, PlainText, ProblemJson, RejectionResponse, response_fn},
+    response::{EmptyBody, MapBody, PlainText, ProblemJson, RejectionResponse, response_fn},
 };
 use crate::http::field::Escaped;
 
@@ -78,22 +82,103 @@ pub struct Rejection {
     kind: RejectionKind,
     value: Option<HeaderValue>,
     source: Option<Arc<dyn Error + Send + Sync>>,
+    /// Boxed, because few rejections have any.
+    details: Option<Box<Details>>,
+}
+
+/// What a rejection of one's own can add.
+#[derive(Clone, Default)]
+struct Details {
+    title: Option<Cow<'static, str>>,
+    detail: Option<Cow<'static, str>>,
+    fix: Option<Cow<'static, str>>,
+    value: Option<Box<[u8]>>,
+    headers: HeaderMap,
 }
 
 impl Rejection {
     /// A rejection of the given kind.
     #[must_use]
     pub const fn new(kind: RejectionKind) -> Self {
-        Self { kind, value: None, source: None }
+        Self { kind, value: None, source: None, details: None }
     }
 
     /// A rejection by a check of your own.
     ///
     /// `code` should be kebab-case and come from a small set, because it is a label in logs and
     /// metrics. A `status` that is neither 4xx nor 5xx is sent as 500.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use http::StatusCode;
+    /// use tower_ws_guard::Rejection;
+    ///
+    /// let rejection = Rejection::custom("too-many-handshakes", StatusCode::TOO_MANY_REQUESTS)
+    ///     .with_title("there are too many attempts to connect")
+    ///     .with_detail("wait a minute")
+    ///     .with_value("192.0.2.1")
+    ///     .with_fix("raise the quota of this client")
+    ///     .with_retry_after(Duration::from_secs(60));
+    /// assert_eq!(
+    ///     rejection.to_string(),
+    ///     "too-many-handshakes: there are too many attempts to connect: `192.0.2.1`; \
+    ///      raise the quota of this client"
+    /// );
+    /// ```
     #[must_use]
     pub const fn custom(code: &'static str, status: StatusCode) -> Self {
         Self::new(RejectionKind::Custom { code, status })
+    }
+
+    /// Sets the cause in plain words, in place of the [kind's](RejectionKind::title). Untrusted
+    /// clients see it.
+    #[must_use]
+    pub fn with_title(mut self, title: impl Into<Cow<'static, str>>) -> Self {
+        self.details().title = Some(title.into());
+        self
+    }
+
+    /// Sets the `detail` of [`ProblemJson`]: what is special about this case. Untrusted clients see
+    /// it.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.details().detail = Some(detail.into());
+        self
+    }
+
+    /// Sets the fix for the operator, in place of the [kind's](RejectionKind::fix). It is never in a
+    /// response.
+    #[must_use]
+    pub fn with_fix(mut self, fix: impl Into<Cow<'static, str>>) -> Self {
+        self.details().fix = Some(fix.into());
+        self
+    }
+
+    /// Sets the offending value for the operator, who sees it escaped and cut. It is never in a
+    /// response, and must not hold a credential.
+    #[must_use]
+    pub fn with_value(mut self, value: impl AsRef<[u8]>) -> Self {
+        self.details().value = Some(value.as_ref().into());
+        self
+    }
+
+    /// Adds a header to the response. Headers that the protocol requires of the response stay.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.details().headers.append(name, value);
+        self
+    }
+
+    /// Sets `Retry-After`, in full seconds, rounded up.
+    #[must_use]
+    pub fn with_retry_after(mut self, delay: Duration) -> Self {
+        let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+        self.details().headers.insert(RETRY_AFTER, seconds.into());
+        self
+    }
+
+    fn details(&mut self) -> &mut Details {
+        self.details.get_or_insert_default()
     }
 
     /// [`RejectionKind::VerifierFailed`] because of `error`. Use it with `map_err` in a
@@ -110,8 +195,11 @@ impl Rejection {
         self
     }
 
-    /// Adds the offending header value. It must not hold a credential.
-    pub(crate) fn with_value<'v>(mut self, value: impl Into<Option<&'v HeaderValue>>) -> Self {
+    /// Adds the value of a header as the offending value. It must not hold a credential.
+    pub(crate) fn with_header_value<'v>(
+        mut self,
+        value: impl Into<Option<&'v HeaderValue>>,
+    ) -> Self {
         self.value = value.into().cloned();
         self
     }
@@ -125,6 +213,42 @@ impl Rejection {
     pub const fn kind(&self) -> RejectionKind {
         self.kind
     }
+
+    /// The cause in plain words. It says nothing about the policy, so an untrusted client may see
+    /// it.
+    #[must_use]
+    pub fn title(&self) -> &str {
+        let title = self.details.as_ref().and_then(|details| details.title.as_deref());
+        title.unwrap_or(self.kind.title())
+    }
+
+    /// What is special about this case. An untrusted client may see it.
+    #[must_use]
+    pub fn detail(&self) -> Option<&str> {
+        self.details.as_ref()?.detail.as_deref()
+    }
+
+    /// The fix, for the operator.
+    #[must_use]
+    pub fn fix(&self) -> &str {
+        #[cfg(feature = "axum")]
+        if let Some(misuse) = self.source.as_ref().and_then(|source| source.downcast_ref()) {
+            let Misuse { fix, .. } = misuse;
+            return fix;
+        }
+        let fix = self.details.as_ref().and_then(|details| details.fix.as_deref());
+        fix.unwrap_or(self.kind.fix())
+    }
+
+    fn value(&self) -> Option<&[u8]> {
+        let value = self.details.as_ref().and_then(|details| details.value.as_deref());
+        value.or_else(|| self.value.as_ref().map(HeaderValue::as_bytes))
+    }
+
+    /// The headers that the response gets beside those of its kind.
+    fn headers(&self) -> Option<&HeaderMap> {
+        self.details.as_ref().map(|details| &details.headers)
+    }
 }
 
 impl From<RejectionKind> for Rejection {
@@ -135,16 +259,11 @@ impl From<RejectionKind> for Rejection {
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.kind.code(), self.kind.title())?;
-        if let Some(value) = &self.value {
-            write!(f, ": `{}`", Escaped(value.as_bytes()))?;
+        write!(f, "{}: {}", self.kind.code(), self.title())?;
+        if let Some(value) = self.value() {
+            write!(f, ": `{}`", Escaped(value))?;
         }
-        #[cfg(feature = "axum")]
-        if let Some(misuse) = self.source.as_ref().and_then(|source| source.downcast_ref()) {
-            let Misuse { fix, .. } = misuse;
-            return write!(f, "; {fix}");
-        }
-        write!(f, "; {}", self.kind.fix())
+        write!(f, "; {}", self.fix())
     }
 }
 
@@ -152,7 +271,7 @@ impl fmt::Debug for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rejection")
             .field("kind", &self.kind)
-            .field("value", &self.value.as_ref().map(|value| Escaped(value.as_bytes()).to_string()))
+            .field("value", &self.value().map(|value| Escaped(value).to_string()))
             .field("source", &self.source)
             .finish()
     }

@@ -1,3 +1,9 @@
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+    sync::LazyLock,
+};
+
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{
@@ -8,7 +14,7 @@ use http::{
 };
 
 use super::{
-    Rejection, RejectionKind,
+    Challenges, Rejection, RejectionKind,
     kind::{ExtraHeader, is_error},
 };
 use crate::http::Transport;
@@ -21,7 +27,7 @@ use crate::http::Transport;
 /// `prepared` has the status and all required headers. Usually you add a body:
 /// `prepared.map(|()| body)`. The layer corrects a response that breaks the protocol: it replaces a
 /// status that is not 4xx or 5xx by the prepared one, restores the prepared headers (it keeps a
-/// `Retry-After` of yours), and removes `Sec-WebSocket-Accept`.
+/// `Retry-After` and a `WWW-Authenticate` of yours), and removes `Sec-WebSocket-Accept`.
 ///
 /// With [`AcceptThenClose`](crate::AcceptThenClose) the response to a rejection may complete the
 /// handshake. Then `prepared` is a 101 (over HTTP/2 a 200) and stays one, and the body must be
@@ -89,39 +95,129 @@ impl<B: Default> RejectionResponse<B> for EmptyBody {
 #[expect(clippy::exhaustive_structs, reason = "written by users")]
 pub struct PlainText;
 
+impl PlainText {
+    /// Makes bodies of any type. See [`ProblemJson::map_body`].
+    pub const fn map_body<F>(self, body: F) -> MapBody<Self, F> {
+        MapBody { response: self, body }
+    }
+}
+
 #[diagnostic::do_not_recommend]
 impl<B: From<String>> RejectionResponse<B> for PlainText {
     fn response(&self, rejection: &Rejection, _: &Parts, prepared: Response<()>) -> Response<B> {
-        let kind = rejection.kind;
-        let body = format!("{} ({})\n", kind.title(), kind.code());
+        let body = format!("{} ({})\n", rejection.title(), rejection.kind.code());
         with_body(prepared, "text/plain; charset=utf-8", body)
     }
 }
 
-/// A response with an RFC 9457 problem: `type` ([`RejectionKind::url`]), `title`, `status`, and the
-/// member `code` ([`RejectionKind::code`]).
-#[derive(Clone, Copy, Debug, Default)]
-#[expect(clippy::exhaustive_structs, reason = "written by users")]
-pub struct ProblemJson;
+/// A response with an RFC 9457 problem: `type`, `title`, `status`, the member `code`
+/// ([`RejectionKind::code`]), and `detail` if the rejection [has one](Rejection::with_detail).
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct ProblemJson {
+    type_base: Option<Cow<'static, str>>,
+}
+
+impl ProblemJson {
+    /// The `type` is [`RejectionKind::url`], or `about:blank` for a code of your own.
+    pub const fn new() -> Self {
+        Self { type_base: None }
+    }
+
+    /// Sets what stands before the code in `type`: with `https://errors.example.com/ws#` it is
+    /// `https://errors.example.com/ws#origin-missing`, for codes of your own, too. A later call
+    /// replaces an earlier one.
+    pub fn type_base(self, base: impl Into<Cow<'static, str>>) -> Self {
+        Self { type_base: Some(base.into()) }
+    }
+
+    /// Makes bodies of any type: `body` makes one from the text. Without it the type of the body
+    /// must be `From<String>`.
+    ///
+    /// ```
+    /// use http_body_util::{BodyExt, Full, combinators::BoxBody};
+    /// use hyper::body::Bytes;
+    /// use tower_ws_guard::{AllowOrigin, GuardLayer, ProblemJson};
+    ///
+    /// type Body = BoxBody<Bytes, std::io::Error>;
+    ///
+    /// fn body(text: String) -> Body {
+    ///     Full::from(text).map_err(|never| match never {}).boxed()
+    /// }
+    ///
+    /// let guard = GuardLayer::new(AllowOrigin::same_origin())
+    ///     .reject_with(ProblemJson::new().map_body(body));
+    /// # let _ = guard;
+    /// ```
+    pub const fn map_body<F>(self, body: F) -> MapBody<Self, F> {
+        MapBody { response: self, body }
+    }
+
+    fn type_of(&self, kind: RejectionKind) -> Cow<'static, str> {
+        match (&self.type_base, kind.url()) {
+            (Some(base), _) => format!("{base}{}", kind.code()).into(),
+            (None, Some(url)) => url.into(),
+            (None, None) => "about:blank".into(),
+        }
+    }
+}
 
 #[diagnostic::do_not_recommend]
 impl<B: From<String>> RejectionResponse<B> for ProblemJson {
     fn response(&self, rejection: &Rejection, _: &Parts, prepared: Response<()>) -> Response<B> {
         let kind = rejection.kind;
-        let body = format!(
-            r#"{{"type":"{}","title":"{}","status":{},"code":"{}"}}"#,
-            kind.url().as_deref().unwrap_or("about:blank"),
-            kind.title(),
+        let mut body = format!(
+            r#"{{"type":"{}","title":"{}","status":{},"code":"{}""#,
+            Json(&self.type_of(kind)),
+            Json(rejection.title()),
             prepared.status().as_u16(),
-            escape_json(kind.code()),
+            Json(kind.code()),
         );
+        if let Some(detail) = rejection.detail() {
+            body.push_str(&format!(r#","detail":"{}""#, Json(detail)));
+        }
+        body.push('}');
         with_body(prepared, "application/problem+json", body)
     }
 }
 
-/// Only a custom code can need this.
-fn escape_json(code: &str) -> String {
-    code.replace('\\', r"\\").replace('"', r#"\""#).replace(char::is_control, " ")
+/// Text inside of a JSON string (RFC 8259 7).
+struct Json<'a>(&'a str);
+
+impl fmt::Display for Json<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for character in self.0.chars() {
+            match character {
+                '"' | '\\' => write!(f, "\\{character}")?,
+                '\0'..='\x1f' => write!(f, "\\u{:04x}", u32::from(character))?,
+                _ => f.write_char(character)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// [`PlainText`] or [`ProblemJson`] with bodies of any type. See [`ProblemJson::map_body`].
+#[derive(Clone, Copy, Debug)]
+pub struct MapBody<R, F> {
+    response: R,
+    body: F,
+}
+
+#[diagnostic::do_not_recommend]
+impl<R, F, B> RejectionResponse<B> for MapBody<R, F>
+where
+    R: RejectionResponse<String>,
+    F: Fn(String) -> B,
+{
+    fn response(
+        &self,
+        rejection: &Rejection,
+        request: &Parts,
+        prepared: Response<()>,
+    ) -> Response<B> {
+        self.response.response(rejection, request, prepared).map(&self.body)
+    }
 }
 
 fn with_body<B: From<String>>(
@@ -142,29 +238,31 @@ fn with_body<B: From<String>>(
 /// Makes the response to a rejected request, and enforces the protocol on it.
 ///
 /// `close` ends an HTTP/1.x connection, so that bytes behind a rejected handshake are never read as
-/// another request.
+/// another request. `challenges` are those of a 401.
 pub(crate) fn reject<B>(
     rejection: Rejection,
     request: &Parts,
     response: &impl RejectionResponse<B>,
     close: bool,
+    challenges: Option<&Challenges>,
 ) -> Response<B> {
     let kind = rejection.kind;
     let transport = Transport::new(request.version);
-    let required = Required::new(kind, transport, close);
+    let required = Required::new(kind, transport, close, challenges);
     let mut prepared = Response::new(());
     let status = kind.status_over(transport);
     *prepared.status_mut() = status;
-    required.for_each(|name, value| {
-        prepared.headers_mut().insert(name, HeaderValue::from_static(value));
-    });
+    if let Some(headers) = rejection.headers() {
+        prepared.headers_mut().clone_from(headers);
+    }
+    required.restore(prepared.headers_mut());
 
     let mut response = response.response(&rejection, request, prepared);
     if !is_error(response.status()) {
         *response.status_mut() = status;
     }
     let headers = response.headers_mut();
-    required.for_each(|name, value| restore(headers, name, value));
+    required.restore(headers);
     headers.remove(SEC_WEBSOCKET_ACCEPT);
     if transport == Transport::ExtendedConnect {
         headers.remove(UPGRADE);
@@ -186,42 +284,45 @@ pub(crate) fn reject_late<B>(
         request.method = http::Method::CONNECT;
         request.version = http::Version::HTTP_2;
     }
-    reject(rejection, &request, response, close)
+    reject(rejection, &request, response, close, None)
 }
 
-fn restore(headers: &mut HeaderMap, name: HeaderName, value: &'static str) {
-    // There are few, and usually they are there.
-    if headers.iter().any(|(there, other)| *there == name && other == value) {
-        return;
-    }
-    let value = HeaderValue::from_static(value);
-    match name {
-        // Several challenges may stand side by side (RFC 9110 11.6.1).
-        WWW_AUTHENTICATE => drop(headers.append(name, value)),
-        RETRY_AFTER if headers.contains_key(RETRY_AFTER) => {}
-        _ => drop(headers.insert(name, value)),
-    }
-}
+/// The challenge where no token policy has set one.
+static BEARER: LazyLock<Challenges> = LazyLock::new(|| Challenges::new(false, true));
 
 /// The headers that the protocol requires of a rejection.
-struct Required {
+struct Required<'a> {
     status: StatusCode,
     extra: ExtraHeader,
     is_http1: bool,
     /// RFC 9110 15.5.22: a 426 must send `Upgrade`, and 7.8: with it `Connection: upgrade`.
     has_upgrade: bool,
     close: bool,
+    challenges: &'a Challenges,
 }
 
-impl Required {
-    fn new(kind: RejectionKind, transport: Transport, close: bool) -> Self {
+impl<'a> Required<'a> {
+    fn new(
+        kind: RejectionKind,
+        transport: Transport,
+        close: bool,
+        challenges: Option<&'a Challenges>,
+    ) -> Self {
         let is_http1 = transport == Transport::Http1;
         let status = kind.status();
         let has_upgrade = is_http1 && status == StatusCode::UPGRADE_REQUIRED;
-        Self { status, extra: kind.row().extra, is_http1, has_upgrade, close }
+        let challenges = challenges.unwrap_or_else(|| &BEARER);
+        Self { status, extra: kind.row().extra, is_http1, has_upgrade, close, challenges }
     }
 
-    fn for_each(&self, mut require: impl FnMut(HeaderName, &'static str)) {
+    /// Sets the headers that are missing or wrong.
+    fn restore(&self, headers: &mut HeaderMap) {
+        let mut require = |name: HeaderName, value: &'static str| {
+            // There are few, and usually they are there.
+            if !headers.iter().any(|(there, other)| *there == name && other == value) {
+                headers.insert(name, HeaderValue::from_static(value));
+            }
+        };
         require(CACHE_CONTROL, "no-store");
         match (self.has_upgrade, self.close) {
             (true, true) => require(CONNECTION, "Upgrade, close"),
@@ -232,23 +333,23 @@ impl Required {
         if self.has_upgrade {
             require(UPGRADE, "websocket");
         }
-        match self.extra {
-            ExtraHeader::Version => require(SEC_WEBSOCKET_VERSION, "13"),
-            ExtraHeader::RetryAfter => require(RETRY_AFTER, "5"),
-            ExtraHeader::Nothing | ExtraHeader::InvalidToken => {}
+        if self.extra == ExtraHeader::Version {
+            require(SEC_WEBSOCKET_VERSION, "13");
         }
-        match self.status {
-            // RFC 9110 15.5.6: a 405 must send `Allow`.
-            StatusCode::METHOD_NOT_ALLOWED => {
-                require(ALLOW, if self.is_http1 { "GET" } else { "CONNECT" });
+        // RFC 9110 15.5.6: a 405 must send `Allow`.
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+            require(ALLOW, if self.is_http1 { "GET" } else { "CONNECT" });
+        }
+        // A delay and a challenge of the user's own stay.
+        if self.extra == ExtraHeader::RetryAfter && !headers.contains_key(RETRY_AFTER) {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        // RFC 9110 15.5.2: a 401 must send a challenge. RFC 6750 3.1: with `error` if there was a
+        // token.
+        if self.status == StatusCode::UNAUTHORIZED && !headers.contains_key(WWW_AUTHENTICATE) {
+            for challenge in self.challenges.values(self.extra == ExtraHeader::InvalidToken) {
+                headers.append(WWW_AUTHENTICATE, challenge.clone());
             }
-            // RFC 9110 15.5.2: a 401 must send a challenge. RFC 6750 3: it has a parameter, and
-            // `error` if there was a token.
-            StatusCode::UNAUTHORIZED if self.extra == ExtraHeader::InvalidToken => {
-                require(WWW_AUTHENTICATE, r#"Bearer realm="websocket", error="invalid_token""#);
-            }
-            StatusCode::UNAUTHORIZED => require(WWW_AUTHENTICATE, r#"Bearer realm="websocket""#),
-            _ => {}
         }
     }
 }

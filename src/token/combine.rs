@@ -39,6 +39,10 @@ impl<V: VerifyToken, W: VerifyToken<Claims = V::Claims>> VerifyToken for Or<V, W
         }
         Some(either(first, self.second.verify_now(token, request)?))
     }
+
+    fn is_one_time(&self) -> bool {
+        self.first.is_one_time() && self.second.is_one_time()
+    }
 }
 
 fn is_unknown<C>(result: &Result<Verified<C>, Rejection>) -> bool {
@@ -98,6 +102,10 @@ where
         let result = self.verifier.verify_now(token, request)?;
         Some(result.and_then(|verified| self.check(verified)))
     }
+
+    fn is_one_time(&self) -> bool {
+        self.verifier.is_one_time()
+    }
 }
 
 /// Converts the claims of a verifier. Made by [`VerifyToken::map_claims`].
@@ -123,6 +131,10 @@ where
     fn verify_now(&self, token: &Token, request: &Parts) -> Option<Result<Verified<C>, Rejection>> {
         let result = self.verifier.verify_now(token, request)?;
         Some(result.map(|verified| verified.map(&self.map)))
+    }
+
+    fn is_one_time(&self) -> bool {
+        self.verifier.is_one_time()
     }
 }
 
@@ -168,5 +180,9 @@ where
     ) -> Option<Result<Verified<Self::Claims>, Rejection>> {
         let result = self.verifier.verify_now(token, request)?;
         Some(result.map(|verified| self.expire(verified)))
+    }
+
+    fn is_one_time(&self) -> bool {
+        self.verifier.is_one_time()
     }
 }

@@ -1,13 +1,18 @@
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use base64::{
-    Engine as _,
-    engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
+    Engine as _, alphabet,
+    engine::{
+        DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig,
+        general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
+    },
 };
 
-/// The maximum length of a credential in bytes. It is checked before the credential is decoded or
-/// hashed.
-const MAX_LENGTH: usize = 8 * 1024;
+/// RFC 7617 2 says nothing about padding, and some clients leave it out.
+const STANDARD_ANY_PAD: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// The encoding of a token in its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,46 +20,92 @@ pub(super) enum Encoding {
     Plain,
     /// `b64token` of RFC 6750 2.1.
     Bearer,
+    /// `user-pass` of RFC 7617 2.
+    Basic,
     Percent,
     Base64Url,
     Base64Any,
 }
 
 /// A credential as it was sent.
-#[derive(Clone, Copy)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Credential<'a> {
-    pub(super) value: &'a [u8],
+    pub(super) value: Cow<'a, [u8]>,
     pub(super) encoding: Encoding,
 }
 
-impl<'a> Credential<'a> {
-    /// The token. `None` if it is malformed: too long, wrongly encoded, empty, not UTF-8, or with
-    /// control characters.
-    pub(super) fn decode(self) -> Option<Cow<'a, str>> {
-        if self.value.len() > MAX_LENGTH {
-            return None;
+/// The reason why a credential cannot be decoded. It does not show the credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Malformed {
+    TooLong { max: usize },
+    Wrong(&'static str),
+}
+
+impl Credential<'_> {
+    /// The token, of at most `max` bytes.
+    pub(super) fn decode(&self, max: usize) -> Result<Cow<'_, str>, Malformed> {
+        // No encoding makes a value longer than three times. Longer ones are not decoded.
+        if self.value.len() / 3 > max {
+            return Err(Malformed::TooLong { max });
         }
+        let value = &*self.value;
         let bytes = match self.encoding {
-            Encoding::Plain => Cow::Borrowed(self.value),
-            Encoding::Bearer => is_b64token(self.value).then_some(Cow::Borrowed(self.value))?,
-            Encoding::Percent => percent_decode(self.value)?,
-            Encoding::Base64Url => URL_SAFE_NO_PAD.decode(self.value).ok()?.into(),
+            Encoding::Plain => Cow::Borrowed(value),
+            Encoding::Bearer if is_b64token(value) => Cow::Borrowed(value),
+            Encoding::Bearer => {
+                return Err(Malformed::Wrong("it has a character that a bearer token cannot have"));
+            }
+            Encoding::Basic => decode_base64(&STANDARD_ANY_PAD, value)
+                .ok()
+                .filter(|pair| pair.contains(&b':'))
+                .ok_or(Malformed::Wrong("it is not the base64 of `user:password`"))?
+                .into(),
+            Encoding::Percent => percent_decode(value)
+                .ok_or(Malformed::Wrong("a `%` has no two hexadecimal digits behind it"))?,
+            Encoding::Base64Url => decode_base64(&URL_SAFE_NO_PAD, value)?.into(),
             Encoding::Base64Any => {
                 let to_standard = |&byte: &u8| match byte {
                     b'-' => b'+',
                     b'_' => b'/',
                     byte => byte,
                 };
-                let standard = self.value.iter().map(to_standard).collect::<Vec<_>>();
-                STANDARD_NO_PAD.decode(standard).ok()?.into()
+                let standard = value.iter().map(to_standard).collect::<Vec<_>>();
+                decode_base64(&STANDARD_NO_PAD, &standard)?.into()
             }
         };
-        let token = match bytes {
-            Cow::Borrowed(bytes) => Cow::Borrowed(std::str::from_utf8(bytes).ok()?),
-            Cow::Owned(bytes) => Cow::Owned(String::from_utf8(bytes).ok()?),
+        if bytes.len() > max {
+            return Err(Malformed::TooLong { max });
+        }
+        let not_utf8 = Malformed::Wrong("it is not UTF-8");
+        let token: Cow<'_, str> = match bytes {
+            Cow::Borrowed(bytes) => std::str::from_utf8(bytes).map_err(|_| not_utf8)?.into(),
+            Cow::Owned(bytes) => String::from_utf8(bytes).map_err(|_| not_utf8)?.into(),
         };
-        (!token.is_empty() && !token.contains(char::is_control)).then_some(token)
+        if token.is_empty() || token.contains(char::is_control) {
+            return Err(Malformed::Wrong("it is empty or has a control character"));
+        }
+        Ok(token)
     }
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong { max } => write!(
+                f,
+                "it is too long: at most {max} bytes are allowed; raise `TokenPolicy::max_length`"
+            ),
+            Self::Wrong(problem) => f.write_str(problem),
+        }
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+fn decode_base64(engine: &GeneralPurpose, value: &[u8]) -> Result<Vec<u8>, Malformed> {
+    engine.decode(value).map_err(|_| {
+        Malformed::Wrong("it is not base64 in the alphabet and with the padding of its source")
+    })
 }
 
 fn is_b64token(value: &[u8]) -> bool {

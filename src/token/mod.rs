@@ -47,7 +47,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
-//! let tokens = StaticTokens::new([("s3cr3t", "alice")]);
+//! let tokens = StaticTokens::new([("s3cr3t", "alice")]).unwrap();
 //! let service = ServiceBuilder::new()
 //!     .layer(TokenCheckLayer::new(TokenPolicy::bearer(tokens)))
 //!     .service(service_fn(async |request: Request<()>| {
@@ -88,7 +88,7 @@ pub mod ticket;
 mod validity;
 mod verify;
 
-pub(crate) use self::policy::{FoundToken, TokenCheck, Verification};
+pub(crate) use self::policy::{FoundToken, TokenCheck, WaitFuture, within};
 pub use self::{
     combine::{Expiring, MapClaims, Or, Require},
     policy::TokenPolicy,

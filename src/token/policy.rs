@@ -15,7 +15,7 @@ use super::{Claims, Token, TokenSource, Validity, Verified, VerifyToken, credent
 use crate::{
     config::ConfigError,
     handshake::Handshake,
-    rejection::{Rejection, RejectionKind},
+    rejection::{Challenges, Rejection, RejectionKind as Kind},
 };
 
 /// The token policy: the sources of the credential, and its verifier.
@@ -26,7 +26,7 @@ use crate::{
 /// use tower_ws_guard::{AllowOrigin, GuardLayer, StaticTokens, TokenPolicy};
 ///
 /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
-/// let tokens = StaticTokens::new([("s3cr3t", "alice")]);
+/// let tokens = StaticTokens::new([("s3cr3t", "alice")])?;
 /// let guard = GuardLayer::new(AllowOrigin::same_origin()).token(TokenPolicy::bearer(tokens))?;
 /// # let _ = guard;
 /// # Ok(())
@@ -44,7 +44,28 @@ pub(crate) struct TokenCheck {
     sources: Arc<[TokenSource]>,
     /// One for each source.
     verifiers: Arc<[Arc<dyn Verifier>]>,
+    settings: Settings,
+}
+
+/// The settings that must be the same in both policies of [`TokenPolicy::or`].
+#[derive(Clone, PartialEq, Eq)]
+struct Settings {
     keep_credential: bool,
+    first_source_wins: bool,
+    max_length: usize,
+    /// `None` if they follow the sources.
+    challenges: Option<Challenges>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            keep_credential: false,
+            first_source_wins: false,
+            max_length: 8 * 1024,
+            challenges: None,
+        }
+    }
 }
 
 impl<C: Clone + Send + Sync + 'static> TokenPolicy<C> {
@@ -54,14 +75,15 @@ impl<C: Clone + Send + Sync + 'static> TokenPolicy<C> {
     /// ```
     /// use tower_ws_guard::{StaticTokens, TokenPolicy};
     ///
-    /// let policy = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "alice")]));
+    /// let policy = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "alice")]).unwrap());
     /// # let _ = policy;
     /// ```
     pub fn bearer<V: VerifyToken<Claims = C>>(verifier: V) -> Self {
         Self::new([TokenSource::authorization()].into(), verifier)
     }
 
-    /// Takes exactly one credential from all of `sources` together.
+    /// Takes exactly one credential from all of `sources` together. The same one twice in one source
+    /// is one, and an empty one is none.
     ///
     /// # Errors
     ///
@@ -72,7 +94,7 @@ impl<C: Clone + Send + Sync + 'static> TokenPolicy<C> {
     /// use tower_ws_guard::{StaticTokens, TokenPolicy, TokenSource};
     ///
     /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
-    /// let tokens = StaticTokens::new([("s3cr3t", ())]);
+    /// let tokens = StaticTokens::new([("s3cr3t", ())])?;
     /// let policy = TokenPolicy::from_sources(
     ///     [TokenSource::authorization(), TokenSource::cookie("session")?],
     ///     tokens.clone(),
@@ -92,7 +114,7 @@ impl<C: Clone + Send + Sync + 'static> TokenPolicy<C> {
     fn new<V: VerifyToken<Claims = C>>(sources: Arc<[TokenSource]>, verifier: V) -> Self {
         let verifier: Arc<dyn Verifier> = Arc::new(verifier);
         let verifiers = sources.iter().map(|_| Arc::clone(&verifier)).collect();
-        let check = TokenCheck { sources, verifiers, keep_credential: false };
+        let check = TokenCheck { sources, verifiers, settings: Settings::default() };
         Self { check, claims: PhantomData }
     }
 
@@ -102,14 +124,14 @@ impl<C: Clone + Send + Sync + 'static> TokenPolicy<C> {
     /// # Errors
     ///
     /// Both policies have the same source, a source of one begins with the prefix of a subprotocol
-    /// of the other, or only one of the two [keeps its credential](Self::keep_credential).
+    /// of the other, or the policies differ in a setting.
     ///
     /// ```
     /// use tower_ws_guard::{StaticTokens, TokenPolicy, TokenSource};
     ///
     /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
-    /// let keys = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "a service")]));
-    /// let sessions = StaticTokens::new([("tr0ub4dor", "alice")]);
+    /// let keys = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "a service")])?);
+    /// let sessions = StaticTokens::new([("tr0ub4dor", "alice")])?;
     /// let sessions = TokenPolicy::from_sources([TokenSource::cookie("session")?], sessions)?;
     /// // A key is valid in `Authorization` only, and a session in the cookie.
     /// let policy = keys.or(sessions)?;
@@ -119,31 +141,105 @@ impl<C: Clone + Send + Sync + 'static> TokenPolicy<C> {
     /// ```
     pub fn or(self, other: Self) -> Result<Self, ConfigError> {
         let (first, second) = (self.check, other.check);
-        if first.keep_credential != second.keep_credential {
+        if first.settings != second.settings {
             return Err(ConfigError::new(
                 "",
-                "only one of the policies keeps its credential; call `keep_credential` on the \
-                 result",
+                "the policies differ in `keep_credential`, `first_source_wins`, `max_length` or \
+                 `challenge`; call it on the result",
             ));
         }
         let sources = distinct(first.sources.iter().chain(&*second.sources).cloned())?;
         let verifiers = first.verifiers.iter().chain(&*second.verifiers).cloned().collect();
-        let check = TokenCheck { sources, verifiers, keep_credential: first.keep_credential };
+        let check = TokenCheck { sources, verifiers, settings: first.settings };
         Ok(Self { check, claims: PhantomData })
     }
 
-    /// Leaves the query parameter and `Authorization` in the request that inner services see.
-    /// `Debug` of the header does not show the credential, but `Debug` of the URI does.
+    /// Leaves the query parameter and the header in the request that inner services see. `Debug` of
+    /// the header does not show the credential, but `Debug` of the URI does.
     ///
     /// ```
     /// use tower_ws_guard::{StaticTokens, TokenPolicy};
     ///
-    /// let tokens = StaticTokens::new([("s3cr3t", "alice")]);
+    /// let tokens = StaticTokens::new([("s3cr3t", "alice")]).unwrap();
     /// let policy = TokenPolicy::bearer(tokens).keep_credential();
     /// # let _ = policy;
     /// ```
     pub fn keep_credential(mut self) -> Self {
-        self.check.keep_credential = true;
+        self.check.settings.keep_credential = true;
+        self
+    }
+
+    /// Takes the credential of the first source that holds one, in the order of the sources, and
+    /// ignores and removes those of the others. For servers behind a proxy that adds its own.
+    ///
+    /// Two different credentials in that source are still ambiguous.
+    ///
+    /// ```
+    /// use tower_ws_guard::{StaticTokens, TokenPolicy, TokenSource};
+    ///
+    /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
+    /// let sources = [TokenSource::pair("bearer")?, TokenSource::authorization()];
+    /// let tokens = StaticTokens::new([("s3cr3t", "alice")])?;
+    /// // The proxy in front sends its own `Authorization` beside the browser's token.
+    /// let policy = TokenPolicy::from_sources(sources, tokens)?.first_source_wins();
+    /// # let _ = policy;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn first_source_wins(mut self) -> Self {
+        self.check.settings.first_source_wins = true;
+        self
+    }
+
+    /// Sets the maximum length of a decoded credential in bytes: 8192 by default. A later call
+    /// replaces an earlier one.
+    ///
+    /// The server must accept such headers, too: hyper's own limits are in
+    /// [`hardening`](crate::hardening).
+    ///
+    /// # Errors
+    ///
+    /// `bytes` is 0.
+    pub fn max_length(mut self, bytes: usize) -> Result<Self, ConfigError> {
+        if bytes == 0 {
+            return Err(ConfigError::new("0", "a credential has at least one byte"));
+        }
+        self.check.settings.max_length = bytes;
+        Ok(self)
+    }
+
+    /// Sets the challenge of a 401 (RFC 9110 11.6.1): `SCHEME realm="REALM"`. A second call adds one.
+    ///
+    /// Without a call it follows the sources: `Basic realm="websocket"` for
+    /// [`TokenSource::basic`], no challenge if all sources are cookies, and otherwise
+    /// `Bearer realm="websocket"`. A [`RejectionResponse`](crate::RejectionResponse) can replace it,
+    /// too.
+    ///
+    /// # Errors
+    ///
+    /// `scheme` is not a token, or `realm` has a character that is not visible ASCII or a space.
+    ///
+    /// ```
+    /// use tower_ws_guard::{StaticTokens, TokenPolicy, TokenSource};
+    ///
+    /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
+    /// let keys = StaticTokens::new([("s3cr3t", "a service")])?;
+    /// let policy = TokenPolicy::from_sources([TokenSource::header("x-api-key")?], keys)?
+    ///     .challenge("ApiKey", "chat")?;
+    /// # let _ = policy;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn challenge(mut self, scheme: &str, realm: &str) -> Result<Self, ConfigError> {
+        let challenges = &mut self.check.settings.challenges;
+        challenges.get_or_insert_with(Challenges::none).add(scheme, realm)?;
+        Ok(self)
+    }
+
+    /// Sends a 401 without a challenge. Browsers then never ask for a user name. It replaces the
+    /// [challenges](Self::challenge) that are set.
+    pub fn without_challenge(mut self) -> Self {
+        self.check.settings.challenges = Some(Challenges::none());
         self
     }
 
@@ -180,7 +276,9 @@ impl<C> fmt::Debug for TokenPolicy<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenPolicy")
             .field("sources", &self.check.sources)
-            .field("keep_credential", &self.check.keep_credential)
+            .field("keep_credential", &self.check.settings.keep_credential)
+            .field("first_source_wins", &self.check.settings.first_source_wins)
+            .field("max_length", &self.check.settings.max_length)
             .finish_non_exhaustive()
     }
 }
@@ -211,34 +309,59 @@ impl TokenCheck {
         }
     }
 
+    /// The challenges of a 401.
+    pub(crate) fn challenges(&self) -> Challenges {
+        self.settings.challenges.clone().unwrap_or_else(|| {
+            let is_other = |source: &TokenSource| !source.is_basic() && !source.is_cookie();
+            let basic = self.sources.iter().any(TokenSource::is_basic);
+            Challenges::new(basic, self.sources.iter().any(is_other))
+        })
+    }
+
     /// Finds the one credential.
     pub(crate) fn find(&self, handshake: &Handshake<'_>) -> Result<FoundToken, Rejection> {
+        let Settings { first_source_wins, max_length, .. } = &self.settings;
+        let max_length = *max_length;
         let mut only: Option<(usize, Credential<'_>)> = None;
-        let mut ambiguous = false;
+        let mut other = None;
         for (index, source) in self.sources.iter().enumerate() {
-            let mut found = |credential| ambiguous |= only.replace((index, credential)).is_some();
-            source.find(handshake, &mut found);
+            if *first_source_wins && only.is_some() {
+                break;
+            }
+            source.find(handshake, |credential| match &only {
+                None => only = Some((index, credential)),
+                // Browsers send a cookie twice, for the host and for the domain.
+                Some((first, only)) if *first == index && *only == credential => {}
+                Some(_) => other = Some(index),
+            });
         }
-        match only {
-            None => Err(RejectionKind::TokenMissing.into()),
-            Some(_) if ambiguous => Err(RejectionKind::TokenAmbiguous.into()),
-            Some((index, credential)) => match credential.decode() {
-                Some(secret) => Ok(FoundToken {
-                    token: Token::from_source(&secret, &self.sources, index),
-                    verifier: Arc::clone(&self.verifiers[index]),
-                }),
-                None => Err(RejectionKind::TokenInvalid.into()),
-            },
+        let Some((index, credential)) = only else { return Err(Kind::TokenMissing.into()) };
+        let source = &self.sources[index];
+        if let Some(other) = other {
+            let other = &self.sources[other];
+            return Err(Rejection::new(Kind::TokenAmbiguous).with_source(if source == other {
+                format!("`{source}` holds two different tokens")
+            } else {
+                // RFC 6750 2: a client uses one method only, even for the same token.
+                format!("`{source}` and `{other}` both hold one")
+            }));
+        }
+        match credential.decode(max_length) {
+            Ok(secret) => Ok(FoundToken {
+                token: Token::from_source(&secret, &self.sources, index),
+                verifier: Arc::clone(&self.verifiers[index]),
+            }),
+            Err(malformed) => Err(Rejection::new(Kind::TokenInvalid)
+                .with_source(format!("the token of `{source}` is malformed: {malformed}"))),
         }
     }
 
     /// Removes the credential from the request. A credential that cannot be removed is rejected.
     pub(crate) fn strip(&self, request: &mut Parts) -> Result<(), Rejection> {
-        if self.keep_credential {
+        if self.settings.keep_credential {
             return Ok(());
         }
-        let invalid =
-            |error| Rejection::new(RejectionKind::TokenInvalid).with_source(Box::new(error));
+        let invalid = |error| Rejection::new(Kind::TokenInvalid).with_source(Box::new(error));
         for source in &*self.sources {
             source.strip_headers(&mut request.headers);
             source.strip_uri(&mut request.uri).map_err(invalid)?;
@@ -258,7 +381,7 @@ pub(crate) struct FoundToken {
 }
 
 /// Resolves to the request, with the claims in its extensions if the token is valid.
-pub(crate) type Verification = Pin<Box<dyn Future<Output = (Parts, Result<(), Rejection>)> + Send>>;
+pub(crate) type WaitFuture = Pin<Box<dyn Future<Output = (Parts, Result<(), Rejection>)> + Send>>;
 
 impl FoundToken {
     /// Verifies without waiting, if the verifier can do that.
@@ -266,7 +389,7 @@ impl FoundToken {
         self.verifier.verify_now(&self.token, request)
     }
 
-    pub(crate) fn verify(self, request: Parts, timeout: Duration) -> Verification {
+    pub(crate) fn verify(self, request: Parts, timeout: Duration) -> WaitFuture {
         self.verifier.verify(self.token, request, timeout)
     }
 }
@@ -275,10 +398,13 @@ impl FoundToken {
 trait Verifier: Send + Sync {
     fn verify_now(&self, token: &Token, request: &mut Parts) -> Option<Result<(), Rejection>>;
 
-    fn verify(self: Arc<Self>, token: Token, request: Parts, timeout: Duration) -> Verification;
+    fn verify(self: Arc<Self>, token: Token, request: Parts, timeout: Duration) -> WaitFuture;
 
     #[cfg_attr(not(feature = "axum"), expect(dead_code, reason = "for the extractor's error"))]
     fn claims(&self) -> &'static str;
+
+    #[cfg_attr(not(feature = "lint"), expect(dead_code, reason = "for the lint"))]
+    fn is_one_time(&self) -> bool;
 }
 
 impl<V: VerifyToken> Verifier for V {
@@ -287,16 +413,11 @@ impl<V: VerifyToken> Verifier for V {
         Some(result.and_then(|verified| insert(verified, request)))
     }
 
-    fn verify(
-        self: Arc<Self>,
-        token: Token,
-        mut request: Parts,
-        timeout: Duration,
-    ) -> Verification {
+    fn verify(self: Arc<Self>, token: Token, mut request: Parts, timeout: Duration) -> WaitFuture {
         Box::pin(async move {
             let result = match within(timeout, V::verify(&self, token, &request)).await {
                 Some(result) => result.and_then(|verified| insert(verified, &mut request)),
-                None => Err(RejectionKind::VerifierTimeout.into()),
+                None => Err(Kind::VerifierTimeout.into()),
             };
             (request, result)
         })
@@ -304,6 +425,10 @@ impl<V: VerifyToken> Verifier for V {
 
     fn claims(&self) -> &'static str {
         type_name::<V::Claims>()
+    }
+
+    fn is_one_time(&self) -> bool {
+        V::is_one_time(self)
     }
 }
 
@@ -314,7 +439,7 @@ fn insert<C: Clone + Send + Sync + 'static>(
 ) -> Result<(), Rejection> {
     let Verified { claims, validity } = verified;
     if validity.has_ended() {
-        return Err(Rejection::new(RejectionKind::TokenInvalid)
+        return Err(Rejection::new(Kind::TokenInvalid)
             .with_source("its claims have expired or are revoked"));
     }
     request.extensions.insert(Claims(claims));
@@ -327,7 +452,7 @@ fn insert<C: Clone + Send + Sync + 'static>(
 }
 
 /// `None` if the future takes too long. A future that is ready at once needs no timer.
-async fn within<F: Future>(timeout: Duration, future: F) -> Option<F::Output> {
+pub(crate) async fn within<F: Future>(timeout: Duration, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     match poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
         Poll::Ready(output) => Some(output),

@@ -11,34 +11,92 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::{Token, Verified, VerifyToken};
-use crate::rejection::{Rejection, RejectionKind};
+use crate::{
+    config::ConfigError,
+    rejection::{Rejection, RejectionKind},
+};
 
 /// A fixed set of tokens and their claims.
 ///
 /// Tokens are stored and compared as SHA-256 digests, in constant time, so the time of a rejection
 /// shows neither the length of a token nor a common prefix. The time of a lookup does not depend on
-/// the number of tokens.
+/// the number of tokens. To change the set while the server runs, see
+/// [`Replaceable`](crate::Replaceable).
 ///
 /// ```
 /// use tower_ws_guard::StaticTokens;
 ///
+/// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
 /// let tokens =
-///     StaticTokens::new([("correct horse battery staple", "alice"), ("tr0ub4dor&3", "bob")]);
+///     StaticTokens::new([("correct horse battery staple", "alice"), ("tr0ub4dor&3", "bob")])?;
 /// assert_eq!(format!("{tokens:?}"), "StaticTokens(2)");
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone)]
 #[must_use]
 pub struct StaticTokens<C>(Arc<HashMap<Digest, C>>);
 
 impl<C> StaticTokens<C> {
-    /// Accepts these tokens. If a token is listed twice, the last claims count. An empty token is
-    /// never accepted.
-    pub fn new<T: AsRef<str>>(tokens: impl IntoIterator<Item = (T, C)>) -> Self {
-        let tokens = tokens
-            .into_iter()
-            .filter(|(token, _)| !token.as_ref().is_empty())
-            .map(|(token, claims)| (Digest::new(token.as_ref()), claims));
-        Self(Arc::new(tokens.collect()))
+    /// Accepts these tokens.
+    ///
+    /// # Errors
+    ///
+    /// A token is empty, or is listed twice. The error does not show it.
+    pub fn new<T: AsRef<str>>(
+        tokens: impl IntoIterator<Item = (T, C)>,
+    ) -> Result<Self, ConfigError> {
+        Self::collect(
+            tokens.into_iter().map(|(token, claims)| Ok((Digest::new(token.as_ref()), claims))),
+        )
+    }
+
+    /// Accepts the tokens with these SHA-256 digests, each of 64 hexadecimal digits. So the
+    /// configuration holds no secret, if the tokens are random: the digest of a password can be
+    /// guessed.
+    ///
+    /// `printf %s "$TOKEN" | sha256sum` prints the digest of a token.
+    ///
+    /// # Errors
+    ///
+    /// A digest is malformed, is that of an empty token, or is listed twice.
+    ///
+    /// ```
+    /// use tower_ws_guard::StaticTokens;
+    ///
+    /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
+    /// let tokens = StaticTokens::from_digests([(
+    ///     "4e738ca5563c06cfd0018299933d58db1dd8bf97f6973dc99bf6cdc64b5550bd", // s3cr3t
+    ///     "alice",
+    /// )])?;
+    /// # let _ = tokens;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn from_digests<D: AsRef<str>>(
+        digests: impl IntoIterator<Item = (D, C)>,
+    ) -> Result<Self, ConfigError> {
+        Self::collect(
+            digests
+                .into_iter()
+                .map(|(digest, claims)| Ok((Digest::parse(digest.as_ref())?, claims))),
+        )
+    }
+
+    fn collect(
+        tokens: impl Iterator<Item = Result<(Digest, C), ConfigError>>,
+    ) -> Result<Self, ConfigError> {
+        let mut map = HashMap::new();
+        for token in tokens {
+            let (digest, claims) = token?;
+            if digest == Digest::new("") {
+                return Err(ConfigError::new("", "a token is empty; anybody could guess it"));
+            }
+            if map.insert(digest, claims).is_some() {
+                return Err(ConfigError::new("", "a token is listed twice"));
+            }
+        }
+        Ok(Self(Arc::new(map)))
     }
 }
 
@@ -78,6 +136,20 @@ struct Digest([u8; 32]);
 impl Digest {
     fn new(token: &str) -> Self {
         Self(Sha256::digest(token).into())
+    }
+
+    fn parse(digest: &str) -> Result<Self, ConfigError> {
+        let malformed = || ConfigError::new(digest, "a SHA-256 digest has 64 hexadecimal digits");
+        let digits = digest.as_bytes();
+        if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return Err(malformed());
+        }
+        let mut bytes = [0; 32];
+        for (byte, digits) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            let digits = std::str::from_utf8(digits).map_err(|_| malformed())?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| malformed())?;
+        }
+        Ok(Self(bytes))
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     TokenSource, Verified,
     combine::{Expiring, MapClaims, Or, Require},
 };
-use crate::rejection::Rejection;
+use crate::{rejection::Rejection, replaceable::Replaceable};
 
 /// A credential from a handshake. `Debug` does not show it.
 #[derive(Clone)]
@@ -118,6 +118,12 @@ pub trait VerifyToken: Send + Sync + 'static {
         None
     }
 
+    /// Whether a token is valid once only. The default is `false`. A one-time token may stand in a
+    /// URL, which ends up in logs.
+    fn is_one_time(&self) -> bool {
+        false
+    }
+
     /// Erases the type of the verifier, for one that is chosen at run time.
     ///
     /// ```
@@ -127,7 +133,7 @@ pub trait VerifyToken: Send + Sync + 'static {
     ///
     /// fn verifier(configured: Option<&str>) -> BoxVerifier<String> {
     ///     match configured {
-    ///         Some(secret) => StaticTokens::new([(secret, "service".to_owned())]).boxed(),
+    ///         Some(secret) => StaticTokens::new([(secret, "service".to_owned())]).unwrap().boxed(),
     ///         None => (|token: Token| async move { look_up(token).await }).boxed(),
     ///     }
     /// }
@@ -161,8 +167,8 @@ pub trait VerifyToken: Send + Sync + 'static {
     ///     Named(&'static str),
     /// }
     ///
-    /// let admins = StaticTokens::new([("s3cr3t", User::Admin)]);
-    /// let users = StaticTokens::new([("tr0ub4dor", "alice")]);
+    /// let admins = StaticTokens::new([("s3cr3t", User::Admin)]).unwrap();
+    /// let users = StaticTokens::new([("tr0ub4dor", "alice")]).unwrap();
     /// let policy = TokenPolicy::bearer(admins.or(users.map_claims(User::Named)));
     /// # let _ = policy;
     /// ```
@@ -179,7 +185,7 @@ pub trait VerifyToken: Send + Sync + 'static {
     /// ```
     /// use tower_ws_guard::{StaticTokens, TokenPolicy, VerifyToken};
     ///
-    /// let tokens = StaticTokens::new([("s3cr3t", "read write"), ("tr0ub4dor", "read")]);
+    /// let tokens = StaticTokens::new([("s3cr3t", "read write"), ("tr0ub4dor", "read")]).unwrap();
     /// let writers = tokens.require(|scope| scope.split(' ').any(|scope| scope == "write"));
     /// let policy = TokenPolicy::bearer(writers);
     /// # let _ = policy;
@@ -249,6 +255,35 @@ impl<V: VerifyToken> VerifyToken for Arc<V> {
     ) -> Option<Result<Verified<Self::Claims>, Rejection>> {
         V::verify_now(self, token, request)
     }
+
+    fn is_one_time(&self) -> bool {
+        V::is_one_time(self)
+    }
+}
+
+/// The verifier that is there when a handshake is verified.
+impl<V: VerifyToken> VerifyToken for Replaceable<V> {
+    type Claims = V::Claims;
+
+    async fn verify(
+        &self,
+        token: Token,
+        request: &Parts,
+    ) -> Result<Verified<Self::Claims>, Rejection> {
+        V::verify(&self.get(), token, request).await
+    }
+
+    fn verify_now(
+        &self,
+        token: &Token,
+        request: &Parts,
+    ) -> Option<Result<Verified<Self::Claims>, Rejection>> {
+        V::verify_now(&self.get(), token, request)
+    }
+
+    fn is_one_time(&self) -> bool {
+        V::is_one_time(&self.get())
+    }
 }
 
 /// A verifier of any type with claims of type `C`. Made by [`VerifyToken::boxed`].
@@ -265,6 +300,8 @@ trait DynVerify<C>: Send + Sync {
     ) -> Pin<Box<dyn Future<Output = Verdict<C>> + Send + 'a>>;
 
     fn verify_now(&self, token: &Token, request: &Parts) -> Option<Verdict<C>>;
+
+    fn is_one_time(&self) -> bool;
 }
 
 impl<V: VerifyToken> DynVerify<V::Claims> for V {
@@ -279,6 +316,10 @@ impl<V: VerifyToken> DynVerify<V::Claims> for V {
     fn verify_now(&self, token: &Token, request: &Parts) -> Option<Verdict<V::Claims>> {
         V::verify_now(self, token, request)
     }
+
+    fn is_one_time(&self) -> bool {
+        V::is_one_time(self)
+    }
 }
 
 impl<C: Clone + Send + Sync + 'static> VerifyToken for BoxVerifier<C> {
@@ -290,6 +331,10 @@ impl<C: Clone + Send + Sync + 'static> VerifyToken for BoxVerifier<C> {
 
     fn verify_now(&self, token: &Token, request: &Parts) -> Option<Result<Verified<C>, Rejection>> {
         self.0.verify_now(token, request)
+    }
+
+    fn is_one_time(&self) -> bool {
+        self.0.is_one_time()
     }
 }
 

@@ -551,7 +551,7 @@ impl<B: Default + From<String>> RejectionResponse<B> for Style {
         match self {
             Self::Empty => EmptyBody.response(rejection, request, prepared),
             Self::Plain => PlainText.response(rejection, request, prepared),
-            Self::Problem => ProblemJson.response(rejection, request, prepared),
+            Self::Problem => ProblemJson::new().response(rejection, request, prepared),
             Self::Meddling(status) => {
                 let was = prepared.status();
                 let mut response = prepared.map(|()| B::from("a body".to_owned()));

@@ -65,7 +65,7 @@ fn guard() -> GuardLayer {
 }
 
 fn tokens() -> TokenPolicy<&'static str> {
-    TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "alice")]))
+    TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "alice")]).unwrap())
 }
 
 fn code<B>(response: &Response<B>) -> Option<&'static str> {
@@ -189,7 +189,7 @@ async fn claims_reach_the_axum_handler_but_the_credential_does_not() {
     ) -> String {
         format!("{user} {state} {uri} {original}")
     }
-    let verifier = StaticTokens::new([("s3cr3t", "alice")]);
+    let verifier = StaticTokens::new([("s3cr3t", "alice")]).unwrap();
     let policy =
         TokenPolicy::from_sources([TokenSource::query("ticket").unwrap()], verifier).unwrap();
     let inner = || Router::new().route("/ws", any(handler));
@@ -255,7 +255,8 @@ fn stacks() -> [(&'static str, Stack); 4] {
         TokenSource::subprotocol("token.").unwrap(),
     ];
     let token =
-        TokenPolicy::from_sources(sources, StaticTokens::new([("s3cr3t", "alice")])).unwrap();
+        TokenPolicy::from_sources(sources, StaticTokens::new([("s3cr3t", "alice")]).unwrap())
+            .unwrap();
     let subprotocols = Subprotocols::list(["v2.chat", "chat"]).unwrap();
     let hosts = AllowHost::list([common::HOST]).unwrap();
     let origins = OriginCheckLayer::new(AllowOrigin::same_origin()).allow_host(hosts.clone());
@@ -637,7 +638,7 @@ async fn response_body_type_is_adapted_outside_the_inner_service() {
     }
 
     let adapted = ServiceBuilder::new()
-        .layer(guard().reject_with(ProblemJson))
+        .layer(guard().reject_with(ProblemJson::new()))
         .layer(MapResponseBodyLayer::new(AxumBody::new))
         .service(compressed());
     let rejected = adapted
@@ -968,8 +969,9 @@ async fn separate_layers_select_the_same_subprotocol_as_the_guard() {
     };
     let sources =
         || [TokenSource::pair("bearer").unwrap(), TokenSource::subprotocol("auth.").unwrap()];
-    let token =
-        || TokenPolicy::from_sources(sources(), StaticTokens::new([("s3cr3t", ())])).unwrap();
+    let token = || {
+        TokenPolicy::from_sources(sources(), StaticTokens::new([("s3cr3t", ())]).unwrap()).unwrap()
+    };
     let ours = || Subprotocols::list(["chat"]).unwrap();
     let guard = ServiceBuilder::new()
         .layer(

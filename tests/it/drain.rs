@@ -56,7 +56,7 @@ fn code(response: &Response<()>) -> Option<&'static str> {
 
 #[tokio::test]
 async fn drain_rejects_every_new_handshake() {
-    let tokens = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]));
+    let tokens = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]).unwrap());
     let drain = Drain::new();
     let apps = [
         behind(guard().drain(&drain)),

@@ -34,7 +34,7 @@ struct User;
 struct Other;
 
 fn policy() -> TokenPolicy<User> {
-    TokenPolicy::bearer(StaticTokens::new([("s3cr3t", User)]))
+    TokenPolicy::bearer(StaticTokens::new([("s3cr3t", User)]).unwrap())
 }
 
 fn limit() -> ConnectionLimit {
@@ -163,7 +163,7 @@ async fn extractor_rejects_upgrade_requests_on_a_route_without_an_origin_check()
             "a layer before the route",
             |route| {
                 let guard = guard().token(policy()).unwrap().limit(limit());
-                Router::new().layer(guard.reject_with(ProblemJson)).route("/ws", route)
+                Router::new().layer(guard.reject_with(ProblemJson::new())).route("/ws", route)
             },
             text,
         ),
@@ -180,7 +180,7 @@ async fn extractor_rejects_upgrade_requests_on_a_route_without_an_origin_check()
         (
             "version check in a format",
             |route| {
-                let layer = VersionCheckLayer::new().limit(limit()).reject_with(ProblemJson);
+                let layer = VersionCheckLayer::new().limit(limit()).reject_with(ProblemJson::new());
                 Router::new().route("/ws", route.layer(layer))
             },
             json,
@@ -188,7 +188,7 @@ async fn extractor_rejects_upgrade_requests_on_a_route_without_an_origin_check()
         (
             "token check",
             |route| {
-                let layer = TokenCheckLayer::new(policy()).reject_with(ProblemJson);
+                let layer = TokenCheckLayer::new(policy()).reject_with(ProblemJson::new());
                 Router::new().route("/ws", route.layer(layer))
             },
             json,
@@ -196,7 +196,7 @@ async fn extractor_rejects_upgrade_requests_on_a_route_without_an_origin_check()
         (
             "responder",
             |route| {
-                let layer = ResponderLayer::new().reject_with(ProblemJson);
+                let layer = ResponderLayer::new().reject_with(ProblemJson::new());
                 Router::new().route("/ws", route.layer(layer))
             },
             json,
@@ -207,7 +207,7 @@ async fn extractor_rejects_upgrade_requests_on_a_route_without_an_origin_check()
                 let layers = ServiceBuilder::new()
                     .layer(VersionCheckLayer::new())
                     .layer(TokenCheckLayer::new(policy()))
-                    .layer(ResponderLayer::new().reject_with(ProblemJson));
+                    .layer(ResponderLayer::new().reject_with(ProblemJson::new()));
                 Router::new().route("/ws", route.layer(layers))
             },
             json,
@@ -359,8 +359,8 @@ type Mistake = (&'static str, MethodRouter, RejectionKind, Vec<String>);
 
 fn mistakes() -> Vec<Mistake> {
     use RejectionKind::{GuardMissing, NotUpgradable};
-    let guard = || guard().reject_with(ProblemJson);
-    let responder = || ResponderLayer::new().reject_with(ProblemJson);
+    let guard = || guard().reject_with(ProblemJson::new());
+    let responder = || ResponderLayer::new().reject_with(ProblemJson::new());
     let with_token = || guard().token(policy()).unwrap();
     let (user, other) = (type_name::<User>(), type_name::<Other>());
     let takes = |what: &str| format!("the handler takes `{what}`");

@@ -29,8 +29,8 @@ use tokio::{
 };
 use tower::{Layer, Service, ServiceBuilder, service_fn};
 use tower_ws_guard::{
-    AllowOrigin, ConnectionLimit, GuardLayer, Handshake, Origin, PendingUpgrade, Rejection,
-    RejectionKind, ResponderLayer, Token, TokenPolicy, Upgraded, Verified, VerifyToken, check_fn,
+    AllowOrigin, ConnectionLimit, GuardLayer, Origin, PendingUpgrade, Rejection, RejectionKind,
+    RequestHead, ResponderLayer, Token, TokenPolicy, Upgraded, Verified, VerifyToken, check_fn,
     response_fn,
 };
 
@@ -141,7 +141,7 @@ async fn inner(mut request: Request<Incoming>) -> io::Result<Response<Body>> {
 async fn server(check_timeout: Duration) -> (SocketAddr, ConnectionLimit) {
     let limit = ConnectionLimit::total(100).unwrap();
     let key = |request: &Parts| assert_ne!(fault(&request.uri), "key-panics");
-    let origin = |_: &Origin<'_>, handshake: &Handshake<'_>| {
+    let origin = |_: &Origin<'_>, handshake: &RequestHead<'_>| {
         assert_ne!(fault(handshake.uri()), "origin-panics");
         true
     };

@@ -182,7 +182,7 @@ impl App {
                 return between.layer(accepts().layer(responder)).layer(self.limited(guard()));
             }
             AcceptThenClose => {
-                let tokens = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]));
+                let tokens = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]).unwrap());
                 let closes = tower_ws_guard::AcceptThenClose::new();
                 upgrades().layer(guard().token(tokens).unwrap().accept_then_close(closes))
             }
@@ -734,7 +734,7 @@ async fn both_decisions_in_a_response_are_made() {
     let claimed = || ws(guarded).with_state(app.clone()).layer(from_fn(claims));
     let version = || VersionCheckLayer::new().limit(app.limit.clone()).drain(&app.drain);
     let token = || {
-        let tokens = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]));
+        let tokens = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]).unwrap());
         TokenCheckLayer::new(tokens).drain(&app.drain)
     };
     let routes = |change: Change, confirms: bool| {

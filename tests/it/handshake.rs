@@ -212,9 +212,9 @@ macro_rules! service {
             .layer(
                 GuardLayer::new(AllowOrigin::same_origin())
                     .subprotocols(subprotocols)
-                    .reject_with(ProblemJson),
+                    .reject_with(ProblemJson::new()),
             )
-            .layer(ResponderLayer::new().reject_with(ProblemJson))
+            .layer(ResponderLayer::new().reject_with(ProblemJson::new()))
             .service(service_fn(move |request| inner(request, Arc::clone(&calls))))
     }};
 }
@@ -393,7 +393,7 @@ async fn ordinary_request_passes_untouched() {
         Ok::<_, Infallible>(Response::new(format!("{request:?}")))
     });
     let guard = GuardLayer::new(AllowOrigin::same_origin())
-        .token(TokenPolicy::bearer(StaticTokens::new([("token", ())])))
+        .token(TokenPolicy::bearer(StaticTokens::new([("token", ())]).unwrap()))
         .unwrap();
     for raw in cases {
         let request = raw.and("Authorization", "Bearer token").request::<Body>();
@@ -509,7 +509,7 @@ async fn checks_run_in_order_and_the_first_failure_is_the_rejection() {
             false => Ok(()),
         })
         .subprotocols(Subprotocols::list(["ours"]).unwrap())
-        .token(TokenPolicy::bearer(StaticTokens::new([("token", ())])))
+        .token(TokenPolicy::bearer(StaticTokens::new([("token", ())]).unwrap()))
         .unwrap();
     let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
     let service = ServiceBuilder::new().layer(guard).service(inner);

@@ -159,7 +159,7 @@ async fn rejection_headers_fit_http2() {
             request.extensions_mut().insert(on_upgrade);
             let guard = GuardLayer::new(AllowOrigin::same_origin())
                 .subprotocols(Subprotocols::list(["ours"]).unwrap())
-                .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())])))
+                .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]).unwrap()))
                 .unwrap();
             let callback = ResponderLayer::on_upgraded(async |_, _| {});
             let response = if responder {
@@ -274,7 +274,8 @@ async fn stream_is_handed_over_on_a_real_connection() {
         .allow_host(AllowHost::list(["chat.example.com"]).unwrap())
         .subprotocols(Subprotocols::list(["v2", "v1"]).unwrap())
         .token(
-            TokenPolicy::from_sources(sources(), StaticTokens::new([("s3cr3t", "alice")])).unwrap(),
+            TokenPolicy::from_sources(sources(), StaticTokens::new([("s3cr3t", "alice")]).unwrap())
+                .unwrap(),
         )
         .unwrap();
     let decide = service_fn(async |request: Request<hyper::body::Incoming>| {

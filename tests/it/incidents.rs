@@ -272,7 +272,7 @@ async fn webpack_dev_server_did_not_check_proxied_requests() {
 
 #[tokio::test]
 async fn jupyter_server_proxy_cve_2024_28179_authenticated_requests_but_not_sockets() {
-    let policy = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]));
+    let policy = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]).unwrap());
     let guard = GuardLayer::new(AllowOrigin::same_origin()).token(policy).unwrap();
     let (address, asked) = proxy(|app| app.layer(guard)).await;
     for target in ["/ws", "/proxy/8888/socket"] {
@@ -296,7 +296,7 @@ async fn cline_cve_2026_44211_cve_2026_59723_and_claude_code_cve_2025_52882_requ
     const LOCAL: &str = "127.0.0.1:3484";
     let guard = GuardLayer::new(AllowOrigin::same_origin().allow_missing())
         .allow_host(AllowHost::list([LOCAL]).unwrap())
-        .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())])))
+        .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]).unwrap()))
         .unwrap();
     let victim = Victim::behind(guard).await;
     let page = |origin: &str| from(origin).with("Host", LOCAL);
@@ -394,7 +394,7 @@ async fn zeppelin_cve_2026_44614_and_directus_ghsa_vw58_ph65_6rxp_logged_tokens(
 
 #[tokio::test]
 async fn gogs_ghsa_x9p5_w45c_7ffc_read_tokens_from_every_url() {
-    let policy = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]));
+    let policy = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]).unwrap());
     let victim =
         Victim::behind(GuardLayer::new(AllowOrigin::same_origin()).token(policy).unwrap()).await;
     // Only the configured sources count.
@@ -411,7 +411,8 @@ async fn gogs_ghsa_x9p5_w45c_7ffc_read_tokens_from_every_url() {
 async fn ws_selected_the_token_as_subprotocol() {
     let sources =
         [TokenSource::pair("bearer").unwrap(), TokenSource::subprotocol("auth.").unwrap()];
-    let policy = TokenPolicy::from_sources(sources, StaticTokens::new([("s3cr3t", ())])).unwrap();
+    let policy =
+        TokenPolicy::from_sources(sources, StaticTokens::new([("s3cr3t", ())]).unwrap()).unwrap();
     let chat = Subprotocols::list(["chat"]).unwrap();
     let victim = Victim::behind(
         GuardLayer::new(AllowOrigin::same_origin()).subprotocols(chat).token(policy).unwrap(),
@@ -642,7 +643,7 @@ async fn ws_ghsa_5v72_xg48_5rpm_crashed_on_prototype_names() {
 async fn rust_websocket_cve_2022_35922_allocated_the_declared_frame_length() {
     // `AcceptThenClose` is the only reader of frames here.
     let guard = GuardLayer::new(AllowOrigin::same_origin())
-        .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())])))
+        .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]).unwrap()))
         .unwrap()
         .accept_then_close(AcceptThenClose::new());
     let victim = Victim::behind(guard).await;

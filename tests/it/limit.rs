@@ -182,7 +182,7 @@ pub(crate) fn code<B>(response: &Response<B>) -> Option<&'static str> {
 async fn limit_rejects_when_full_and_reuses_freed_slots() {
     let limits = [(); 8].map(|()| total(3));
     let [guarded, responder, both, checked, alone, version, origin, token] = limits.clone();
-    let tokens = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]));
+    let tokens = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]).unwrap());
     let apps = [
         Handler::Holds.behind(guard().limit(guarded)),
         responded(ResponderLayer::new().limit(responder)),
@@ -306,7 +306,7 @@ async fn per_key_limit_counts_each_key() {
         request.extensions.get::<Claims<&'static str>>().map(|Claims(user)| *user)
     };
     let limit = total(5).and(ConnectionLimit::per_key(2, user).unwrap());
-    let tokens = StaticTokens::new([("a", "alice"), ("b", "bob"), ("c", "carol")]);
+    let tokens = StaticTokens::new([("a", "alice"), ("b", "bob"), ("c", "carol")]).unwrap();
     let app = Handler::Holds
         .behind(guard().token(TokenPolicy::bearer(tokens)).unwrap().limit(limit.clone()));
     let as_user =
@@ -362,7 +362,7 @@ async fn limit_is_shared_by_its_clones() {
 #[tokio::test]
 async fn limit_is_checked_after_all_other_checks() {
     let limit = total(1);
-    let tokens = StaticTokens::new([("s3cr3t", ())]);
+    let tokens = StaticTokens::new([("s3cr3t", ())]).unwrap();
     let app = Handler::Holds
         .behind(guard().token(TokenPolicy::bearer(tokens)).unwrap().limit(limit.clone()));
     let valid = handshake().and("Authorization", "Bearer s3cr3t");
@@ -826,7 +826,7 @@ async fn report_only_limit_rejects_nobody() {
         log.lock().unwrap().push(reported);
         Handler::Holds.response(request)
     });
-    let tokens = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]));
+    let tokens = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]).unwrap());
     let layer = guard().token(tokens).unwrap().limit(limit.clone()).dangerous_report_only();
     let app = BoxCloneSyncService::new(layer.layer(inner));
     let valid = handshake().and("Authorization", "Bearer s3cr3t");
@@ -933,7 +933,7 @@ async fn accept_then_close_reports_a_full_limit() {
     assert_eq!(slow, (101, Some((1013, "verifier-timeout".to_owned()))));
 
     // A layer outside that counts the connection does not report a fault of the handler.
-    let tokens = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]));
+    let tokens = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]).unwrap());
     let outer = Drain::new();
     let address = serve_behind(
         ServiceBuilder::new()

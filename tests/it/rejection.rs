@@ -26,7 +26,7 @@ where
 {
     let inner =
         service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new("inner".to_owned())));
-    let token: Tokens = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]));
+    let token: Tokens = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]).unwrap());
     let guard = GuardLayer::new(AllowOrigin::same_origin())
         .check(check_fn(|handshake| match handshake.uri().path() {
             "/full" => Err(RejectionKind::OverCapacity.into()),
@@ -116,7 +116,7 @@ async fn body_names_the_cause_but_not_the_policy() {
     assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
     assert_eq!(response.body(), "the origin is not allowed (origin-not-allowed)\n");
 
-    let response = reject(&foreign(), ProblemJson).await;
+    let response = reject(&foreign(), ProblemJson::new()).await;
     assert_eq!(response.headers()["content-type"], "application/problem+json");
     assert_eq!(response.headers()["x-content-type-options"], "nosniff");
     let problem: serde_json::Value = serde_json::from_str(response.body()).unwrap();
@@ -161,8 +161,9 @@ async fn custom_code_is_escaped_and_its_status_corrected() {
         let check = move |_: &mut tower_ws_guard::Handshake<'_>| {
             Err(Rejection::custom("odd\"\\\ncode", status))
         };
-        let guard =
-            GuardLayer::new(AllowOrigin::same_origin()).check(check).reject_with(ProblemJson);
+        let guard = GuardLayer::new(AllowOrigin::same_origin())
+            .check(check)
+            .reject_with(ProblemJson::new());
         let response = guard.layer(inner()).oneshot(handshake().request()).await.unwrap();
         assert_eq!(response.status(), responded);
         let problem: serde_json::Value = serde_json::from_str(response.body()).unwrap();
@@ -217,7 +218,9 @@ async fn rejection_that_becomes_a_success_completes_no_handshake_over_http2() {
                 *rejected.status_mut() = StatusCode::OK;
                 rejected
             })
-            .layer(TokenCheckLayer::new(Tokens::bearer(StaticTokens::new([("s3cr3t", ())]))))
+            .layer(TokenCheckLayer::new(Tokens::bearer(
+                StaticTokens::new([("s3cr3t", ())]).unwrap(),
+            )))
             .service_fn(completes)
     };
     for (name, app) in [

@@ -37,7 +37,7 @@ use crate::{
 type App = tower::util::BoxCloneSyncService<Request<()>, Response<()>, Infallible>;
 
 fn tokens() -> StaticTokens<&'static str> {
-    StaticTokens::new([("s3cr3t", "alice")])
+    StaticTokens::new([("s3cr3t", "alice")]).unwrap()
 }
 
 fn policy() -> TokenPolicy<&'static str> {
@@ -172,7 +172,7 @@ async fn second_drain_counts_and_rejects_beside_the_first() {
 
 #[tokio::test]
 async fn second_token_policy_is_an_error_and_the_first_one_stays() {
-    let other = TokenPolicy::bearer(StaticTokens::new([("tr0ub4dor", 7)]));
+    let other = TokenPolicy::bearer(StaticTokens::new([("tr0ub4dor", 7)]).unwrap());
     let guard = guard().token(policy()).unwrap();
     let error = guard.clone().token(other).unwrap_err();
     assert!(error.to_string().contains("`TokenPolicy::or`"), "{error}");
@@ -312,7 +312,7 @@ async fn guard_layer_has_one_type_whatever_its_policies_are() {
     });
     let guard = guard().check(not_banned).check(CountsCalls::default());
     let guard = guard.token(policy()).unwrap().limit(limit);
-    let problems = guard.clone().reject_with(ProblemJson).respond();
+    let problems = guard.clone().reject_with(ProblemJson::new()).respond();
     let Configured { guard, problems } = Configured { guard, problems };
     let accept = service_fn(async |request: Request<()>| {
         drop(request.extensions().get::<PendingUpgrade>().map(PendingUpgrade::accept));
@@ -353,7 +353,9 @@ async fn guard_layer_is_clone_with_parts_that_are_not() {
 /// A verifier from a configuration.
 fn configured(config: &str) -> Result<BoxVerifier<String>, ConfigError> {
     Ok(match config.split_once(' ') {
-        Some(("static", secret)) => StaticTokens::new([(secret, "a service".to_owned())]).boxed(),
+        Some(("static", secret)) => {
+            StaticTokens::new([(secret, "a service".to_owned())]).unwrap().boxed()
+        }
         Some(("hmac", secret)) => jwt(secret)?.boxed(),
         _ => (async |token: Token| Ok(Verified::new(format!("user {}", token.expose())))).boxed(),
     })
@@ -430,7 +432,7 @@ impl Service<Request<()>> for Counted {
 
 #[tokio::test]
 async fn inner_service_is_cloned_once_for_a_verifier_that_waits_and_never_for_another() {
-    let known = || StaticTokens::new([("s3cr3t", "alice".to_owned())]);
+    let known = || StaticTokens::new([("s3cr3t", "alice".to_owned())]).unwrap();
     let jwt = || jwt(JWT_SECRET).unwrap();
     let waits = || {
         async |token: Token| match token.expose() {

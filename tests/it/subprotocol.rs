@@ -104,7 +104,7 @@ async fn axum_names_the_subprotocol_of_the_response() {
         })
     };
     let sources = [TokenSource::authorization(), TokenSource::pair("bearer").unwrap()];
-    let tokens = StaticTokens::new([("s3cr3t", ())]);
+    let tokens = StaticTokens::new([("s3cr3t", ())]).unwrap();
     let token = TokenPolicy::from_sources(sources, tokens).unwrap();
     let guard = || GuardLayer::new(AllowOrigin::same_origin());
     let list = || Subprotocols::list(["v2.chat", "v1.chat"]).unwrap();

@@ -382,7 +382,7 @@ async fn expired_ticket_is_rejected() {
 #[tokio::test]
 async fn claims_may_expire_before_their_ticket() {
     let (issuer, verifier) = tickets(&MemoryTicketStore::default());
-    let nobody = StaticTokens::<User>::new::<&str>([]);
+    let nobody = StaticTokens::<User>::new::<&str>([]).unwrap();
     let verifier = Arc::new(verifier.expiring(|user| user.session_ends))
         .map_claims(|user| user)
         .require(|_| true);
@@ -509,7 +509,7 @@ async fn store_error_rejects_and_is_shown_only_to_the_operator() {
 
     let inner =
         service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())));
-    let service = check(verifier).reject_with(ProblemJson).layer(inner);
+    let service = check(verifier).reject_with(ProblemJson::new()).layer(inner);
     let rejected = service.oneshot(with(&"A".repeat(43)).request()).await.unwrap();
     assert_eq!(rejected.status(), 503);
     assert!(rejected.body().contains(r#""code":"verifier-failed""#), "{rejected:?}");

@@ -17,7 +17,7 @@ pub(crate) const TOKEN: &str = "s3cr3t-alpha-01";
 pub(crate) const K8S: &str = "base64url.bearer.authorization.k8s.io.";
 
 pub(crate) fn tokens() -> StaticTokens<&'static str> {
-    StaticTokens::new([(TOKEN, "alice"), ("a+b/c==", "bob"), ("a>>b", "carol")])
+    StaticTokens::new([(TOKEN, "alice"), ("a+b/c==", "bob"), ("a>>b", "carol")]).unwrap()
 }
 
 pub(crate) fn guard(sources: Vec<TokenSource>, ours: &[&str]) -> GuardLayer {
@@ -76,7 +76,7 @@ fn static_tokens_reject_every_guess() {
 fn static_tokens_accept_no_empty_token() {
     let (parts, ()) = handshake().request::<()>().into_parts();
     for (listed, valid, count) in [(&[""][..], None, 0), (&["", TOKEN], Some(TOKEN), 1)] {
-        let tokens = StaticTokens::new(listed.iter().map(|token| (token, ())));
+        let tokens = StaticTokens::new(listed.iter().map(|token| (token, ()))).unwrap();
         assert_eq!(format!("{tokens:?}"), format!("StaticTokens({count})"));
         let verify = |token: &str| {
             let now = tokens.verify_now(&Token::new(token), &parts);

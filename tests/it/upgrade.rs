@@ -133,7 +133,7 @@ async fn callback_receives_the_connection_and_the_request() {
         .layer(
             GuardLayer::new(AllowOrigin::same_origin())
                 .subprotocols(Subprotocols::list(["v2", "v1"]).unwrap())
-                .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "alice")])))
+                .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "alice")]).unwrap()))
                 .unwrap(),
         )
         .layer(ResponderLayer::on_upgraded(async |mut socket, request| {

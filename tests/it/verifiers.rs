@@ -45,8 +45,10 @@ async fn verifier_determines_the_rejection() {
             }
         }
     });
-    let guard =
-        GuardLayer::new(AllowOrigin::same_origin()).token(policy).unwrap().reject_with(ProblemJson);
+    let guard = GuardLayer::new(AllowOrigin::same_origin())
+        .token(policy)
+        .unwrap()
+        .reject_with(ProblemJson::new());
     let inner = service_fn(async |request: Request<()>| {
         Ok::<_, Infallible>(Response::new(
             request.extensions().get::<Claims<u32>>().unwrap().0.to_string(),
@@ -103,8 +105,9 @@ async fn verifier_times_out_after_the_check_timeout() {
 
 #[test]
 fn verifier_that_does_not_wait_needs_no_runtime() {
-    let app = Handler::Holds
-        .behind(guard().token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]))).unwrap());
+    let app = Handler::Holds.behind(
+        guard().token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]).unwrap())).unwrap(),
+    );
     let future = pin!(app.oneshot(handshake().and("Authorization", "Bearer s3cr3t").request()));
     let Poll::Ready(Ok(response)) = future.poll(&mut Context::from_waker(Waker::noop())) else {
         panic!("it waits")
@@ -119,8 +122,8 @@ fn bearer(token: &str) -> Raw {
 #[tokio::test]
 async fn policy_or_gives_each_source_its_own_verifier() {
     let (issuer, verifier) = tickets(&MemoryTicketStore::default());
-    let operators = StaticTokens::new([("s3cr3t", user("operator"))]);
-    let cookies = StaticTokens::new([("c00kie", user("carol"))]);
+    let operators = StaticTokens::new([("s3cr3t", user("operator"))]).unwrap();
+    let cookies = StaticTokens::new([("c00kie", user("carol"))]).unwrap();
     let bearers = TokenPolicy::bearer(operators);
     let tickets = TokenPolicy::from_sources([query()], verifier).unwrap();
     let cookies =
@@ -197,8 +200,11 @@ async fn verifier_chain_ends_at_the_first_verdict() {
 #[tokio::test]
 async fn verifier_chains_are_nested_mapped_and_shared() {
     let (issuer, verifier) = tickets(&MemoryTicketStore::default());
-    let admins = || StaticTokens::new([("s3cr3t", 0), ("both", 0)]).map_claims(|_| user("admin"));
-    let users = || Arc::new(StaticTokens::new([("tr0ub4dor", user("bob")), ("both", user("bob"))]));
+    let admins =
+        || StaticTokens::new([("s3cr3t", 0), ("both", 0)]).unwrap().map_claims(|_| user("admin"));
+    let users = || {
+        Arc::new(StaticTokens::new([("tr0ub4dor", user("bob")), ("both", user("bob"))]).unwrap())
+    };
     let tickets = || verifier.clone();
     let flat = check(admins().or(users()).or(tickets()));
     let nested = check(admins().or(users().or(tickets())));

@@ -45,7 +45,8 @@ async fn start(store: &RedisTicketStore) -> SocketAddr {
         Ok::<_, Infallible>(Response::new(Body::default()))
     });
     let query = || TokenSource::query("ticket").unwrap();
-    let operators = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "operator".to_owned())]));
+    let operators =
+        TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "operator".to_owned())]).unwrap());
     let tickets = TokenPolicy::from_sources([query()], TicketVerifier::new(store.clone())).unwrap();
     let policy = operators.or(tickets).unwrap();
     let stack = ServiceBuilder::new()
@@ -53,7 +54,7 @@ async fn start(store: &RedisTicketStore) -> SocketAddr {
             GuardLayer::new(AllowOrigin::same_origin())
                 .token(policy)
                 .unwrap()
-                .reject_with(ProblemJson),
+                .reject_with(ProblemJson::new()),
         )
         .layer(ResponderLayer::on_upgraded(async |socket, _| drop(socket)));
     serve(stack.service(inner)).await

@@ -240,7 +240,7 @@ impl<S: TicketStore> TicketIssuer<S> {
         claims: &C,
         origin: &Origin<'_>,
     ) -> Result<Ticket, TicketError> {
-        self.issue_record(claims, Some(normalized(origin))).await
+        self.issue_record(claims, Some(origin.to_string())).await
     }
 
     async fn issue_record<C: Serialize>(
@@ -307,6 +307,10 @@ where
 {
     type Claims = C;
 
+    fn is_one_time(&self) -> bool {
+        true
+    }
+
     async fn verify(&self, token: Token, request: &Parts) -> Result<Verified<C>, Rejection> {
         let invalid = || Rejection::new(RejectionKind::TokenInvalid);
         // Spares the store lookups of other tokens, such as those of another verifier.
@@ -329,7 +333,7 @@ where
                 )
             })?;
         let is_bound_to = |origin: &str| match RequestOrigin::from_headers(&request.headers) {
-            Ok(RequestOrigin::Tuple(sent)) => normalized(&sent) == origin,
+            Ok(RequestOrigin::Tuple(sent)) => sent.to_string() == origin,
             _ => false,
         };
         match bound {
@@ -339,12 +343,6 @@ where
             _ => Ok(Verified::new(claims)),
         }
     }
-}
-
-/// Always with the port, so that equal origins have equal texts.
-fn normalized(origin: &Origin<'_>) -> String {
-    let port = origin.effective_port().map(|port| format!(":{port}")).unwrap_or_default();
-    format!("{}://{}{port}", origin.scheme(), origin.host())
 }
 
 impl<C, S: Clone> Clone for TicketVerifier<C, S> {

@@ -169,7 +169,7 @@ pub fn source(source: &Source) -> TokenSource {
 
 /// Takes [`TOKENS`].
 pub fn token(policy: &Policy) -> Option<TokenPolicy<()>> {
-    let known = StaticTokens::new(TOKENS.map(|token| (token, ())));
+    let known = StaticTokens::new(TOKENS.map(|token| (token, ()))).unwrap();
     let sources = policy.sources.iter().map(source);
     (!policy.sources.is_empty()).then(|| TokenPolicy::from_sources(sources, known).expect(RIGHT))
 }
