@@ -308,6 +308,15 @@ fn read_heads(written: &[u8]) -> Vec<Head> {
     heads.filter(|head| head.status != 100).collect()
 }
 
+/// Whether a rejection with this code asks for the credentials that the policy takes, and no other response for any.
+fn asks<'a>(policy: &Policy, code: &str, lines: impl Iterator<Item = &'a str>) -> bool {
+    let lines = lines.collect::<Vec<_>>().join(", ");
+    match oracle::challenges(policy, code)[..] {
+        [one, other] => lines == format!("{one}, {other}") || lines == format!("{other}, {one}"),
+        ref expected => lines == expected.concat(),
+    }
+}
+
 /// What came of the last request that anything came of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum End {
@@ -384,6 +393,10 @@ pub fn compare_stream(
     }
     if (response.status() == StatusCode::OK) != (code == "accepted") {
         return differ("another status");
+    }
+    let asked = headers.get_all("www-authenticate").iter();
+    if !asks(policy, code, asked.map(|line| line.to_str().expect("a challenge is text"))) {
+        return differ("another challenge");
     }
     let shown = format!("{headers:?}");
     if TOKENS.iter().any(|token| shown.contains(token)) {
@@ -464,6 +477,11 @@ pub fn compare(input: &[u8], policy: &Policy, outcome: &Outcome) -> Result<End, 
         };
         if !agrees {
             return differ("another verdict");
+        }
+        if let End::Rejected(code) = &end
+            && !asks(policy, code, response.lines("www-authenticate"))
+        {
+            return differ("another challenge");
         }
         let called = match end {
             End::Ordinary => Some(false),

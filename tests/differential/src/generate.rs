@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, Request, Uri, Version};
 use hyper::ext::Protocol;
 
 use crate::{
-    oracle::{Head, Policy, Source},
+    oracle::{DEFAULT_MAX_LENGTH, Head, Policy, Source, TOKENS as KNOWN},
     pools::*,
 };
 
@@ -15,7 +15,7 @@ use crate::{
 pub type Mutation = fn(&mut Rng, &mut Draft);
 
 /// Every class of requests, by name.
-pub const CLASSES: [(&str, Mutation); 22] = [
+pub const CLASSES: [(&str, Mutation); 23] = [
     ("valid", |_, _| {}),
     ("method", method),
     ("target", target),
@@ -30,6 +30,7 @@ pub const CLASSES: [(&str, Mutation); 22] = [
     ("origin", origin),
     ("fetch metadata", |rng, draft| draft.single(rng, "Sec-Fetch-Site", SITES)),
     ("token", token),
+    ("credentials", credentials),
     ("extensions", |rng, draft| draft.list(rng, "Sec-WebSocket-Extensions", EXTENSIONS)),
     ("line dropped", dropped),
     ("line repeated", repeated),
@@ -50,6 +51,8 @@ pub struct Draft {
     pub body: Vec<u8>,
     /// How many bytes are changed at random.
     flips: usize,
+    /// What it is made for.
+    policy: Policy,
 }
 
 #[derive(Clone, Debug)]
@@ -80,26 +83,40 @@ impl Draft {
         let last = if rng.u8(..8) == 0 { pick(rng, b"BCDz9/") } else { pick(rng, b"AQgw") };
         let key = format!("{}{}==", String::from_utf8_lossy(&nonce), char::from(last));
         let host = match policy.hosts {
-            [] if rng.u8(..4) == 0 => pick(rng, &HOSTS[..10]),
-            [] => "chat.example.com",
-            hosts => pick(rng, hosts),
+            _ if policy.loopback => pick(rng, LOOPBACK).to_owned(),
+            [] if rng.u8(..4) == 0 => pick(rng, &HOSTS[..10]).to_owned(),
+            [] => "chat.example.com".to_owned(),
+            patterns => instance(rng, patterns),
         };
+        let listed = policy.origins.is_empty() || policy.same_origin && rng.bool();
         let origin = match policy {
             _ if rng.u8(..16) == 0 => None,
             _ if rng.u8(..16) == 0 => Some(pick(rng, ORIGINS).to_owned()),
-            Policy { same_origin: true, .. } => {
+            Policy { no_browsers: true, .. } => Some(String::new()).filter(|_| rng.bool()),
+            Policy { same_origin: true, .. } if listed => {
                 Some(format!("{}://{host}", pick(rng, &["http", "https"])).to_lowercase())
             }
             Policy { public_origin: Some(origin), .. } => Some((*origin).to_owned()),
-            _ => Some(pick(rng, &ORIGINS[..7]).to_owned()),
+            Policy { origins: [], .. } => Some(pick(rng, &ORIGINS[..7]).to_owned()),
+            Policy { origins, .. } => Some(instance(rng, origins)),
         };
-        let subprotocol = match policy.sources {
-            [Source::Kubernetes, ..] => pick(rng, OFFERS),
-            _ if rng.u8(..3) == 0 => pick(rng, &["chat", "chat, v2.chat", "v2.chat,unknown"]),
-            _ => "",
+        let host = if rng.u8(..4) == 0 { respelled(rng, &host, HOST_SPELLINGS) } else { host };
+        let origin = origin.map(|origin| match rng.u8(..4) {
+            0 => respelled(rng, &origin, ORIGIN_SPELLINGS),
+            _ => origin,
+        });
+        let ours = policy.subprotocols.unwrap_or(&["chat", "v2.chat"]);
+        let subprotocol = match rng.u8(..12) {
+            0 => pick(rng, OFFERS).to_owned(),
+            1 => String::new(),
+            2..4 => ours.join(", "),
+            4 => format!("unknown,{}", pick(rng, ours)),
+            5..8 => pick(rng, ours).to_owned(),
+            _ => String::new(),
         };
+        let has_subprotocol = !subprotocol.is_empty() || rng.u8(..16) == 0;
         let mut lines = vec![
-            Line::new("Host", host),
+            Line::new("Host", &host),
             Line::new(
                 "Upgrade",
                 pick(rng, &["websocket", "websocket", "WebSocket", "h2c, websocket"]),
@@ -112,8 +129,8 @@ impl Draft {
             Line::new("Sec-WebSocket-Version", "13"),
         ];
         lines.extend(origin.map(|origin| Line::new("Origin", &origin)));
-        if !subprotocol.is_empty() {
-            lines.push(Line::new("Sec-WebSocket-Protocol", subprotocol));
+        if has_subprotocol {
+            lines.push(Line::new("Sec-WebSocket-Protocol", &subprotocol));
         }
         for line in [
             ("User-Agent", "test"),
@@ -131,16 +148,12 @@ impl Draft {
             lines,
             body: Vec::new(),
             flips: 0,
+            policy: *policy,
         };
-        match policy.sources {
-            [] => {}
-            _ if rng.u8(..8) == 0 => {}
-            [Source::Kubernetes, ..] if subprotocol.len() > 16 => {}
-            [Source::Authorization, ..] if rng.bool() => {
-                let (name, value) = pick(rng, &[TOKENS[0], TOKENS[1], TOKENS[11], TOKENS[12]]);
-                draft.lines.push(Line::new(name, value));
-            }
-            _ => draft.target = format!("/ws?{}", pick(rng, &QUERIES[..7])).into(),
+        if !policy.sources.is_empty() && rng.u8(..8) > 0 {
+            let source = pick(rng, policy.sources);
+            let token = known(rng, source);
+            draft.carry_token(rng, source, token);
         }
         rng.shuffle(&mut draft.lines);
         if rng.bool() {
@@ -159,6 +172,84 @@ impl Draft {
 
     fn insert(&mut self, rng: &mut Rng, line: Line) {
         self.lines.insert(rng.usize(..=self.lines.len()), line);
+    }
+
+    /// Puts `token` where `source` is looked for.
+    fn carry_token(&mut self, rng: &mut Rng, source: Source, token: &str) {
+        let carried = encoded(rng, source, token);
+        self.carry(rng, source, &carried);
+    }
+
+    /// Puts `carried` where `source` is looked for, behind what is there.
+    fn carry(&mut self, rng: &mut Rng, source: Source, carried: &str) {
+        let space = pick(rng, &[" ", " ", " ", "   "]);
+        match source {
+            Source::Authorization => {
+                let scheme = pick(rng, &["Bearer", "Bearer", "bearer", "BEARER"]);
+                self.insert(rng, Line::new("Authorization", &format!("{scheme}{space}{carried}")));
+            }
+            Source::Basic => {
+                let scheme = pick(rng, &["Basic", "Basic", "basic", "bASIC"]);
+                self.insert(rng, Line::new("Authorization", &format!("{scheme}{space}{carried}")));
+            }
+            Source::Header(name) => self.insert(rng, Line::new(name, carried)),
+            Source::HeaderScheme(name, scheme) => {
+                let scheme = if rng.bool() { scheme.to_uppercase() } else { scheme.into() };
+                self.insert(rng, Line::new(name, &format!("{scheme}{space}{carried}")));
+            }
+            Source::Cookie(name) => {
+                let name = if rng.u8(..4) == 0 { percent_encoded(rng, name) } else { name.into() };
+                self.insert(rng, Line::new("Cookie", &format!("{name}={carried}")));
+            }
+            Source::Query(name) => {
+                let delimiter = if self.target.contains(&b'?') { '&' } else { '?' };
+                self.target.extend(format!("{delimiter}{name}={carried}").bytes());
+            }
+            Source::Pair(marker) => {
+                let marker = if rng.bool() { marker.to_uppercase() } else { marker.into() };
+                self.offer(rng, &format!("{marker}, {carried}"));
+            }
+            Source::Subprotocol(_)
+            | Source::SubprotocolBase64(_)
+            | Source::Kubernetes
+            | Source::Phoenix => {
+                let offer = format!("{}{carried}", source.prefix().expect("a prefix"));
+                self.offer(rng, &offer);
+            }
+        }
+    }
+
+    /// Adds a subprotocol to those that are offered, and as a rule one that may be chosen.
+    fn offer(&mut self, rng: &mut Rng, offer: &str) {
+        let name = "Sec-WebSocket-Protocol";
+        match self.position(name) {
+            Some(at) if !self.lines[at].value.is_empty() => {
+                self.lines[at].value.extend(format!(", {offer}").bytes());
+            }
+            _ => {
+                self.without(name);
+                let chosen = pick(rng, self.policy.subprotocols.unwrap_or(&["chat"]));
+                let value = match rng.u8(..8) {
+                    0 => offer.to_owned(),
+                    1..4 => format!("{offer}, {chosen}"),
+                    _ => format!("{chosen}, {offer}"),
+                };
+                self.insert(rng, Line::new(name, &value));
+            }
+        }
+    }
+
+    /// Takes out what a credential may be in.
+    fn without_credentials(&mut self) {
+        let is_carrier = |source: &Source| source.prefix().is_some();
+        let carriers = self.policy.sources.iter();
+        if carriers.clone().any(|it| is_carrier(it) || matches!(it, Source::Pair(_))) {
+            self.without("Sec-WebSocket-Protocol");
+        }
+        for name in ["Authorization", "Cookie", "X-API-Key"] {
+            self.without(name);
+        }
+        self.target = b"/ws".into();
     }
 
     /// Gives a field that may be there once a value, as a rule in place of the one that is there.
@@ -195,6 +286,77 @@ impl Draft {
         }
         bytes
     }
+}
+
+/// What one of `patterns`, of hosts or of origins, stands for.
+fn instance(rng: &mut Rng, patterns: &[&str]) -> String {
+    let pattern = pick(rng, patterns);
+    let (text, port) = match pattern.strip_suffix(":*") {
+        Some(text) => (text, pick(rng, &["", ":3000", ":5173", ":65535"])),
+        None => (pattern, ""),
+    };
+    let text = text.replace("*.", pick(rng, &["a.", "a.b.", "xn--pp-6kc."]));
+    let text = text.replace("//*", pick(rng, &["//0f2b5e5c-8c1f-4d3a", "//a"]));
+    text + port
+}
+
+fn respelled(rng: &mut Rng, text: &str, spellings: &[Spelling]) -> String {
+    match pick(rng, spellings) {
+        Spelling::UpperCase => text.to_uppercase(),
+        Spelling::Dot => match text.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') && !port.starts_with('/') => {
+                format!("{host}.:{port}")
+            }
+            _ => format!("{text}."),
+        },
+        Spelling::Behind(end) => format!("{text}{end}"),
+        Spelling::Instead(there, instead) => text.replacen(there, instead, 1),
+    }
+}
+
+/// One of the tokens that can be in `source`.
+fn known(rng: &mut Rng, source: Source) -> &'static str {
+    match source {
+        _ if rng.u8(..64) == 0 => KNOWN[4],
+        Source::Authorization => pick(rng, &KNOWN[..2]),
+        Source::Basic => KNOWN[3],
+        Source::Subprotocol(_) | Source::Pair(_) => KNOWN[1],
+        _ => pick(rng, &KNOWN[..4]),
+    }
+}
+
+/// `token` as `source` writes it.
+fn encoded(rng: &mut Rng, source: Source, token: &str) -> String {
+    match source {
+        Source::Basic => {
+            let text = base64(token, b"+/");
+            let padded = format!("{text}{}", &"==="[..(4 - text.len() % 4) % 4]);
+            if rng.u8(..4) == 0 { text } else { padded }
+        }
+        Source::SubprotocolBase64(_) | Source::Kubernetes | Source::Phoenix => base64(token, b"-_"),
+        Source::Query(_) if rng.bool() => percent_encoded(rng, token),
+        _ => token.to_owned(),
+    }
+}
+
+/// With some of the characters encoded.
+fn percent_encoded(rng: &mut Rng, text: &str) -> String {
+    let encode = |byte: u8| match rng.u8(..8) {
+        0 => format!("%{byte:02x}"),
+        1 => format!("%{byte:02X}"),
+        _ => char::from(byte).to_string(),
+    };
+    text.bytes().map(encode).collect()
+}
+
+/// Without padding.
+fn base64(text: &str, last_two: &[u8; 2]) -> String {
+    let alphabet =
+        (b'A'..=b'Z').chain(b'a'..=b'z').chain(b'0'..=b'9').chain(*last_two).collect::<Vec<_>>();
+    let bits = text.bytes().flat_map(|byte| (0..8).rev().map(move |at| byte >> at & 1));
+    let bits = bits.collect::<Vec<_>>();
+    let digit = |bits: &[u8]| (0..6).fold(0, |all, at| all << 1 | bits.get(at).unwrap_or(&0));
+    bits.chunks(6).map(|bits| char::from(alphabet[usize::from(digit(bits))])).collect()
 }
 
 fn flip(rng: &mut Rng, bytes: &mut Vec<u8>) {
@@ -241,6 +403,9 @@ fn target(rng: &mut Rng, draft: &mut Draft) {
                 "evil.example",
                 "[::1]:3000",
                 "a@chat.example.com",
+                "chat.example.com:443",
+                "chat.example.com:0080",
+                "chat.example.com.",
             ],
         );
     }
@@ -368,8 +533,7 @@ fn origin(rng: &mut Rng, draft: &mut Draft) {
 }
 
 fn token(rng: &mut Rng, draft: &mut Draft) {
-    draft.without("Authorization");
-    draft.target = b"/ws".into();
+    draft.without_credentials();
     for _ in 0..pick(rng, &[0, 1, 1, 1, 2]) {
         match rng.u8(..3) {
             0 => {
@@ -378,6 +542,62 @@ fn token(rng: &mut Rng, draft: &mut Draft) {
             }
             1 => draft.target = format!("/ws?{}", pick(rng, QUERIES)).into(),
             _ => draft.list(rng, "Sec-WebSocket-Protocol", OFFERS),
+        }
+    }
+}
+
+/// Credentials of the policy: equal, different, empty, malformed, and long ones.
+fn credentials(rng: &mut Rng, draft: &mut Draft) {
+    let policy = draft.policy;
+    if policy.sources.is_empty() {
+        return token(rng, draft);
+    }
+    draft.without_credentials();
+    let source = pick(rng, policy.sources);
+    let other = if rng.bool() { source } else { pick(rng, policy.sources) };
+    let token = known(rng, source);
+    match rng.u8(..8) {
+        // Equal ones.
+        0 => {
+            draft.carry_token(rng, source, token);
+            draft.carry_token(rng, other, token);
+        }
+        1 => {
+            draft.carry_token(rng, source, token);
+            let another = known(rng, other);
+            draft.carry_token(rng, other, another);
+        }
+        2 => draft.carry(rng, source, ""),
+        3 => {
+            draft.carry(rng, other, "");
+            draft.carry_token(rng, source, token);
+        }
+        4 => {
+            draft.carry_token(rng, source, token);
+            let malformed = pick(rng, MALFORMED);
+            draft.carry(rng, other, malformed);
+        }
+        5 => {
+            let malformed = pick(rng, MALFORMED);
+            draft.carry(rng, source, malformed);
+            let other_malformed = if rng.bool() { malformed } else { pick(rng, MALFORMED) };
+            draft.carry(rng, other, other_malformed);
+        }
+        6 => {
+            let limit = policy.max_length.unwrap_or(DEFAULT_MAX_LENGTH);
+            let length = limit - 1 + rng.usize(..3);
+            let long = match source {
+                Source::Basic => format!("a:{}", "a".repeat(length - 2)),
+                _ => "a".repeat(length),
+            };
+            draft.carry_token(rng, source, &long);
+        }
+        _ => {
+            for source in policy.sources {
+                if rng.bool() {
+                    draft.carry_token(rng, *source, token);
+                }
+            }
         }
     }
 }
@@ -455,6 +675,14 @@ fn no_attempt(rng: &mut Rng, draft: &mut Draft) {
     }
 }
 
+/// A class of requests: that of credentials more often where there may be some.
+fn class(rng: &mut Rng, policy: &Policy) -> (&'static str, Mutation) {
+    match policy.sources.is_empty() || rng.u8(..6) > 0 {
+        true => pick(rng, &CLASSES),
+        false => ("credentials", credentials),
+    }
+}
+
 /// A request behind the one that is tried: it must be answered only if that was an ordinary one.
 pub const BEHIND: &[u8] = b"GET /internal HTTP/1.1\r\nHost: chat.example.com\r\n\r\n";
 
@@ -478,7 +706,7 @@ pub fn connection(rng: &mut Rng, policy: &Policy) -> (&'static str, Vec<u8>) {
         b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
     ];
     let mut draft = Draft::valid(rng, policy);
-    let (class, mutation) = pick(rng, &CLASSES);
+    let (class, mutation) = class(rng, policy);
     mutation(rng, &mut draft);
     // Some are wrong in several ways, so that the order of the checks shows.
     let others = pick(rng, &[0, 0, 0, 1, 2]);
@@ -508,7 +736,7 @@ pub struct Stream {
 pub fn stream(rng: &mut Rng, policy: &Policy) -> Stream {
     loop {
         let mut draft = Draft::valid(rng, policy);
-        let (class, mutation) = pick(rng, &CLASSES);
+        let (class, mutation) = class(rng, policy);
         mutation(rng, &mut draft);
         let (class, method, protocol) = match (class, rng.u8(..8)) {
             ("method", _) => {
@@ -534,6 +762,11 @@ pub fn stream(rng: &mut Rng, policy: &Policy) -> Stream {
         }
         match rng.u8(..8) {
             0 if class == "host" => draft.lines.push(Line::new("Host", pick(rng, HOSTS))),
+            1 | 2 if class == "host" => {
+                draft.without("Host");
+                let host = respelled(rng, &authority, HOST_SPELLINGS);
+                draft.lines.push(Line::new("Host", &host));
+            }
             0 | 1 => {}
             _ => draft.without("Host"),
         }
@@ -574,9 +807,8 @@ pub fn stream(rng: &mut Rng, policy: &Policy) -> Stream {
             head.lenient = Some("framing");
         }
         // RFC 9113 10.5.1: a large head may be rejected; each field counts for 32 bytes more (RFC 9113 6.5.2).
-        if head.fields.iter().map(|(name, value)| name.len() + value.len() + 32).sum::<usize>()
-            > 15_000
-        {
+        let fields = head.fields.iter().map(|(name, value)| name.len() + value.len() + 32);
+        if request.uri().to_string().len() + fields.sum::<usize>() > 15_000 {
             head.lenient = Some("many fields");
         }
         return Stream { class, head, request };

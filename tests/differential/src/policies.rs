@@ -20,6 +20,20 @@ const APP: &[&str] = &[
     "http://localhost:*",
     "chrome-extension://abcdef",
 ];
+/// What clients that are no web pages send.
+const CLIENTS: &[&str] = &[
+    "moz-extension://*",
+    "app://.",
+    "qrc:",
+    "file://",
+    "http://localhost.:3000",
+    "http://MyPi.local:3000",
+    "http://[0:0::1]:3000",
+    "wss://chat.example.com",
+    "ws://*.example.org:*",
+];
+const HOSTS: &[&str] =
+    &["chat.example.com", "*.example.org", "localhost:*", "127.0.0.1:8080", "[0:0::1]:3000"];
 const SUBPROTOCOLS: Option<&[&str]> = Some(&["v2.chat", "chat"]);
 
 const SOURCES: &[Source] = &[
@@ -31,7 +45,26 @@ const SOURCES: &[Source] = &[
 const CARRIERS: &[Source] =
     &[Source::Kubernetes, Source::Phoenix, Source::Pair("bearer"), Source::Query("token")];
 
-pub const POLICIES: [Policy; 16] = [
+const HEADERS: &[Source] = &[
+    Source::Basic,
+    Source::Header("X-API-Key"),
+    Source::HeaderScheme("Authorization", "Token"),
+    Source::Authorization,
+];
+const FIRST: &[Source] = &[
+    Source::Pair("bearer"),
+    Source::Authorization,
+    Source::Cookie("session"),
+    Source::Query("token"),
+];
+const SHORT: &[Source] = &[
+    Source::SubprotocolBase64("own.base64."),
+    Source::Query("token"),
+    Source::Header("X-API-Key"),
+    Source::Cookie("session"),
+];
+
+pub const POLICIES: [Policy; 30] = [
     Policy { name: "a list", origins: APP, ..POLICY },
     Policy {
         name: "same origin and hosts",
@@ -104,21 +137,81 @@ pub const POLICIES: [Policy; 16] = [
         separate: true,
         ..POLICY
     },
+    Policy { name: "origins of clients", origins: CLIENTS, ..POLICY },
+    Policy {
+        name: "origins of clients and the same",
+        origins: CLIENTS,
+        same_origin: true,
+        allow_missing: true,
+        ..POLICY
+    },
+    Policy { name: "no browsers", no_browsers: true, ..POLICY },
+    Policy { name: "patterns of hosts", same_origin: true, hosts: HOSTS, ..POLICY },
+    Policy {
+        name: "any port of a host",
+        any_origin: true,
+        hosts: &["*.example.com:*", "127.1:*"],
+        ..POLICY
+    },
+    Policy { name: "loopback", same_origin: true, loopback: true, ..POLICY },
+    Policy {
+        name: "a subprotocol that is no token",
+        origins: APP,
+        subprotocols: Some(&["SPDY/3.1+portforward.k8s.io", "v4.channel.k8s.io"]),
+        ..POLICY
+    },
+    Policy { name: "passwords", no_browsers: true, sources: &[Source::Basic], ..POLICY },
+    Policy { name: "cookies", origins: APP, sources: &[Source::Cookie("session")], ..POLICY },
+    Policy {
+        name: "passwords and cookies",
+        origins: APP,
+        sources: &[Source::Cookie("session"), Source::Basic],
+        ..POLICY
+    },
+    Policy { name: "headers", origins: APP, sources: HEADERS, ..POLICY },
+    Policy {
+        name: "the first of the headers",
+        origins: CLIENTS,
+        allow_missing: true,
+        sources: HEADERS,
+        first_source_wins: true,
+        ..POLICY
+    },
+    Policy {
+        name: "the first of the carriers",
+        origins: APP,
+        subprotocols: SUBPROTOCOLS,
+        sources: FIRST,
+        first_source_wins: true,
+        ..POLICY
+    },
+    Policy {
+        name: "short tokens",
+        origins: APP,
+        subprotocols: SUBPROTOCOLS,
+        sources: SHORT,
+        max_length: Some(13),
+        ..POLICY
+    },
 ];
 
 const POLICY: Policy = Policy {
     name: "",
     hosts: &[],
+    loopback: false,
     origins: &[],
     same_origin: false,
     public_origin: None,
     allow_missing: false,
     allow_null: false,
     any_origin: false,
+    no_browsers: false,
     subprotocols: None,
     prefer_client_order: false,
     accept_unmatched: false,
     sources: &[],
+    first_source_wins: false,
+    max_length: None,
     places: None,
     draining: false,
     separate: false,
@@ -127,6 +220,9 @@ const POLICY: Policy = Policy {
 const RIGHT: &str = "the policy is right";
 
 pub fn allow_origin(policy: &Policy) -> AllowOrigin {
+    if policy.no_browsers {
+        return AllowOrigin::no_browsers();
+    }
     let mut origins = AllowOrigin::list(policy.origins).expect(RIGHT);
     if policy.same_origin {
         origins = origins.or(AllowOrigin::same_origin());
@@ -147,6 +243,9 @@ pub fn allow_origin(policy: &Policy) -> AllowOrigin {
 }
 
 pub fn allow_host(policy: &Policy) -> Option<AllowHost> {
+    if policy.loopback {
+        return Some(AllowHost::loopback());
+    }
     (!policy.hosts.is_empty()).then(|| AllowHost::list(policy.hosts).expect(RIGHT))
 }
 
@@ -158,9 +257,15 @@ pub fn subprotocols(policy: &Policy) -> Option<Subprotocols> {
 pub fn source(source: &Source) -> TokenSource {
     match *source {
         Source::Authorization => TokenSource::authorization(),
+        Source::Basic => TokenSource::basic(),
+        Source::Header(name) => TokenSource::header(name).expect(RIGHT),
+        Source::HeaderScheme(name, scheme) => {
+            TokenSource::header_scheme(name, scheme).expect(RIGHT)
+        }
         Source::Cookie(name) => TokenSource::cookie(name).expect(RIGHT),
         Source::Query(name) => TokenSource::query(name).expect(RIGHT),
         Source::Subprotocol(prefix) => TokenSource::subprotocol(prefix).expect(RIGHT),
+        Source::SubprotocolBase64(prefix) => TokenSource::subprotocol_base64(prefix).expect(RIGHT),
         Source::Kubernetes => TokenSource::kubernetes(),
         Source::Phoenix => TokenSource::phoenix(),
         Source::Pair(marker) => TokenSource::pair(marker).expect(RIGHT),
@@ -169,9 +274,19 @@ pub fn source(source: &Source) -> TokenSource {
 
 /// Takes [`TOKENS`].
 pub fn token(policy: &Policy) -> Option<TokenPolicy<()>> {
-    let known = StaticTokens::new(TOKENS.map(|token| (token, ()))).unwrap();
+    if policy.sources.is_empty() {
+        return None;
+    }
+    let known = StaticTokens::new(TOKENS.map(|token| (token, ()))).expect(RIGHT);
     let sources = policy.sources.iter().map(source);
-    (!policy.sources.is_empty()).then(|| TokenPolicy::from_sources(sources, known).expect(RIGHT))
+    let mut tokens = TokenPolicy::from_sources(sources, known).expect(RIGHT);
+    if policy.first_source_wins {
+        tokens = tokens.first_source_wins();
+    }
+    if let Some(bytes) = policy.max_length {
+        tokens = tokens.max_length(bytes).expect(RIGHT);
+    }
+    Some(tokens)
 }
 
 /// One more place is taken, and never given back.

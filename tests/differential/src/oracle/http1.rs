@@ -149,18 +149,17 @@ fn request_line(line: &[u8], lenient: &mut Option<&'static str>) -> Option<Head>
     };
     let method = String::from_utf8_lossy(method).into_owned();
     let target = String::from_utf8_lossy(target).into_owned();
-    let (mut in_target, mut path_and_query) = (None, "");
+    let (mut scheme, mut in_target, mut path_and_query) = (None, None, "");
     if target.starts_with('/') {
         path_and_query = &target;
-    } else if let Some((scheme, rest)) =
-        target.split_once("://").filter(|(scheme, _)| is_scheme(scheme))
+    } else if let Some((before, rest)) =
+        target.split_once("://").filter(|(before, _)| is_scheme(before))
     {
+        let before = scheme.insert(before.to_ascii_lowercase());
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         in_target = Some(rest[..end].to_owned());
         path_and_query = &rest[end..];
-        if !["http", "https"].contains(&&*scheme.to_ascii_lowercase())
-            || authority(&rest[..end]).is_none()
-        {
+        if !["http", "https"].contains(&&**before) || authority(&rest[..end]).is_none() {
             *lenient = Some("an unusual target");
         }
     } else if target != "*" {
@@ -188,7 +187,7 @@ fn request_line(line: &[u8], lenient: &mut Option<&'static str>) -> Option<Head>
         .unwrap_or_default()
         .1
         .to_owned();
-    Some(Head { method, authority: in_target, query, transport, ..Head::default() })
+    Some(Head { method, scheme, authority: in_target, query, transport, ..Head::default() })
 }
 
 fn is_scheme(text: &str) -> bool {

@@ -1,11 +1,12 @@
 //! A second opinion: which requests are handshakes that a policy allows, from RFC 9110, 9112, 6455 and 8441 and from what this crate
 //! documents, and from nothing in its code. It is written to be checked by reading and not to be fast.
 
+mod host;
 mod http1;
 mod origin;
 mod token;
 
-use std::{collections::HashSet, fmt, net::Ipv6Addr};
+use std::{collections::HashSet, fmt};
 
 use http::{Request, Version};
 use hyper::ext::Protocol;
@@ -13,7 +14,7 @@ use hyper::ext::Protocol;
 pub use self::{
     http1::judge_stream,
     origin::Origin,
-    token::{Source, TOKENS},
+    token::{DEFAULT_MAX_LENGTH, Source, TOKENS, challenges},
 };
 
 /// What comes of a request.
@@ -40,20 +41,26 @@ pub struct Judgement {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Policy {
     pub name: &'static str,
-    /// All of them if there are none.
+    /// All of them if there are none. `host[:port]`, where a name may begin with `*.` and the port may be `*`.
     pub hosts: &'static [&'static str],
-    /// `scheme://host[:port]`, where the host may begin with `*.` and the port may be `*`.
+    /// The names and addresses of this machine.
+    pub loopback: bool,
+    /// `scheme://host[:port]`, where the host may begin with `*.` and the port may be `*`, or `scheme://*`.
     pub origins: &'static [&'static str],
     pub same_origin: bool,
     pub public_origin: Option<&'static str>,
     pub allow_missing: bool,
     pub allow_null: bool,
     pub any_origin: bool,
+    pub no_browsers: bool,
     pub subprotocols: Option<&'static [&'static str]>,
     pub prefer_client_order: bool,
     pub accept_unmatched: bool,
     /// No token is asked for if there are none.
     pub sources: &'static [Source],
+    pub first_source_wins: bool,
+    /// Of a decoded credential, if it is not the one that is documented.
+    pub max_length: Option<usize>,
     /// How many more connections there may be, if there is a limit.
     pub places: Option<usize>,
     pub draining: bool,
@@ -65,6 +72,8 @@ pub struct Policy {
 #[derive(Clone, Default)]
 pub struct Head {
     pub method: String,
+    /// The scheme of an absolute-form target, `:scheme`; in lower case.
+    pub scheme: Option<String>,
     /// What a host is compared with: the authority of an absolute-form target, `:authority`.
     pub authority: Option<String>,
     pub query: String,
@@ -89,6 +98,7 @@ impl<B> From<&Request<B>> for Head {
         let fields = request.headers().iter();
         Self {
             method: request.method().to_string(),
+            scheme: uri.scheme_str().map(str::to_ascii_lowercase),
             authority: uri.authority().map(ToString::to_string),
             query: uri.query().unwrap_or_default().to_owned(),
             transport: match request.version() {
@@ -216,10 +226,10 @@ impl Head {
         }
         self.version()?;
         self.body()?;
-        let offers = self.offers()?;
-        if !policy.hosts.is_empty()
-            && !policy.hosts.iter().any(|entry| authority(entry).as_ref() == Some(&host))
-        {
+        let offers = self.offers(policy)?;
+        let any_host = policy.hosts.is_empty() && !policy.loopback;
+        let listed = || policy.hosts.iter().any(|pattern| host::matches(pattern, &host));
+        if !(any_host || listed() || policy.loopback && host::is_loopback(&host)) {
             return Err("host-not-allowed");
         }
         self.origin(policy, &host, lenient)?;
@@ -277,7 +287,11 @@ impl Head {
             if without_userinfo.len() < target.len() {
                 *lenient = Some("userinfo");
             }
-            if authority(without_userinfo).as_ref() != Some(&host) {
+            // RFC 9110 4.2.3: the port that a scheme implies may be left out.
+            let scheme = self.scheme.as_deref().filter(|scheme| *scheme != "ftp");
+            let port = |host: &Authority| host.port.or(scheme.and_then(origin::default_port));
+            let agrees = |it: Authority| it.name == host.name && port(&it) == port(&host);
+            if !authority(without_userinfo).is_some_and(agrees) {
                 return Err("host-invalid");
             }
         } else if matches!(self.transport, Transport::Http2(_)) {
@@ -316,14 +330,21 @@ impl Head {
 
     fn body(&self) -> Result<(), &'static str> {
         let lengths = self.lines("content-length").collect::<Vec<_>>();
-        match self.has("transfer-encoding") || !matches!(lengths[..], [] | [b"0"]) {
-            true => Err("body-present"),
-            false => Ok(()),
+        let bodiless = match lengths[..] {
+            [] => true,
+            // RFC 9113 8.1.1: over HTTP/2 it would count the frames behind it.
+            [b"0"] => !matches!(self.transport, Transport::Http2(_)),
+            _ => false,
+        };
+        match bodiless && !self.has("transfer-encoding") {
+            true => Ok(()),
+            false => Err("body-present"),
         }
     }
 
-    /// RFC 6455 4.1 item 10; 128 elements are documented as the most, empty ones included.
-    fn offers(&self) -> Result<Vec<String>, &'static str> {
+    /// RFC 6455 4.1 item 10; 128 elements are documented as the most, empty ones included. A name that is configured need be no token,
+    /// and lines that are all empty offer nothing.
+    fn offers(&self, policy: &Policy) -> Result<Vec<String>, &'static str> {
         let name = "sec-websocket-protocol";
         let elements = self.lines(name).flat_map(|line| line.split(|&byte| byte == b',')).count();
         let offers = self
@@ -331,12 +352,10 @@ impl Head {
             .map(|offer| String::from_utf8_lossy(offer).into_owned())
             .collect::<Vec<_>>();
         let distinct = offers.iter().collect::<HashSet<_>>().len() == offers.len();
-        let named = offers.is_empty() != self.has(name);
-        match named
-            && distinct
-            && elements <= 128
-            && offers.iter().all(|offer| is_token(offer.as_bytes()))
-        {
+        let named = !offers.is_empty() || self.lines(name).all(<[u8]>::is_empty);
+        let ours = policy.subprotocols.unwrap_or_default();
+        let is_sound = |offer: &String| is_token(offer.as_bytes()) || ours.contains(&&**offer);
+        match named && distinct && elements <= 128 && offers.iter().all(is_sound) {
             true => Ok(offers),
             false => Err("subprotocol-invalid"),
         }
@@ -361,28 +380,34 @@ impl Head {
             }
         };
         let (explicit, implicit, otherwise) = match lines[..] {
-            [] => (policy.any_origin, policy.allow_missing, "origin-missing"),
+            [] | [b""] => {
+                (policy.any_origin, policy.allow_missing || policy.no_browsers, "origin-missing")
+            }
             [b"null"] => (policy.any_origin || policy.allow_null, false, "origin-not-allowed"),
             [value] => {
                 let origin = Origin::parse(value).ok_or("origin-invalid")?;
                 let explicit = policy.any_origin
                     || policy.origins.iter().any(|pattern| origin.matches(pattern));
                 let web = ["http", "https"].contains(&&*origin.scheme);
-                let same = policy.same_origin && web && {
+                let same = |host: &Authority| {
+                    let name =
+                        origin::ipv6(&host.name).map_or(host.name.clone(), origin::canonical);
                     let port = host.port.or(origin::default_port(&origin.scheme));
-                    if host.name != origin.host
-                        && ipv6(&host.name).is_some_and(|it| ipv6(&origin.host) == Some(it))
-                    {
-                        *lenient = Some("another spelling of an IPv6 address");
-                    }
-                    host.name == origin.host && port == origin.effective_port()
+                    web && name == origin.host && port == origin.effective_port()
                 };
+                // Where a default port stands in one of the two alone, either may be the server's.
+                let target = self.authority.as_deref().and_then(authority);
+                if policy.same_origin && target.is_some_and(|target| same(&target) != same(host)) {
+                    *lenient = Some("a default port");
+                }
+                let same = policy.same_origin && same(host);
                 let public = policy.public_origin.is_some_and(|pattern| origin.matches(pattern));
                 (explicit, same || public, "origin-not-allowed")
             }
             _ => return Err("origin-repeated"),
         };
-        match explicit || implicit && !cross_site {
+        let sent = !matches!(lines[..], [] | [b""]);
+        match (explicit || implicit && !cross_site) && !(sent && policy.no_browsers) {
             true => Ok(()),
             // What is missing and allowed by name is rejected for the site that it comes from.
             false if implicit => Err("origin-not-allowed"),
@@ -460,11 +485,7 @@ fn is_ip_literal(name: &str) -> bool {
             && !address.is_empty()
             && address.bytes().all(|byte| byte == b':' || is_plain(byte))
     });
-    is_future || ipv6(name).is_some()
-}
-
-fn ipv6(name: &str) -> Option<Ipv6Addr> {
-    name.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
+    is_future || origin::ipv6(name).is_some()
 }
 
 #[cfg(test)]
@@ -498,5 +519,104 @@ mod tests {
                 "{instead}"
             );
         }
+    }
+
+    /// What comes of a handshake with these fields.
+    fn judged(fields: &[(&str, &str)], target: Option<&str>, policy: &Policy) -> Verdict {
+        let standard = [
+            ("upgrade", "websocket"),
+            ("connection", "Upgrade"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("sec-websocket-version", "13"),
+        ];
+        let fields = standard.iter().chain(fields);
+        let fields = fields.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
+        let mut head =
+            Head { method: "GET".to_owned(), fields: fields.collect(), ..Head::default() };
+        if let Some((scheme, authority)) = target.and_then(|target| target.split_once("://")) {
+            (head.scheme, head.authority) = (Some(scheme.to_owned()), Some(authority.to_owned()));
+        }
+        head.judge(policy).verdict
+    }
+
+    #[test]
+    fn hosts_and_origins() {
+        const INVALID: Verdict = Verdict::Rejected("host-invalid");
+        const FOREIGN: Verdict = Verdict::Rejected("origin-not-allowed");
+        let policy = Policy { same_origin: true, ..Policy::default() };
+        for (target, host, origin, verdict) in [
+            ("", "LOCALHOST.:3000", "http://localhost.:3000", Verdict::Accepted(None)),
+            ("", "localhost.:3000", "http://localhost:3000", FOREIGN),
+            ("", "[0:0::1]", "http://[::0:1]", Verdict::Accepted(None)),
+            ("", "a:443", "wss://a", Verdict::Accepted(None)),
+            ("", "a:80", "wss://a", FOREIGN),
+            ("", "127.1", "http://127.0.0.1", FOREIGN),
+            ("", "a", "ftp://a:80", FOREIGN),
+            ("http://a:80", "a", "http://a", Verdict::Accepted(None)),
+            ("https://a", "a:443", "https://a", Verdict::Accepted(None)),
+            ("https://a:80", "a", "https://a", INVALID),
+            ("http://a.", "a", "http://a", INVALID),
+        ] {
+            let judged = judged(&[("host", host), ("origin", origin)], Some(target), &policy);
+            assert_eq!(judged, verdict, "{target} {host} {origin}");
+        }
+        let policy = Policy { no_browsers: true, ..policy };
+        for (origin, verdict) in [
+            ("", Verdict::Accepted(None)),
+            ("http://a", FOREIGN),
+            ("null", FOREIGN),
+            ("http://a/", Verdict::Rejected("origin-invalid")),
+        ] {
+            assert_eq!(judged(&[("host", "a"), ("origin", origin)], None, &policy), verdict);
+        }
+        let cross_site = [("host", "a"), ("sec-fetch-site", "cross-site")];
+        assert_eq!(judged(&cross_site, None, &policy), FOREIGN);
+    }
+
+    #[test]
+    fn subprotocols() {
+        let spdy = "SPDY/3.1+portforward.k8s.io";
+        let policy = Policy {
+            any_origin: true,
+            subprotocols: Some(&["SPDY/3.1+portforward.k8s.io"]),
+            ..Policy::default()
+        };
+        let invalid = Err("subprotocol-invalid");
+        for (lines, expected) in [
+            (&[""][..], Ok(None)),
+            (&["", ""], Ok(None)),
+            (&[","], invalid),
+            (&["", ","], invalid),
+            (&[spdy], Ok(Some(spdy))),
+            (&["", spdy], Ok(Some(spdy))),
+            (&[spdy, spdy], invalid),
+            (&["spdy/3.1+portforward.k8s.io"], invalid),
+            (&["chat"], Err("subprotocol-unsupported")),
+        ] {
+            let offers = lines.iter().map(|line| ("sec-websocket-protocol", *line));
+            let fields = [("host", "a")].into_iter().chain(offers).collect::<Vec<_>>();
+            let expected = match expected {
+                Ok(chosen) => Verdict::Accepted(chosen.map(str::to_owned)),
+                Err(code) => Verdict::Rejected(code),
+            };
+            assert_eq!(judged(&fields, None, &policy), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_length_over_http2() {
+        let policy = Policy { any_origin: true, ..Policy::default() };
+        let length = ("content-length", "0");
+        assert_eq!(judged(&[("host", "a"), length], None, &policy), Verdict::Accepted(None));
+        let fields = [("sec-websocket-version", "13"), length];
+        let fields = fields.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
+        let head = Head {
+            method: "CONNECT".to_owned(),
+            authority: Some("a".to_owned()),
+            transport: Transport::Http2(Some("websocket".to_owned())),
+            fields: fields.into(),
+            ..Head::default()
+        };
+        assert_eq!(head.judge(&policy).verdict, Verdict::Rejected("body-present"));
     }
 }
