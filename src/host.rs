@@ -47,9 +47,11 @@ pub struct AllowHost(Arc<Rules>);
 struct Rules {
     listed: Patterns,
     loopback: bool,
-    predicates: Vec<Arc<dyn Fn(Host<'_>) -> bool + Send + Sync>>,
+    predicates: Vec<Predicate>,
     replaceable: Vec<Replaceable<AllowHost>>,
 }
+
+type Predicate = Arc<dyn Fn(Host<'_>) -> bool + Send + Sync>;
 
 /// A policy can contain itself if it is replaced by one that does. Deeper policies allow nothing.
 const MAX_DEPTH: usize = 8;
@@ -150,6 +152,11 @@ impl AllowHost {
         // Over HTTP/2 there is no header to take the value from.
         let value = HeaderValue::try_from(host.to_string()).ok();
         Err(Rejection::new(Kind::HostNotAllowed).with_header_value(value.as_ref()))
+    }
+
+    #[cfg(feature = "lint")]
+    pub(crate) fn listed(&self) -> Vec<Pattern> {
+        self.0.listed.iter().cloned().collect()
     }
 
     fn decide(&self, host: Host<'_>, depth: usize, because: &mut dyn FnMut(&dyn Display)) -> bool {

@@ -91,9 +91,11 @@
 //! | `axum-ws` | [`GuardedUpgrade`](axum::GuardedUpgrade): axum's `WebSocketUpgrade` behind a guard; implies `axum` |
 //! | `client` | [`client`]: the check of a server's response, for tests of your own |
 //! | `http2` | WebSocket over HTTP/2; without it every extended `CONNECT` is rejected, because its protocol cannot be read |
+//! | `lint` | [`GuardLayer::lint`]: names dangerous combinations of settings; has the list of public suffixes |
 //! | `jwt` | [JSON Web Tokens](token::jwt), on `jsonwebtoken` with RustCrypto |
 //! | `tickets` | [one-time tickets](token::ticket), in memory or in a store of your own |
 //! | `redis` | one-time tickets in Redis, for several servers; implies `tickets` |
+//! | `serde` | [`Settings`]: policies from configuration files and the environment |
 //! | `tracing` | [an event](telemetry) for each handshake, and a span for each connection |
 //! | `metrics` | [counters and histograms](telemetry) of handshakes and connections |
 //! | `full` | all of the above |
@@ -124,6 +126,8 @@ mod origin;
 mod pattern;
 pub mod rejection;
 mod replaceable;
+#[cfg(feature = "serde")]
+mod settings;
 mod subprotocol;
 pub mod telemetry;
 #[cfg(feature = "test-util")]
@@ -138,12 +142,21 @@ pub mod rejections {}
 #[doc = include_str!("../docs/threats.md")]
 pub mod threats {}
 
+#[cfg(feature = "lint")]
+#[doc(inline)]
+pub use self::guard::Lint;
+#[cfg(feature = "serde")]
+#[doc(inline)]
+pub use self::settings::Settings;
 #[doc(inline)]
 pub use self::{
     config::ConfigError,
     connection::{ConnectionLimit, Drain, Permit},
     context::OriginChecked,
-    guard::{AcceptThenClose, Authorize, Check, Forward, Guard, GuardLayer, Respond, check_fn},
+    guard::{
+        AcceptThenClose, Authorize, Check, Explanation, Forward, Guard, GuardLayer, Respond, Step,
+        Verdict, check_fn,
+    },
     handshake::Handshake,
     head::RequestHead,
     host::AllowHost,

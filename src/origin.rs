@@ -72,8 +72,10 @@ type Predicate = Arc<dyn Fn(&Origin<'_>, &RequestHead<'_>) -> bool + Send + Sync
 #[derive(Clone)]
 enum Lookup {
     Replaceable(Replaceable<AllowOrigin>),
-    PerRequest(Arc<dyn Fn(&RequestHead<'_>) -> Option<AllowOrigin> + Send + Sync>),
+    PerRequest(Arc<PerRequest>),
 }
+
+type PerRequest = dyn Fn(&RequestHead<'_>) -> Option<AllowOrigin> + Send + Sync;
 
 /// A policy can contain itself if it is replaced by one that does. Deeper policies allow nothing.
 const MAX_DEPTH: usize = 8;
@@ -347,15 +349,24 @@ impl AllowOrigin {
         }
     }
 
-    /// All listed patterns, and whether a missing `Origin`, or only that of the server, is allowed.
     #[cfg(feature = "lint")]
-    pub(crate) fn summary(&self) -> (Vec<Pattern>, bool, bool) {
+    pub(crate) fn summary(&self) -> Summary {
         let looked_up = self.look_up(None);
         let policies = || iter::once(self).chain(&looked_up).map(|policy| &*policy.0);
-        let listed = policies().flat_map(|rules| rules.listed.iter().cloned()).collect();
-        let allows_missing = policies().any(|rules| rules.missing || rules.any);
-        (listed, allows_missing, policies().any(|rules| rules.same_origin))
+        Summary {
+            listed: policies().flat_map(|rules| rules.listed.iter().cloned()).collect(),
+            allows_missing: policies().any(|rules| rules.missing || rules.any),
+            same_origin: policies().any(|rules| rules.same_origin),
+        }
     }
+}
+
+/// What the lint looks at.
+#[cfg(feature = "lint")]
+pub(crate) struct Summary {
+    pub(crate) listed: Vec<Pattern>,
+    pub(crate) allows_missing: bool,
+    pub(crate) same_origin: bool,
 }
 
 impl Rules {

@@ -199,6 +199,7 @@ impl Patterns {
         Self::new([&*self.patterns, &*other.patterns].concat())
     }
 
+    #[cfg(feature = "lint")]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Pattern> {
         self.patterns.iter()
     }

@@ -106,6 +106,11 @@ impl ConnectionLimit {
         self.limits.first().map_or(0, |limit| limit.connections())
     }
 
+    /// Whether there is a slot, without taking it.
+    pub(crate) fn peek(&self, request: &Parts) -> Result<(), Rejection> {
+        self.limits.iter().try_for_each(|limit| limit.peek(request))
+    }
+
     pub(crate) fn acquire(&self, request: &Parts) -> Result<Vec<Slot>, Rejection> {
         self.limits.iter().map(|limit| Arc::clone(limit).acquire(request)).collect()
     }
@@ -116,6 +121,8 @@ pub(crate) type Slot = Box<dyn Send + Sync>;
 
 trait Limit: Send + Sync {
     fn acquire(self: Arc<Self>, request: &Parts) -> Result<Slot, Rejection>;
+
+    fn peek(&self, request: &Parts) -> Result<(), Rejection>;
 
     fn connections(&self) -> usize;
 
@@ -145,6 +152,13 @@ where
         *count += 1;
         drop(counts);
         Ok(Box::new(Acquired { limit: self, key }))
+    }
+
+    fn peek(&self, request: &Parts) -> Result<(), Rejection> {
+        let key = (self.key)(request);
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_full = counts.get(&key).is_some_and(|count| *count >= self.max);
+        if is_full { Err(self.kind.into()) } else { Ok(()) }
     }
 
     fn connections(&self) -> usize {

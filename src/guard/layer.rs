@@ -432,6 +432,10 @@ impl<R, C> GuardLayer<R, C> {
         self
     }
 
+    pub(super) fn policy(&self) -> &Policy<R> {
+        &self.policy
+    }
+
     pub(crate) fn config(&mut self) -> &mut GuardConfig {
         &mut Arc::make_mut(&mut self.policy).config
     }

@@ -128,18 +128,24 @@ mod admission;
 mod authorize;
 mod check;
 mod completes;
+mod explain;
 mod future;
 mod layer;
+#[cfg(feature = "lint")]
+mod lint;
 mod normalize;
 mod policy;
 mod service;
 
+#[cfg(feature = "lint")]
+pub use self::lint::Lint;
 pub(crate) use self::policy::GuardConfig;
 pub use self::{
     accept_then_close::AcceptThenClose,
     authorize::Authorize,
     check::{Check, check_fn},
     completes::{Completes, Forward, Respond},
+    explain::{Explanation, Step, Verdict},
     future::ResponseFuture,
     layer::GuardLayer,
     service::Guard,

@@ -231,7 +231,7 @@ impl GuardConfig {
     ///
     /// Without a list of the layer the inner service selects, and only an offer of nothing but
     /// credentials is rejected.
-    fn negotiate(
+    pub(super) fn negotiate(
         &self,
         handshake: &Handshake<'_>,
         report: &mut Report,
@@ -451,8 +451,11 @@ fn shown_offer<'a>(offered: impl Iterator<Item = &'a str>) -> String {
     let mut shown = String::new();
     for offer in offered.take(8) {
         let separator = if shown.is_empty() { "" } else { ", " };
-        let (start, rest) = offer.split_at(offer.floor_char_boundary(LENGTH));
-        let ellipsis = if rest.is_empty() { "" } else { "..." };
+        // A header that was parsed as text is ASCII.
+        let (start, ellipsis) = match offer.get(..LENGTH) {
+            Some(start) if offer.len() > LENGTH => (start, "..."),
+            _ => (offer, ""),
+        };
         shown.extend([separator, start, ellipsis]);
     }
     if shown.is_empty() { "nothing but a credential".to_owned() } else { shown }

@@ -136,7 +136,11 @@ impl<'a> Origin<'a> {
             Some(authority) => authority,
             // Qt sends `qrc:`.
             None if rest.is_empty() && !is_of_web => "",
-            None => return Err(InvalidOrigin("write `://` between the scheme and the host")),
+            None => {
+                return Err(InvalidOrigin(
+                    "the scheme is missing; write `https://` before the host",
+                ));
+            }
         };
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !authority.ends_with(']') => (host, Some(port)),

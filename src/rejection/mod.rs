@@ -219,7 +219,7 @@ impl Rejection {
     #[must_use]
     pub fn title(&self) -> &str {
         let title = self.details.as_ref().and_then(|details| details.title.as_deref());
-        title.unwrap_or(self.kind.title())
+        title.unwrap_or_else(|| self.kind.title())
     }
 
     /// What is special about this case. An untrusted client may see it.
@@ -237,7 +237,7 @@ impl Rejection {
             return fix;
         }
         let fix = self.details.as_ref().and_then(|details| details.fix.as_deref());
-        fix.unwrap_or(self.kind.fix())
+        fix.unwrap_or_else(|| self.kind.fix())
     }
 
     fn value(&self) -> Option<&[u8]> {

@@ -42,6 +42,11 @@ pub(super) enum Malformed {
 }
 
 impl Credential<'_> {
+    /// Whether both are the same token. Malformed ones are if they were sent in the same form.
+    pub(super) fn is_equal(&self, other: &Self, max: usize) -> bool {
+        self == other || matches!((self.decode(max), other.decode(max)), (Ok(a), Ok(b)) if a == b)
+    }
+
     /// The token, of at most `max` bytes.
     pub(super) fn decode(&self, max: usize) -> Result<Cow<'_, str>, Malformed> {
         // No encoding makes a value longer than three times. Longer ones are not decoded.

@@ -290,6 +290,21 @@ impl fmt::Debug for TokenCheck {
 }
 
 impl TokenCheck {
+    /// The sources of which a browser sends the credential by itself.
+    #[cfg(feature = "lint")]
+    pub(crate) fn ambient_sources(&self) -> impl Iterator<Item = &TokenSource> {
+        self.sources.iter().filter(|source| source.is_cookie() || source.is_basic())
+    }
+
+    /// The query parameters whose token is not a one-time token.
+    #[cfg(feature = "lint")]
+    pub(crate) fn reusable_in_query(&self) -> impl Iterator<Item = &TokenSource> {
+        let with_verifiers = self.sources.iter().zip(&*self.verifiers);
+        with_verifiers
+            .filter(|(source, verifier)| source.is_query() && !verifier.is_one_time())
+            .map(|(source, _)| source)
+    }
+
     pub(crate) fn sources(&self) -> &[TokenSource] {
         &self.sources
     }
@@ -331,7 +346,8 @@ impl TokenCheck {
             source.find(handshake, |credential| match &only {
                 None => only = Some((index, credential)),
                 // Browsers send a cookie twice, for the host and for the domain.
-                Some((first, only)) if *first == index && *only == credential => {}
+                Some((first, only))
+                    if *first == index && only.is_equal(&credential, max_length) => {}
                 Some(_) => other = Some(index),
             });
         }

@@ -66,7 +66,9 @@ enum Carrier {
 
 /// Equal to its clones only.
 #[derive(Clone)]
-struct FromExtensions(Arc<dyn Fn(&Extensions) -> Option<String> + Send + Sync>);
+struct FromExtensions(Arc<Find>);
+
+type Find = dyn Fn(&Extensions) -> Option<String> + Send + Sync;
 
 impl PartialEq for FromExtensions {
     fn eq(&self, other: &Self) -> bool {

@@ -154,12 +154,8 @@ pub fn credential(
         if policy.first_source_wins && !found.is_empty() {
             break;
         }
-        for credential in source.find(head, offers) {
-            // What is malformed equals nothing in another source.
-            if credential.is_err() || !found.contains(&credential) {
-                found.push(credential);
-            }
-        }
+        // RFC 6750 2: one method only, even for the same token.
+        found.extend(source.find(head, offers));
     }
     match &found[..] {
         [] => Err("token-missing"),
@@ -239,7 +235,9 @@ fn behind_scheme(head: &Head, name: &str, scheme: &str) -> Vec<Vec<u8>> {
         let (there, rest) = line.split_at_checked(scheme.len())?;
         let is_ours =
             there.eq_ignore_ascii_case(scheme.as_bytes()) && matches!(rest, [] | [b' ', ..]);
-        is_ours.then(|| rest.iter().copied().skip_while(|&byte| byte == b' ').collect())
+        is_ours.then(|| {
+            rest.iter().copied().skip_while(|&byte| matches!(byte, b' ' | b'\t')).collect()
+        })
     };
     head.lines(name).filter_map(behind).collect()
 }
