@@ -114,6 +114,7 @@ pub mod client;
 mod config;
 pub mod connection;
 mod context;
+mod extension;
 pub mod guard;
 mod handshake;
 mod host;
@@ -140,6 +141,7 @@ pub use self::{
     config::ConfigError,
     connection::{ConnectionLimit, Drain, Permit},
     context::OriginChecked,
+    extension::{Extension, ExtensionOffer, InvalidExtensionOffer},
     guard::{AcceptThenClose, Check, Forward, Guard, GuardLayer, Respond, check_fn},
     handshake::Handshake,
     host::AllowHost,
