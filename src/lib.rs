@@ -123,6 +123,7 @@ mod layers;
 mod origin;
 pub mod rejection;
 mod subprotocol;
+mod subprotocol_offer;
 pub mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod test_util;
@@ -159,6 +160,7 @@ pub use self::{
         response_fn,
     },
     subprotocol::Subprotocols,
+    subprotocol_offer::{InvalidSubprotocolOffer, SubprotocolOffer},
     token::{
         BoxVerifier, Claims, StaticTokens, Token, TokenPolicy, TokenSource, Validity, Verified,
         VerifyToken,
