@@ -21,7 +21,7 @@ const MAX_PARAMETERS: usize = 32;
 /// occur several times with different parameters.
 ///
 /// `Display` writes the offer on one line, with one space behind each comma and semicolon, and
-/// without quotes.
+/// without quotes. With the feature `headers` the type implements `headers::Header`.
 ///
 /// ```
 /// use http::HeaderValue;

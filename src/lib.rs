@@ -90,6 +90,7 @@
 //! | `axum` | the [extractors](mod@axum), and the removal of tokens from `OriginalUri` |
 //! | `axum-ws` | [`GuardedUpgrade`](axum::GuardedUpgrade): axum's `WebSocketUpgrade` behind a guard; implies `axum` |
 //! | `client` | [`client`]: the check of a server's response, for tests of your own |
+//! | `headers` | `headers::Header` for [`ExtensionOffer`] and [`SubprotocolOffer`], for axum-extra's `TypedHeader` |
 //! | `http2` | WebSocket over HTTP/2; without it every extended `CONNECT` is rejected, because its protocol cannot be read |
 //! | `jwt` | [JSON Web Tokens](token::jwt), on `jsonwebtoken` with RustCrypto |
 //! | `tickets` | [one-time tickets](token::ticket), in memory or in a store of your own |
@@ -128,6 +129,8 @@ pub mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 pub mod token;
+#[cfg(feature = "headers")]
+mod typed_headers;
 pub mod upgrade;
 
 #[doc = include_str!("../docs/hardening.md")]

@@ -16,7 +16,7 @@ const MAX_SUBPROTOCOLS: usize = 128;
 /// owns them, for clients and for handlers.
 ///
 /// `Display` writes the offer on one line. `Debug` shows only the number of subprotocols, because
-/// they may carry a credential.
+/// they may carry a credential. With the feature `headers` the type implements `headers::Header`.
 ///
 /// ```
 /// use http::HeaderValue;
