@@ -90,7 +90,7 @@
 //! | `axum` | the [extractors](mod@axum), and the removal of tokens from `OriginalUri` |
 //! | `axum-ws` | [`GuardedUpgrade`](axum::GuardedUpgrade): axum's `WebSocketUpgrade` behind a guard; implies `axum` |
 //! | `client` | [`client`]: the check of a server's response, for tests of your own |
-//! | `headers` | `headers::Header` for [`ExtensionOffer`] and [`SubprotocolOffer`], for axum-extra's `TypedHeader` |
+//! | `headers` | `headers::Header` for [`ExtensionOffer`], [`SubprotocolOffer`] and [`Origin`], for axum-extra's `TypedHeader` |
 //! | `http2` | WebSocket over HTTP/2; without it every extended `CONNECT` is rejected, because its protocol cannot be read |
 //! | `jwt` | [JSON Web Tokens](token::jwt), on `jsonwebtoken` with RustCrypto |
 //! | `tickets` | [one-time tickets](token::ticket), in memory or in a store of your own |

@@ -5,15 +5,19 @@ use std::{fmt, iter};
 use headers_core::{Error, Header};
 use http::{
     HeaderName, HeaderValue,
-    header::{SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL},
+    header::{ORIGIN, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL},
 };
 
-use crate::{extension::ExtensionOffer, subprotocol_offer::SubprotocolOffer};
+use crate::{
+    extension::ExtensionOffer,
+    http::{Origin, field::trim},
+    subprotocol_offer::SubprotocolOffer,
+};
 
 /// `Sec-WebSocket-Extensions`, for `headers::HeaderMapExt` and axum-extra's `TypedHeader`.
 ///
 /// [`decode`](Header::decode) accepts what [`ExtensionOffer::parse`] accepts, but at least one line.
-/// Its error does not name the rule that the value breaks. [`encode`](Header::encode) writes one
+/// The error does not name the rule that the value breaks. [`encode`](Header::encode) writes one
 /// line, and none for an empty offer.
 ///
 /// ```
@@ -54,7 +58,7 @@ impl Header for ExtensionOffer {
 /// `Sec-WebSocket-Protocol`, for `headers::HeaderMapExt` and axum-extra's `TypedHeader`.
 ///
 /// [`decode`](Header::decode) accepts what [`SubprotocolOffer::parse`] accepts, but at least one
-/// line. Its error does not name the rule that the value breaks. [`encode`](Header::encode) writes
+/// line. The error does not name the rule that the value breaks. [`encode`](Header::encode) writes
 /// one line, and none for an empty offer.
 ///
 /// ```
@@ -103,6 +107,57 @@ impl Header for SubprotocolOffer {
     }
 }
 
+/// `Origin`, for `headers::HeaderMapExt` and axum-extra's `TypedHeader`.
+///
+/// [`decode`](Header::decode) accepts exactly one line with what [`Origin::parse`] accepts, and
+/// white space around it. `null` and an empty value are errors, because they are not tuple origins.
+/// The error does not name the rule that the value breaks. [`encode`](Header::encode) writes one
+/// line.
+///
+/// ```
+/// use axum::{Router, body::Body, routing::any};
+/// use axum_extra::TypedHeader;
+/// use http::{Request, StatusCode};
+/// use tower::ServiceExt;
+/// use tower_ws_guard::Origin;
+///
+/// async fn handler(TypedHeader(origin): TypedHeader<Origin<'static>>) -> String {
+///     origin.host().to_owned()
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let app: Router = Router::new().route("/", any(handler));
+/// let request = |origin| Request::get("/").header("origin", origin).body(Body::empty()).unwrap();
+/// let response = app.clone().oneshot(request("https://app.example.com:8443")).await.unwrap();
+/// let body = axum::body::to_bytes(response.into_body(), 1024).await.unwrap();
+/// assert_eq!(body, "app.example.com");
+///
+/// let response = app.oneshot(request("null")).await.unwrap();
+/// assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+/// # }
+/// ```
+impl Header for Origin<'static> {
+    fn name() -> &'static HeaderName {
+        &ORIGIN
+    }
+
+    fn decode<'i, I>(values: &mut I) -> Result<Self, Error>
+    where
+        I: Iterator<Item = &'i HeaderValue>,
+    {
+        let (Some(value), None) = (values.next(), values.next()) else {
+            return Err(Error::invalid());
+        };
+        let origin = Origin::parse(trim(value.as_bytes()));
+        origin.map(Origin::into_owned).map_err(|_| Error::invalid())
+    }
+
+    fn encode<E: Extend<HeaderValue>>(&self, values: &mut E) {
+        values.extend([line(self)]);
+    }
+}
+
 /// An absent field is an error, by which extractors recognize it.
 fn at_least_one<'i>(
     values: &mut impl Iterator<Item = &'i HeaderValue>,
@@ -112,5 +167,5 @@ fn at_least_one<'i>(
 }
 
 fn line(value: &impl fmt::Display) -> HeaderValue {
-    value.to_string().try_into().expect("tokens and separators are visible ASCII")
+    value.to_string().try_into().expect("the syntax of these values is ASCII")
 }

@@ -7,7 +7,7 @@ use axum_extra::TypedHeader;
 use headers::{Header, HeaderMapExt};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, request::Parts};
 use tower::ServiceExt;
-use tower_ws_guard::{ExtensionOffer, Handshake, SubprotocolOffer};
+use tower_ws_guard::{ExtensionOffer, Handshake, Origin, SubprotocolOffer};
 
 use crate::common::handshake;
 
@@ -79,6 +79,33 @@ fn subprotocol_offer_is_a_strict_header() {
         // Every line counts.
         (&["a", "b/"], Err(())),
         (&["a", "a"], Err(())),
+    ]);
+}
+
+#[test]
+fn origin_is_a_strict_header() {
+    assert_eq!(Origin::name(), "origin");
+    check::<Origin<'static>>(&[
+        (&[], Ok(None)),
+        (&["https://app.example.com"], Ok(Some("https://app.example.com"))),
+        (&[" https://app.example.com\t"], Ok(Some("https://app.example.com"))),
+        (&["http://[::1]:3000"], Ok(Some("http://[::1]:3000"))),
+        (&["chrome-extension://abc"], Ok(Some("chrome-extension://abc"))),
+        (&[""], Err(())),
+        (&["null"], Err(())),
+        (&["app.example.com"], Err(())),
+        (&["https://app.example.com/"], Err(())),
+        (&["https://app.example.com@evil.example"], Err(())),
+        (&["https://app.example.com#evil"], Err(())),
+        (&["https://app.example.com:0x50"], Err(())),
+        (&["https://b\u{fc}cher.example"], Err(())),
+        (&["https://a.example, https://b.example"], Err(())),
+        (&["https://a.example https://b.example"], Err(())),
+        // One line, even if it is repeated as it is.
+        (&["https://a.example", "https://a.example"], Err(())),
+        (&["https://a.example", ""], Err(())),
+        (&["", "https://a.example"], Err(())),
+        (&["https://a.example", "null"], Err(())),
     ]);
 }
 
