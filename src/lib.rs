@@ -90,6 +90,7 @@
 //! | `axum` | the [extractors](mod@axum), and the removal of tokens from `OriginalUri` |
 //! | `axum-ws` | [`GuardedUpgrade`](axum::GuardedUpgrade): axum's `WebSocketUpgrade` behind a guard; implies `axum` |
 //! | `client` | [`client`]: the check of a server's response, for tests of your own |
+//! | `headers` | `headers::Header` for [`ExtensionOffer`], [`SubprotocolOffer`] and [`Origin`], for axum-extra's `TypedHeader` |
 //! | `http2` | WebSocket over HTTP/2; without it every extended `CONNECT` is rejected, because its protocol cannot be read |
 //! | `lint` | [`GuardLayer::lint`]: names dangerous combinations of settings; has the list of public suffixes |
 //! | `jwt` | [JSON Web Tokens](token::jwt), on `jsonwebtoken` with RustCrypto |
@@ -116,6 +117,7 @@ pub mod client;
 mod config;
 pub mod connection;
 mod context;
+mod extension;
 pub mod guard;
 mod handshake;
 mod head;
@@ -129,10 +131,13 @@ mod replaceable;
 #[cfg(feature = "serde")]
 mod settings;
 mod subprotocol;
+mod subprotocol_offer;
 pub mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 pub mod token;
+#[cfg(feature = "headers")]
+mod typed_headers;
 pub mod upgrade;
 
 #[doc = include_str!("../docs/hardening.md")]
@@ -153,9 +158,10 @@ pub use self::{
     config::ConfigError,
     connection::{ConnectionLimit, Drain, Permit},
     context::OriginChecked,
+    extension::{Extension, ExtensionOffer, InvalidExtensionOffer},
     guard::{
-        AcceptThenClose, Authorize, Check, Explanation, Forward, Guard, GuardLayer, Respond, Step,
-        Verdict, check_fn,
+        AcceptThenClose, Authorize, Check, Explanation, Forward, Guard, GuardLayer, Respond,
+        check_fn,
     },
     handshake::Handshake,
     head::RequestHead,
@@ -176,6 +182,7 @@ pub use self::{
     },
     replaceable::Replaceable,
     subprotocol::Subprotocols,
+    subprotocol_offer::{InvalidSubprotocolOffer, SubprotocolOffer},
     token::{
         BoxVerifier, Claims, StaticTokens, Token, TokenPolicy, TokenSource, Validity, Verified,
         VerifyToken,

@@ -31,6 +31,7 @@ mod telemetry_metrics;
 mod tickets;
 mod token;
 mod token_sources;
+mod typed_headers;
 mod upgrade;
 mod validity;
 mod verifiers;
