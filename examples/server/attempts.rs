@@ -5,13 +5,14 @@
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
 use axum::{
     Json, Router,
     extract::{Path, State},
-    http::StatusCode,
+    http::{StatusCode, Version, request::Parts},
     routing::{get, post},
 };
 use serde_json::{Value, json};
@@ -20,7 +21,7 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
-use tower_ws_guard::RejectionKind;
+use tower_ws_guard::{Explanation, RejectionKind};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
@@ -44,7 +45,12 @@ pub(crate) struct Attempts {
     pub(crate) tickets: bool,
     /// Whether the server closes some sockets at once, to show the reason.
     pub(crate) closes: bool,
+    /// What each step of the guard says. `None` if the page may be open to others, because it names
+    /// the policy.
+    pub(crate) explain: Option<Explain>,
 }
+
+pub(crate) type Explain = Arc<dyn Fn(&Parts) -> Explanation + Send + Sync>;
 
 /// `GET /attempts` lists the handshakes, `POST /attempts/{id}` makes one and returns the result.
 pub(crate) fn routes(attempts: Attempts) -> Router {
@@ -77,7 +83,14 @@ async fn make(
     let shown = attempts.request(attempt, attempts.bearer.as_ref().map(|_| "********"));
 
     match exchange(attempts.target(), &sent.text, attempts.closes).await {
-        Ok(response) => Ok(Json(report(&shown, &response))),
+        Ok(response) => {
+            let mut report = report(&shown, &response);
+            let head = attempts.explain.as_ref().and_then(|_| head(&sent.text));
+            if let (Some(explain), Some(head)) = (&attempts.explain, head) {
+                report["explanation"] = explain(&head).to_string().into();
+            }
+            Ok(Json(report))
+        }
         Err(error) => Err(failure(StatusCode::BAD_GATEWAY, &error.to_string())),
     }
 }
@@ -293,6 +306,20 @@ impl Attempts {
         }
         Some(filled)
     }
+}
+
+/// The head of a request, as hyper reads it.
+fn head(text: &str) -> Option<Parts> {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut parsed = httparse::Request::new(&mut headers);
+    parsed.parse(text.as_bytes()).ok()?;
+    let version = if parsed.version? == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
+    let mut request =
+        http::Request::builder().method(parsed.method?).uri(parsed.path?).version(version);
+    for header in parsed.headers {
+        request = request.header(header.name, header.value);
+    }
+    Some(request.body(()).ok()?.into_parts().0)
 }
 
 struct Response {

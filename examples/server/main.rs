@@ -12,6 +12,7 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -21,6 +22,7 @@ use axum::{
         Request,
         ws::{self, WebSocket},
     },
+    http::request::Parts,
     response::{Html, IntoResponse, Response},
     routing::{MethodRouter, any, get},
 };
@@ -45,7 +47,10 @@ use tower_ws_guard::{
     token::ticket::TicketVerifier,
 };
 
-use self::{attempts::Attempts, serve::Connections};
+use self::{
+    attempts::{Attempts, Explain},
+    serve::Connections,
+};
 
 #[derive(Parser)]
 #[command(about = "A WebSocket echo server behind tower-ws-guard")]
@@ -198,7 +203,7 @@ impl Options {
         &self,
         tickets: Option<&tickets::Store>,
         drain: &Drain,
-    ) -> Result<MethodRouter, (&'static str, ConfigError)> {
+    ) -> Result<(MethodRouter, Explain), (&'static str, ConfigError)> {
         let style = self.rejection;
         let respond = response_fn(move |rejection, request, prepared| match style {
             Style::Empty => EmptyBody.response(rejection, request, prepared),
@@ -238,13 +243,16 @@ impl Options {
         if let Some(tokens) = self.token_policy(tickets)? {
             guard = guard.token(tokens).map_err(|error| ("--token", error))?;
         }
-        Ok(match self.mode {
+        let explained = guard.clone();
+        let explain = Arc::new(move |head: &Parts| explained.explain(head));
+        let endpoint = match self.mode {
             Mode::Guard => any(guarded).layer(guard),
             Mode::Responder => {
                 let timeout = self.handshake_timeout();
                 any(responded).layer(guard.respond().upgrade_timeout(timeout).map_err(too_short)?)
             }
-        })
+        };
+        Ok((endpoint, explain))
     }
 
     /// Without a token there is no token check.
@@ -303,7 +311,7 @@ impl Options {
     }
 
     /// What the page must send to be accepted.
-    fn attempts(&self, address: SocketAddr) -> Attempts {
+    fn attempts(&self, address: SocketAddr, explain: Explain) -> Attempts {
         let is_bearer =
             self.token_from.is_empty() || self.token_from.contains(&TokenSource::authorization());
         Attempts {
@@ -314,6 +322,7 @@ impl Options {
             subprotocol: self.subprotocol.first().cloned(),
             tickets: self.tickets.is_some(),
             closes: matches!(self.rejection, Style::Close),
+            explain: self.listen.ip().is_loopback().then_some(explain),
         }
     }
 }
@@ -439,7 +448,7 @@ async fn main() -> io::Result<()> {
     let store = options.tickets.as_deref().map(tickets::parse).transpose();
     let store = store.unwrap_or_else(|error| wrong_flag("--tickets", error));
     let drain = Drain::new();
-    let endpoint = options
+    let (endpoint, explain) = options
         .endpoint(store.as_ref(), &drain)
         .unwrap_or_else(|(flag, error)| wrong_flag(flag, error));
     let tls = options.tls().unwrap_or_else(|(flag, error)| wrong_flag(flag, error));
@@ -453,8 +462,8 @@ async fn main() -> io::Result<()> {
         None => None,
     };
     let attempts = match &plain {
-        Some(plain) => options.attempts(plain.local_addr()?),
-        None => options.attempts(address),
+        Some(plain) => options.attempts(plain.local_addr()?, explain),
+        None => options.attempts(address, explain),
     };
     let page = include_str!("page.html")
         .replace("{tickets}", if options.tickets.is_some() { "yes" } else { "no" });

@@ -136,20 +136,23 @@ kinds! {
     VersionUnsupported: "version-unsupported", UPGRADE_REQUIRED, Version,
         "the WebSocket version is not supported",
         "send `Sec-WebSocket-Version: 13`, the version of RFC 6455; the client uses an old draft";
-    /// The request announces a body.
+    /// The request announces a body. Over HTTP/2 any `Content-Length` does, because it counts the
+    /// frames behind it.
     BodyPresent: "body-present", BAD_REQUEST, Nothing,
         "a WebSocket handshake has no body",
-        "send neither `Transfer-Encoding` nor a `Content-Length` other than 0";
-    /// `Sec-WebSocket-Protocol` names no protocol, names one twice, or holds something that is not
-    /// a token. RFC 6455 4.1.
+        "send neither `Transfer-Encoding` nor a `Content-Length`; over HTTP/1.1 a single 0 is allowed, \
+         and a gateway that translates to HTTP/2 must remove it";
+    /// `Sec-WebSocket-Protocol` names a protocol twice, holds something that is neither a token nor
+    /// a protocol of the server, or holds nothing but commas. RFC 6455 4.1.
     SubprotocolInvalid: "subprotocol-invalid", BAD_REQUEST, Nothing,
         "`Sec-WebSocket-Protocol` is not a list of distinct tokens",
         "offer each subprotocol once, at most 128; a name is a token: no spaces, slashes, quotes \
-         or colons";
+         or colons; a server accepts another name if `Subprotocols::list` of its guard has exactly \
+         that one";
     /// The host is not on the list of [`AllowHost`](crate::AllowHost).
     HostNotAllowed: "host-not-allowed", MISDIRECTED_REQUEST, Nothing,
         "this server does not serve that host",
-        "add the host to `AllowHost::list`, with its port if the client sends one";
+        "add the host to `AllowHost::list`, with its port unless that is 80 or 443";
     /// There is more than one `Origin`.
     OriginRepeated: "origin-repeated", BAD_REQUEST, Nothing,
         "`Origin` is repeated",
@@ -157,9 +160,8 @@ kinds! {
     /// `Origin` is neither `null` nor a serialized origin.
     OriginInvalid: "origin-invalid", FORBIDDEN, Nothing,
         "`Origin` is malformed",
-        "send `null` or `scheme://host[:port]` in lower case, without path, trailing slash or \
-         trailing dot";
-    /// There is no `Origin`, and [`AllowOrigin`](crate::AllowOrigin) does not allow that.
+        "send `null` or `scheme://host[:port]`, without path and trailing slash";
+    /// There is no `Origin`, or an empty one, and [`AllowOrigin`](crate::AllowOrigin) does not allow that.
     OriginMissing: "origin-missing", FORBIDDEN, Nothing,
         "`Origin` is missing",
         "clients other than browsers: send `Origin`, or allow its absence with \
@@ -181,10 +183,11 @@ kinds! {
         "a token is required",
         "send the token in one of the sources of `TokenPolicy`; scripts in browsers cannot set \
          `Authorization` on a WebSocket: use a cookie, a subprotocol or a ticket in the query";
-    /// There is more than one credential.
+    /// There are two different credentials in one source, or credentials in two sources.
     TokenAmbiguous: "token-ambiguous", BAD_REQUEST, Nothing,
         "there is more than one token",
-        "send exactly one token, in one source";
+        "send exactly one token, in one source; behind a proxy that adds its own: \
+         `TokenPolicy::first_source_wins`";
     /// The credential is malformed, unknown, expired or was used before.
     TokenInvalid: "token-invalid", UNAUTHORIZED, InvalidToken,
         "the token is not valid",
@@ -194,14 +197,16 @@ kinds! {
     TokenForbidden: "token-forbidden", FORBIDDEN, Nothing,
         "the token does not allow this",
         "use a token with the rights that this endpoint requires";
-    /// The token verifier failed.
+    /// The token verifier, or the authorization, failed.
     VerifierFailed: "verifier-failed", SERVICE_UNAVAILABLE, Nothing,
-        "tokens cannot be verified at the moment",
-        "look at the source of this error: a service that the verifier depends on failed";
-    /// The token verifier took too long.
+        "handshakes cannot be verified at the moment",
+        "look at the source of this error: a service that the verifier or the authorization depends \
+         on failed";
+    /// The token verifier and the authorization took too long.
     VerifierTimeout: "verifier-timeout", SERVICE_UNAVAILABLE, Nothing,
-        "the token could not be verified in time",
-        "find out what the verifier waits for, or give it more time with `check_timeout`";
+        "the handshake could not be verified in time",
+        "find out what the verifier or the authorization waits for, or give it more time with \
+         `check_timeout`";
     /// The server has no slot for another connection: see
     /// [`ConnectionLimit::total`](crate::ConnectionLimit::total).
     OverCapacity: "over-capacity", SERVICE_UNAVAILABLE, RetryAfter,
