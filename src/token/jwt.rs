@@ -94,7 +94,7 @@ use std::{
     fmt,
     future::{Future, ready},
     marker::PhantomData,
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -114,6 +114,7 @@ use super::{Token, Verified, VerifyToken};
 use crate::{
     config::ConfigError,
     rejection::{Rejection, RejectionKind},
+    replaceable::Replaceable,
 };
 
 /// A signature algorithm (RFC 7518 3.1, RFC 8037 3.1).
@@ -382,22 +383,21 @@ impl fmt::Debug for JwtKey {
 /// ```
 #[derive(Clone)]
 #[must_use]
-pub struct JwtKeys(Arc<RwLock<Arc<[JwtKey]>>>);
+pub struct JwtKeys(Replaceable<Vec<JwtKey>>);
 
 impl JwtKeys {
     /// Verifies with these keys. Without a key every token is rejected with `verifier-failed`.
     pub fn new(keys: impl IntoIterator<Item = JwtKey>) -> Self {
-        Self(Arc::new(RwLock::new(keys.into_iter().collect())))
+        Self(Replaceable::new(keys.into_iter().collect()))
     }
 
     /// Replaces all keys, from the next handshake on. Open connections stay open.
     pub fn replace(&self, keys: impl IntoIterator<Item = JwtKey>) {
-        let keys = keys.into_iter().collect();
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        self.0.replace(keys.into_iter().collect());
     }
 
-    fn get(&self) -> Arc<[JwtKey]> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    fn get(&self) -> Arc<Vec<JwtKey>> {
+        self.0.get()
     }
 }
 

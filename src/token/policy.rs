@@ -346,8 +346,7 @@ impl TokenCheck {
             source.find(handshake, |credential| match &only {
                 None => only = Some((index, credential)),
                 // Browsers send a cookie twice, for the host and for the domain.
-                Some((first, only))
-                    if *first == index && only.is_equal(&credential, max_length) => {}
+                Some((first, only)) if *first == index && only.is_equal(&credential) => {}
                 Some(_) => other = Some(index),
             });
         }
