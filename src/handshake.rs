@@ -5,7 +5,7 @@
 //! [`Handshake::parse`]. The classifier is loose and the parser is strict, on purpose: a request
 //! that a layer passes as ordinary must not be a handshake to any handler behind it.
 
-use std::fmt;
+use std::{fmt, slice};
 
 use http::{
     Extensions, HeaderMap, HeaderValue, Method, Uri, Version,
@@ -21,7 +21,7 @@ use crate::{
     http::{
         Host, RequestOrigin, Transport,
         field::{
-            SingletonField, all_in, alphanumeric_and, elements, has_element, is_token,
+            Escaped, SingletonField, all_in, alphanumeric_and, elements, has_element, is_token,
             text_elements, trim,
         },
         transport::Protocol,
@@ -378,7 +378,7 @@ fn check_subprotocols(
     }
     // A misplaced credential may be among the elements, so none is shown.
     let invalid =
-        |problem: &'static str| Err(Rejection::new(Kind::SubprotocolInvalid).with_source(problem));
+        |problem: &str| Err(Rejection::new(Kind::SubprotocolInvalid).with_source(problem));
     let mut offered = [b"".as_slice(); MAX_SUBPROTOCOLS];
     let mut count = 0;
     let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL);
@@ -393,7 +393,9 @@ fn check_subprotocols(
             continue;
         }
         if !is_token(element) && !ours.is_some_and(|ours| ours.contains(element)) {
-            return invalid("one is not a token, and not a subprotocol of the server");
+            let wrong = element.iter().find(|byte| !is_token(slice::from_ref(byte)));
+            let wrong = Escaped(wrong.map_or(b"", slice::from_ref));
+            return invalid(&format!("one holds `{wrong}`, which a token cannot have"));
         }
         if offered[..count].contains(&element) {
             return invalid("one is offered twice");

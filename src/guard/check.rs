@@ -7,7 +7,9 @@ use crate::{handshake::Handshake, rejection::Rejection};
 /// Functions and closures implement it; wrap a closure in [`check_fn`]. `Arc` and `Option` of a
 /// check implement it, too.
 ///
-/// A check must not block. Put work that waits into a [`VerifyToken`](crate::VerifyToken).
+/// A check must not block. Work that waits goes into
+/// [`GuardLayer::authorize`](crate::GuardLayer::authorize), or into a
+/// [`VerifyToken`](crate::VerifyToken).
 ///
 /// ```
 /// use http::StatusCode;

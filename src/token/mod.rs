@@ -1,11 +1,13 @@
 //! Tokens: finds exactly one credential in the handshake, verifies it, and provides its claims.
 //!
 //! 1. [`TokenPolicy`] lists the [sources](TokenSource). No credential in any of them is rejected
-//!    with 401, more than one with 400.
+//!    with 401, more than one with 400, unless the [first source
+//!    wins](TokenPolicy::first_source_wins). The same one twice in one source is one, and an empty
+//!    one is none.
 //! 2. The credential is removed from the request that inner services see: always from
 //!    `Sec-WebSocket-Protocol`, and, unless it is [kept](TokenPolicy::keep_credential), from the
-//!    query (including axum's `OriginalUri`) and from `Authorization`. A cookie stays, because
-//!    sessions need it.
+//!    query (including axum's `OriginalUri`) and from its header. A cookie stays, because sessions
+//!    need it.
 //! 3. [`VerifyToken`] decides, asynchronously. Any failure rejects the handshake.
 //! 4. Inner services find [`Claims<T>`] in the extensions of the request.
 //!
