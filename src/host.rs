@@ -12,7 +12,7 @@ use crate::{
     config::ConfigError,
     head::RequestHead,
     http::Host,
-    pattern::{Pattern, Patterns},
+    pattern::{Pattern, Patterns, has_empty_label},
     rejection::{Rejection, RejectionKind as Kind},
     replaceable::Replaceable,
 };
@@ -187,7 +187,7 @@ fn is_loopback(host: Host<'_>) -> bool {
     };
     match address {
         Some(address) => address.is_loopback(),
-        None => name == "localhost" || name.ends_with(".localhost"),
+        None => name == "localhost" || name.ends_with(".localhost") && !has_empty_label(&name),
     }
 }
 

@@ -225,18 +225,18 @@ impl Patterns {
     }
 
     fn find(&self, host: &str, scheme: &str, port: Option<u16>) -> Option<&Pattern> {
-        let parents = || {
+        let below = || {
+            if !self.has_below || has_empty_label(host) {
+                return None;
+            }
             let dots = host.bytes().enumerate().filter(|(_, byte)| *byte == b'.');
-            dots.map(|(dot, _)| &host[dot + 1..]).filter(|_| self.has_below)
+            let mut parents = dots.map(|(dot, _)| &host[dot + 1..]);
+            parents.find_map(|parent| self.look_up(Kind::Below, parent, scheme, port))
         };
-        self.look_up(Kind::Is, host, scheme, port)
-            .or_else(|| {
-                parents().find_map(|parent| self.look_up(Kind::Below, parent, scheme, port))
-            })
-            .or_else(|| {
-                let is_random = self.has_any && !host.is_empty();
-                is_random.then(|| self.look_up(Kind::Any, "", scheme, port)).flatten()
-            })
+        self.look_up(Kind::Is, host, scheme, port).or_else(below).or_else(|| {
+            let is_random = self.has_any && !host.is_empty();
+            is_random.then(|| self.look_up(Kind::Any, "", scheme, port)).flatten()
+        })
     }
 
     /// Looks up name and scheme, and then the port.
@@ -248,6 +248,11 @@ impl Patterns {
         let at = |port: Port| ports.binary_search_by_key(&port, |pattern| pattern.port).ok();
         at(Port::Any).or_else(|| at(Port::Is(port))).map(|at| &ports[at])
     }
+}
+
+/// `*` stands for labels, and a label is not empty.
+pub(crate) fn has_empty_label(name: &str) -> bool {
+    name.starts_with('.') || name.contains("..")
 }
 
 const fn default_is_none(port: u16) -> Option<u16> {
