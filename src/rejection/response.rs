@@ -1,8 +1,4 @@
-use std::{
-    borrow::Cow,
-    fmt::{self, Write as _},
-    sync::LazyLock,
-};
+use std::{borrow::Cow, fmt, sync::LazyLock};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
@@ -186,14 +182,13 @@ struct Json<'a>(&'a str);
 
 impl fmt::Display for Json<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for character in self.0.chars() {
-            match character {
-                '"' | '\\' => write!(f, "\\{character}")?,
-                '\0'..='\x1f' => write!(f, "\\u{:04x}", u32::from(character))?,
-                _ => f.write_char(character)?,
-            }
+        let mut rest = self.0;
+        while let Some(at) = rest.bytes().position(|byte| matches!(byte, b'"' | b'\\' | ..=0x1f)) {
+            let (plain, escaped) = rest.split_at(at);
+            write!(f, "{plain}\\u{:04x}", escaped.as_bytes()[0])?;
+            rest = &escaped[1..];
         }
-        Ok(())
+        f.write_str(rest)
     }
 }
 
