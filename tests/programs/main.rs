@@ -10,6 +10,7 @@ mod examples;
 mod lifecycle;
 mod proxies;
 mod raw_clients;
+mod real_clients;
 mod redis;
 mod redis_server;
 mod reverse_proxy;
