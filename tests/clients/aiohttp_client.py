@@ -7,7 +7,10 @@ async def attempt(case):
     # The cookie is one of the headers: no jar.
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
         connection = session.ws_connect(
-            case["url"], headers=case["headers"], protocols=case["protocols"], ssl=insecure()
+            case["url"],
+            headers=case["headers"],
+            protocols=case.get("protocols", ()),
+            ssl=insecure(),
         )
         try:
             async with connection as socket:

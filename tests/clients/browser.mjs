@@ -4,11 +4,14 @@ import { chromium } from "playwright-core";
 import puppeteer from "puppeteer-core";
 
 const launchers = {
-  async chromium() {
+  /** The pages of `publicHost` count as from the internet. */
+  async chromium(publicHost) {
     const args = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
       "--disable-component-update", "--disable-sync", "--no-proxy-server",
-      // It would not let a page without an origin connect to this machine at all.
-      "--disable-features=LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets"];
+      publicHost
+        ? `--ip-address-space-overrides=${publicHost}=public`
+        // It would not let a page without an origin connect to this machine at all.
+        : "--disable-features=LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets"];
     const browser = await chromium.launch({ executablePath: process.env.CHROMIUM || "/usr/bin/chromium", args });
     return {
       open: async () => {
@@ -54,7 +57,7 @@ async function handshake(context, page) {
   return async () => ({ status: await status });
 }
 
-export const launch = (name) => launchers[name]();
+export const launch = (name, publicHost) => launchers[name](publicHost);
 
 /** Waits until this holds in the page. */
 export async function until(page, condition, argument) {

@@ -26,7 +26,7 @@ await answer(async ({ url, protocols, headers, text }) => {
       ":path": pathname + search,
       ":authority": host,
       "sec-websocket-version": "13",
-      ...(protocols.length ? { "sec-websocket-protocol": protocols.join(", ") } : {}),
+      ...(protocols ? { "sec-websocket-protocol": protocols.join(", ") } : {}),
       ...headers,
     }, { endStream: false });
     const [response] = await once(stream, "response");

@@ -1,9 +1,9 @@
-// Sockets that a script opens in a page. Usage: sockets.mjs chromium|firefox
+// Sockets that a script opens in a page. Usage: sockets.mjs chromium|firefox [PUBLIC_HOST:PORT]
 import { launch } from "./browser.mjs";
 import { connect } from "./script.mjs";
 import { answer } from "./stdio.mjs";
 
-const browser = await launch(process.argv[2]);
+const browser = await launch(...process.argv.slice(2));
 try {
   await answer(async ({ page: from, cookie, ...socket }) => {
     // Each has cookies of its own.

@@ -1,15 +1,15 @@
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from stdio import answer, insecure
+from stdio import answer, insecure, resolve_to_this_machine
 
 
 async def attempt(case):
     context = insecure() if case["url"].startswith("wss:") else None
     connection = connect(
         case["url"],
-        additional_headers=case["headers"],
-        subprotocols=case["protocols"] or None,
+        additional_headers=case.get("headers"),
+        subprotocols=case.get("protocols"),
         ssl=context,
         proxy=None,
     )
@@ -28,4 +28,5 @@ async def attempt(case):
         return {"status": refused.response.status_code}
 
 
+resolve_to_this_machine()
 answer(attempt)

@@ -9,6 +9,8 @@ mod example_server;
 mod examples;
 mod lifecycle;
 mod proxies;
+mod raw_clients;
+mod real_clients;
 mod redis;
 mod redis_server;
 mod reverse_proxy;

@@ -29,13 +29,21 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn command(flags: &[&str]) -> Command {
+        Self::command_on("127.0.0.1:0", flags)
+    }
+
+    fn command_on(listen: &str, flags: &[&str]) -> Command {
         let mut command = example("server");
-        command.args(["--listen", "127.0.0.1:0"]).args(flags);
+        command.args(["--listen", listen]).args(flags);
         command
     }
 
     pub(crate) fn start(flags: &[&str]) -> Self {
-        let mut command = Self::command(flags);
+        Self::start_on("127.0.0.1:0", flags)
+    }
+
+    pub(crate) fn start_on(listen: &str, flags: &[&str]) -> Self {
+        let mut command = Self::command_on(listen, flags);
         let mut process = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
