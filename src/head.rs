@@ -140,7 +140,9 @@ pub(crate) fn parse_host<'a>(
         _ => None,
     };
     match (transport, header, target) {
-        (_, Some(header), Some(target)) if !header.is_same(target, default_port) => Err(invalid()),
+        (_, Some(header), Some(target)) if !header.is_same(target, default_port) => Err(invalid()
+            .with_value(header.to_string())
+            .with_source(format!("the request target names the host `{target}`"))),
         (Transport::Http1, Some(host), _) | (Transport::ExtendedConnect, _, Some(host)) => Ok(host),
         _ => Err(invalid()),
     }

@@ -84,7 +84,7 @@ impl Pattern {
         let error = |problem| ConfigError::new(value, problem);
 
         if value == "*" {
-            return Err(error("without a list every host is allowed"));
+            return Err(error("this would allow every host; leave the list out for that"));
         }
         if value.starts_with('.') {
             return Err(error("write `*.` before the name to allow the names below it"));
