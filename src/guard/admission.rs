@@ -1,15 +1,11 @@
-use std::{
-    marker::PhantomData,
-    mem,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{marker::PhantomData, mem, sync::Arc, time::Duration};
 
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode,
     header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, SEC_WEBSOCKET_PROTOCOL, UPGRADE},
     request::Parts,
 };
+use tokio::time::Instant;
 
 use super::{
     authorize::Authorization,
@@ -45,7 +41,7 @@ pub(super) struct Admission<R, C> {
     subprotocol: Selected,
     acquired: Acquired,
     report: Report,
-    /// Since the first wait.
+    /// The end of the time for all waits, set at the first one.
     deadline: Option<Instant>,
     waited: Waited,
     /// Only the outermost layer that rejects records the outcome.
