@@ -31,7 +31,7 @@ mod session_cookie;
 #[allow(dead_code)]
 mod tickets;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{future::pending, net::SocketAddr, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
@@ -52,7 +52,15 @@ pub(crate) async fn connect(
     address: SocketAddr,
     headers: &[(&'static str, &str)],
 ) -> Result<(WebSocketStream<TcpStream>, Option<String>), u16> {
-    let mut request = format!("ws://{address}/ws").into_client_request().unwrap();
+    connect_to(address, "/ws", headers).await
+}
+
+async fn connect_to(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&'static str, &str)],
+) -> Result<(WebSocketStream<TcpStream>, Option<String>), u16> {
+    let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
     for (name, value) in headers {
         request.headers_mut().insert(*name, value.parse().unwrap());
     }
@@ -187,7 +195,8 @@ async fn custom_rejection() {
     let own = format!("http://{address}");
     assert!(connect(address, &[("origin", &*own)]).await.is_ok());
 
-    let mut rejected = send(address, &handshake().without("Origin").bytes()).await;
+    let raw = handshake().with("Host", "localhost").without("Origin");
+    let mut rejected = send(address, &raw.bytes()).await;
     assert_eq!(rejected.status, 403);
     assert_eq!(rejected.all("content-type"), ["application/json"]);
     assert_eq!(rejected.read_rest().await, r#"{"error":{"code":"origin-missing","path":"/ws"}}"#);
@@ -246,7 +255,8 @@ async fn tickets() {
 #[tokio::test]
 async fn session_cookie() {
     let address = serve_axum(session_cookie::app().unwrap()).await;
-    let post = plain().method("POST").and("Content-Length", "0").and("Connection", "close");
+    let post = plain().method("POST").with("Host", "localhost");
+    let post = post.and("Content-Length", "0").and("Connection", "close");
     let login = send(address, &post.clone().target("/login").bytes()).await;
     let cookie = login.all("set-cookie")[0].split(';').next().unwrap().to_owned();
     let own = format!("http://{address}");
@@ -266,6 +276,57 @@ async fn session_cookie() {
             connect(address, &[("origin", &*own), ("cookie", cookie)]).await.unwrap_err(),
             401
         );
+    }
+}
+
+/// A page of an attacker whose name leads to a loopback address has the origin of its `Host`.
+#[tokio::test]
+async fn pages_of_other_hosts_are_rejected() {
+    let spawned = async |serve: fn(TcpListener)| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        serve(listener);
+        address
+    };
+    let keys = || JwtKeys::new([jwt::key(&[7; 32]).unwrap()]);
+    for (name, address, status) in [
+        ("axum_guard", serve_axum(axum_guard::app().unwrap()).await, 101),
+        ("axum_responder", serve_axum(axum_responder::app().unwrap()).await, 401),
+        ("custom_rejection", serve_axum(custom_rejection::app()).await, 101),
+        ("custom_check", serve_axum(custom_check::app()).await, 404),
+        ("jwt", serve_axum(jwt::app(keys()).unwrap()).await, 401),
+        ("session_cookie", serve_axum(session_cookie::app().unwrap()).await, 401),
+        ("tickets", serve_axum(tickets::app(MemoryTicketStore::default()).unwrap()).await, 401),
+        (
+            "hyper_responder",
+            spawned(|listener| drop(tokio::spawn(hyper_responder::serve(listener)))).await,
+            101,
+        ),
+        (
+            "drain_axum",
+            spawned(|listener| drop(tokio::spawn(drain_axum::serve(listener, pending())))).await,
+            101,
+        ),
+        (
+            "drain_hyper",
+            spawned(|listener| drop(tokio::spawn(drain_hyper::serve(listener, pending())))).await,
+            101,
+        ),
+    ] {
+        let to =
+            |host: &str| handshake().with("Host", host).with("Origin", format!("http://{host}"));
+        for host in ["localhost:3000", "127.0.0.1:3000", "[::1]:3000"] {
+            assert_eq!(send(address, &to(host).bytes()).await.status, status, "{name} {host}");
+        }
+        let rejected = send(address, &to("evil.example:3000").bytes()).await;
+        assert_eq!(rejected.status, 421, "{name}");
+    }
+    for (address, method, target) in [
+        (serve_axum(session_cookie::app().unwrap()).await, "POST", "/login"),
+        (serve_axum(tickets::app(MemoryTicketStore::default()).unwrap()).await, "GET", "/"),
+    ] {
+        let raw = plain().method(method).target(target).with("Host", "evil.example:3000");
+        assert_eq!(send(address, &raw.bytes()).await.status, 421);
     }
 }
 
