@@ -18,6 +18,9 @@ mod drain_axum;
 #[path = "../../examples/drain_hyper.rs"]
 #[allow(dead_code)]
 mod drain_hyper;
+#[path = "../../examples/handshake_rate.rs"]
+#[allow(dead_code)]
+mod handshake_rate;
 #[path = "../../examples/hyper_responder.rs"]
 #[allow(dead_code)]
 mod hyper_responder;
@@ -279,6 +282,35 @@ async fn session_cookie() {
     }
 }
 
+#[tokio::test]
+async fn handshake_rate() {
+    let rate = handshake_rate::HandshakeRate::per_minute(2.try_into().unwrap());
+    let app = handshake_rate::app(rate.clone());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = app.clone().into_make_service_with_connect_info::<SocketAddr>();
+    tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
+
+    let own = format!("http://{address}");
+    for _ in 0..2 {
+        // Rejected before they count.
+        assert_eq!(connect(address, &[FOREIGN]).await.unwrap_err(), 403);
+        assert!(connect(address, &[("origin", &own)]).await.is_ok());
+    }
+    let raw = handshake().with("Host", "localhost").with("Origin", "http://localhost");
+    let mut rejected = send(address, &raw.bytes()).await;
+    assert_eq!(rejected.status, 429);
+    let seconds: u64 = rejected.all("retry-after")[0].parse().unwrap();
+    assert!((1..=30).contains(&seconds), "{seconds}");
+    let body = rejected.read_rest().await;
+    assert!(body.contains(r#""code":"too-many-handshakes""#) && !body.contains("127.0.0.1"));
+    // Not idle yet.
+    assert_eq!(rate.forget_idle_clients(), 1);
+
+    let without_address = serve_axum(app).await;
+    assert_eq!(send(without_address, &raw.bytes()).await.status, 500);
+}
+
 /// A page of an attacker whose name leads to a loopback address has the origin of its `Host`.
 #[tokio::test]
 async fn pages_of_other_hosts_are_rejected() {
@@ -288,12 +320,14 @@ async fn pages_of_other_hosts_are_rejected() {
         serve(listener);
         address
     };
+    let rate = handshake_rate::HandshakeRate::per_minute(100.try_into().unwrap());
     let keys = || JwtKeys::new([jwt::key(&[7; 32]).unwrap()]);
     for (name, address, status) in [
         ("axum_guard", serve_axum(axum_guard::app().unwrap()).await, 101),
         ("axum_responder", serve_axum(axum_responder::app().unwrap()).await, 401),
         ("custom_rejection", serve_axum(custom_rejection::app()).await, 101),
         ("custom_check", serve_axum(custom_check::app()).await, 404),
+        ("handshake_rate", serve_axum(handshake_rate::app(rate)).await, 500),
         ("jwt", serve_axum(jwt::app(keys()).unwrap()).await, 401),
         ("session_cookie", serve_axum(session_cookie::app().unwrap()).await, 401),
         ("tickets", serve_axum(tickets::app(MemoryTicketStore::default()).unwrap()).await, 401),
