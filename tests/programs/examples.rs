@@ -30,6 +30,9 @@ mod jwt;
 #[path = "../../examples/session_cookie.rs"]
 #[allow(dead_code)]
 mod session_cookie;
+#[path = "../../examples/tenants.rs"]
+#[allow(dead_code)]
+mod tenants;
 #[path = "../../examples/tickets.rs"]
 #[allow(dead_code)]
 mod tickets;
@@ -309,6 +312,45 @@ async fn handshake_rate() {
 
     let without_address = serve_axum(app).await;
     assert_eq!(send(without_address, &raw.bytes()).await.status, 500);
+}
+
+#[tokio::test]
+async fn tenants() {
+    let database = tenants::Database::default();
+    database.add("red.localhost", "https://red.example").await.unwrap();
+    database.add("blue.localhost", "https://blue.example").await.unwrap();
+    database.add("wrong.localhost", "red.example").await.unwrap();
+    let tenants = tenants::Tenants::load(database).await.unwrap();
+    let address = serve_axum(tenants::app(tenants)).await;
+    let status = async |host: &str, origin: &str| {
+        send(address, &handshake().with("Host", host).with("Origin", origin).bytes()).await.status
+    };
+    let red_for_blue = || status("blue.localhost", "https://red.example");
+
+    for host in ["red.localhost", "RED.localhost.:3000"] {
+        assert_eq!(status(host, "https://red.example").await, 101);
+        assert_eq!(status(host, "https://blue.example").await, 403);
+    }
+    assert_eq!(red_for_blue().await, 403);
+    for host in ["wrong.localhost", "green.localhost", "localhost"] {
+        assert_eq!(status(host, "https://red.example").await, 421);
+    }
+
+    let post = |origin: &str| {
+        let raw =
+            plain().method("POST").target("/tenants/blue.localhost").with("Host", "localhost");
+        let length = origin.len().to_string();
+        raw.and("Content-Length", length).and("Connection", "close").body(origin)
+    };
+    let mut wrong = send(address, &post("red.example").bytes()).await;
+    assert_eq!(wrong.status, 400);
+    assert!(wrong.read_rest().await.contains("`red.example`"));
+    let by_a_page = post("https://evil.example").and("Origin", "https://evil.example");
+    assert_eq!(send(address, &by_a_page.bytes()).await.status, 403);
+    assert_eq!(red_for_blue().await, 403);
+    assert_eq!(send(address, &post("https://red.example").bytes()).await.status, 201);
+    assert_eq!(red_for_blue().await, 101);
+    assert_eq!(status("blue.localhost", "https://blue.example").await, 101);
 }
 
 /// A page of an attacker whose name leads to a loopback address has the origin of its `Host`.
