@@ -27,6 +27,9 @@ mod hyper_responder;
 #[path = "../../examples/jwt.rs"]
 #[allow(dead_code)]
 mod jwt;
+#[path = "../../examples/local_server.rs"]
+#[allow(dead_code)]
+mod local_server;
 #[path = "../../examples/session_cookie.rs"]
 #[allow(dead_code)]
 mod session_cookie;
@@ -312,6 +315,38 @@ async fn handshake_rate() {
 
     let without_address = serve_axum(app).await;
     assert_eq!(send(without_address, &raw.bytes()).await.status, 500);
+}
+
+#[tokio::test]
+async fn local_server() {
+    let token = local_server::new_token().unwrap();
+    let guard = local_server::guard(&token).unwrap();
+    let listens_on = "127.0.0.1:3000".parse().unwrap();
+    assert_eq!(guard.lint(Some(listens_on)), []);
+    let address = serve_axum(local_server::app(guard)).await;
+
+    let bearer = format!("Bearer {token}");
+    let (mut socket, _) = connect(address, &[("authorization", &bearer)]).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello"));
+    let own = format!("http://{address}");
+    for (headers, status) in [
+        (&[][..], 401),
+        (&[("authorization", "Bearer guess")], 401),
+        (&[("authorization", &*bearer), ("origin", &own)], 403),
+        (&[("authorization", &*bearer), ("host", "evil.example")], 421),
+    ] {
+        assert_eq!(connect(address, headers).await.unwrap_err(), status, "{headers:?}");
+    }
+    let version = plain().target("/version").and("Connection", "close");
+    for (host, origin, status) in [
+        ("localhost:3000", None, 200),
+        ("localhost:3000", Some("http://localhost:3000"), 403),
+        ("evil.example", None, 421),
+    ] {
+        let raw = version.clone().with("Host", host);
+        let raw = origin.into_iter().fold(raw, |raw, origin| raw.and("Origin", origin));
+        assert_eq!(send(address, &raw.bytes()).await.status, status, "{host} {origin:?}");
+    }
 }
 
 #[tokio::test]
