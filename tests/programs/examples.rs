@@ -33,6 +33,9 @@ mod local_server;
 #[path = "../../examples/session_cookie.rs"]
 #[allow(dead_code)]
 mod session_cookie;
+#[path = "../../examples/settings_toml.rs"]
+#[allow(dead_code)]
+mod settings_toml;
 #[path = "../../examples/tenants.rs"]
 #[allow(dead_code)]
 mod tenants;
@@ -346,6 +349,46 @@ async fn local_server() {
         let raw = version.clone().with("Host", host);
         let raw = origin.into_iter().fold(raw, |raw, origin| raw.and("Origin", origin));
         assert_eq!(send(address, &raw.bytes()).await.status, status, "{host} {origin:?}");
+    }
+}
+
+#[tokio::test]
+async fn settings_toml() {
+    let file = include_str!("../../examples/settings.toml");
+    let read = |variables: &[(&str, &str)]| {
+        let variables = variables.iter().map(|(key, value)| ((*key).into(), (*value).into()));
+        settings_toml::settings(file, variables)
+    };
+    let guard = settings_toml::guard(&read(&[]).unwrap()).unwrap();
+    assert_eq!(guard.lint(Some("127.0.0.1:3000".parse().unwrap())), []);
+
+    let user = ("authorization", "Bearer s3cr3t");
+    let variables =
+        [("WS_GUARD_ORIGINS", "https://a.example, https://b.example"), ("PATH", "/bin")];
+    for (variables, allowed) in [
+        (&[][..], &["https://app.example.com", "https://x.preview.example.com"][..]),
+        (&variables, &["https://a.example", "https://b.example"]),
+    ] {
+        let guard = settings_toml::guard(&read(variables).unwrap()).unwrap();
+        let address = serve_axum(settings_toml::app(guard)).await;
+        for origin in allowed {
+            let (mut socket, _) = connect(address, &[user, ("origin", origin)]).await.unwrap();
+            assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello alice"));
+        }
+        let host = ("host", "evil.example");
+        for (more, status) in [(FOREIGN, 403), (host, 421)] {
+            let headers = [user, ("origin", allowed[0]), more];
+            assert_eq!(connect(address, &headers).await.unwrap_err(), status);
+        }
+    }
+    for (variable, message) in [
+        (("WS_GUARD_ORIGINS", "https://a.example/"), "origins: `https://a.example/`: "),
+        (("WS_GUARD_MAX_CONNECTIONS", "many"), "max_connections: `many`: "),
+        (("WS_GUARD_SAME_ORIGIN", "yes"), "same_origin: `yes`: "),
+        (("WS_GUARD_ORIGIN", "https://a.example"), "origin: there is no such key"),
+    ] {
+        let error = read(&[variable]).unwrap_err().to_string();
+        assert!(error.starts_with(message), "{error}");
     }
 }
 
