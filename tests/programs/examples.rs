@@ -30,6 +30,9 @@ mod jwt;
 #[path = "../../examples/local_server.rs"]
 #[allow(dead_code)]
 mod local_server;
+#[path = "../../examples/ocpp.rs"]
+#[allow(dead_code)]
+mod ocpp;
 #[path = "../../examples/session_cookie.rs"]
 #[allow(dead_code)]
 mod session_cookie;
@@ -45,6 +48,7 @@ mod tickets;
 
 use std::{future::pending, net::SocketAddr, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -350,6 +354,44 @@ async fn local_server() {
         let raw = origin.into_iter().fold(raw, |raw, origin| raw.and("Origin", origin));
         assert_eq!(send(address, &raw.bytes()).await.status, status, "{host} {origin:?}");
     }
+}
+
+#[tokio::test]
+async fn ocpp() {
+    let address = serve_axum(ocpp::app().unwrap()).await;
+    let basic = |pair: &str| format!("Basic {}", STANDARD.encode(pair));
+    let connect = async |path: &str, pair: &str, more: &[_]| {
+        let basic = basic(pair);
+        let headers = [&[("authorization", &*basic), ("sec-websocket-protocol", "ocpp1.6")], more];
+        connect_to(address, path, &headers.concat()).await
+    };
+
+    for path in ["/ocpp/CP-1", "/ocpp/%43P-1"] {
+        let (mut socket, selected) = connect(path, "CP-1:0123456789abcdef", &[]).await.unwrap();
+        assert_eq!(selected.as_deref(), Some("ocpp1.6"));
+        for (call, reply) in [
+            (r#"[2,"1","StatusNotification",{"connectorId":1}]"#, r#"[3,"1",{}]"#),
+            (r#"[2,"2","Authorize",{}]"#, r#"[3,"2",{"idTagInfo":{"status":"Accepted"}}]"#),
+            (r#"[2,"3","Heartbeat",{}]"#, r#"[4,"3","NotImplemented","",{}]"#),
+        ] {
+            socket.send(Message::text(call)).await.unwrap();
+            assert_eq!(socket.next().await.unwrap().unwrap(), Message::text(reply));
+        }
+    }
+    for (path, pair, more, status) in [
+        ("/ocpp/CP-1", "CP-1:fedcba9876543210", &[][..], 401),
+        ("/ocpp/CP-1", "CP-3:0123456789abcdef", &[], 401),
+        ("/ocpp/CP-2", "CP-1:0123456789abcdef", &[], 403),
+        ("/ocpp/cp-1", "CP-1:0123456789abcdef", &[], 403),
+        ("/ocpp/CP-1", "CP-1:0123456789abcdef", &[FOREIGN], 403),
+        ("/ocpp/CP-1", "CP-1:0123456789abcdef", &[("sec-websocket-protocol", "ocpp2.0.1")], 400),
+    ] {
+        assert_eq!(connect(path, pair, more).await.unwrap_err(), status, "{path} {pair}");
+    }
+    let without = handshake().target("/ocpp/CP-1").with("Host", "localhost").without("Origin");
+    let challenged = send(address, &without.bytes()).await;
+    assert_eq!(challenged.status, 401);
+    assert_eq!(challenged.all("www-authenticate"), [r#"Basic realm="websocket""#]);
 }
 
 #[tokio::test]
