@@ -1,5 +1,8 @@
 //! The small examples, run in this process.
 
+#[path = "../../examples/authenticating_proxy.rs"]
+#[allow(dead_code)]
+mod authenticating_proxy;
 #[path = "../../examples/axum_guard.rs"]
 #[allow(dead_code)]
 mod axum_guard;
@@ -293,6 +296,38 @@ async fn session_cookie() {
             401
         );
     }
+}
+
+#[tokio::test]
+async fn authenticating_proxy() {
+    const SECRET: &[u8] = b"at least as many bytes as the hash has";
+    let keys = JwtKeys::new([authenticating_proxy::key(SECRET).unwrap()]);
+    let address = serve_axum(authenticating_proxy::app(keys).unwrap()).await;
+    let issued = authenticating_proxy::issue(SECRET, "alice@example.com");
+    let origin = ("origin", "https://chat.example.com");
+    let by_proxy = ("cf-access-jwt-assertion", &*issued);
+    let by_page = ("sec-websocket-protocol", "bearer, s3cr3t");
+    for (headers, user) in [
+        (&[origin, by_proxy][..], "alice@example.com"),
+        (&[origin, by_page], "robot@example.com"),
+        (&[origin, by_proxy, by_page], "robot@example.com"),
+    ] {
+        let (mut socket, selected) = connect(address, headers).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap(), Message::text(format!("hello {user}")));
+        assert_eq!(selected.as_deref(), headers.contains(&by_page).then_some("bearer"));
+    }
+    for (headers, status) in [
+        (&[origin][..], 401),
+        (&[origin, ("cf-access-jwt-assertion", "alice@example.com")], 401),
+        // The page's token counts, also if it is wrong.
+        (&[origin, by_proxy, ("sec-websocket-protocol", "bearer, guess")], 401),
+        (&[FOREIGN, by_proxy], 403),
+        (&[("origin", &format!("http://{address}")), by_proxy], 403),
+    ] {
+        assert_eq!(connect(address, headers).await.unwrap_err(), status, "{headers:?}");
+    }
+    let raw = handshake().and("Cf-Access-Jwt-Assertion", &issued);
+    assert_eq!(send(address, &raw.bytes()).await.status, 101);
 }
 
 #[tokio::test]
