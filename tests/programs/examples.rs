@@ -21,6 +21,9 @@ mod drain_axum;
 #[path = "../../examples/drain_hyper.rs"]
 #[allow(dead_code)]
 mod drain_hyper;
+#[path = "../../examples/graphql.rs"]
+#[allow(dead_code)]
+mod graphql;
 #[path = "../../examples/handshake_rate.rs"]
 #[allow(dead_code)]
 mod handshake_rate;
@@ -53,6 +56,7 @@ use std::{future::pending, net::SocketAddr, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::{SinkExt, StreamExt};
+use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::oneshot,
@@ -331,6 +335,47 @@ async fn authenticating_proxy() {
 }
 
 #[tokio::test]
+async fn graphql() {
+    let address = serve_axum(graphql::app().unwrap()).await;
+    let user = ("authorization", "Bearer s3cr3t");
+    for (offer, subscribe, next) in [
+        ("graphql-transport-ws", "subscribe", "next"),
+        ("graphql-ws", "start", "data"),
+        ("graphql-ws, graphql-transport-ws", "subscribe", "next"),
+    ] {
+        let headers = [user, ("sec-websocket-protocol", offer)];
+        let (mut socket, selected) = connect(address, &headers).await.unwrap();
+        let transport = subscribe == "subscribe";
+        assert_eq!(selected.as_deref() == Some("graphql-transport-ws"), transport);
+        let mut receive = async |message: serde_json::Value| {
+            if !message.is_null() {
+                socket.send(Message::text(message.to_string())).await.unwrap();
+            }
+            let message = timeout(Duration::from_secs(30), socket.next()).await.unwrap();
+            let text = message.unwrap().unwrap().into_text().unwrap();
+            serde_json::from_str::<serde_json::Value>(&text).unwrap()
+        };
+        let ack = receive(json!({ "type": "connection_init" })).await;
+        assert_eq!(ack["type"], "connection_ack");
+        let query = json!({ "query": "subscription { greetings }" });
+        let first = receive(json!({ "type": subscribe, "id": "1", "payload": query })).await;
+        assert_eq!(first["type"], next);
+        assert_eq!(first["payload"]["data"]["greetings"], "hello alice");
+        let second = receive(json!(null)).await;
+        assert_eq!(second["payload"]["data"]["greetings"], "goodbye alice");
+        assert_eq!(receive(json!(null)).await["type"], "complete");
+    }
+    for (headers, status) in [
+        (&[("sec-websocket-protocol", "graphql-ws")][..], 401),
+        (&[user], 400),
+        (&[user, ("sec-websocket-protocol", "mqtt")], 400),
+        (&[user, FOREIGN, ("sec-websocket-protocol", "graphql-ws")], 403),
+    ] {
+        assert_eq!(connect(address, headers).await.unwrap_err(), status, "{headers:?}");
+    }
+}
+
+#[tokio::test]
 async fn handshake_rate() {
     let rate = handshake_rate::HandshakeRate::per_minute(2.try_into().unwrap());
     let app = handshake_rate::app(rate.clone());
@@ -524,6 +569,7 @@ async fn pages_of_other_hosts_are_rejected() {
         ("axum_responder", serve_axum(axum_responder::app().unwrap()).await, 401),
         ("custom_rejection", serve_axum(custom_rejection::app()).await, 101),
         ("custom_check", serve_axum(custom_check::app()).await, 404),
+        ("graphql", serve_axum(graphql::app().unwrap()).await, 401),
         ("handshake_rate", serve_axum(handshake_rate::app(rate)).await, 500),
         ("jwt", serve_axum(jwt::app(keys()).unwrap()).await, 401),
         ("session_cookie", serve_axum(session_cookie::app().unwrap()).await, 401),
