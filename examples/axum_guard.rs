@@ -9,10 +9,11 @@ use axum::{
     response::Response,
     routing::any,
 };
-use tower_ws_guard::{AllowOrigin, ConfigError, GuardLayer, PlainText, Subprotocols};
+use tower_ws_guard::{AllowHost, AllowOrigin, ConfigError, GuardLayer, PlainText, Subprotocols};
 
 pub(crate) fn app() -> Result<Router, ConfigError> {
     let guard = GuardLayer::new(AllowOrigin::same_origin())
+        .allow_host(AllowHost::loopback())
         .subprotocols(Subprotocols::list(["v2.echo", "v1.echo"])?)
         .reject_with(PlainText);
     // `any` and not `get`: over HTTP/2 a handshake is a CONNECT.

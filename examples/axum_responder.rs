@@ -1,7 +1,7 @@
 //! A guard in axum that completes the handshake, with tokio-tungstenite for the frames.
 //!
 //! `cargo run --example axum_responder`, then
-//! `websocat -H 'Authorization: Bearer s3cr3t' ws://127.0.0.1:3000/ws`.
+//! `websocat -H='Authorization: Bearer s3cr3t' ws://127.0.0.1:3000/ws`.
 
 use axum::{Router, routing::any};
 use futures_util::{SinkExt, StreamExt};
@@ -10,8 +10,8 @@ use tokio_tungstenite::{
     tungstenite::{Message, protocol::Role},
 };
 use tower_ws_guard::{
-    AllowOrigin, Claims, ConfigError, GuardLayer, PendingUpgrade, StaticTokens, TokenPolicy,
-    Upgraded,
+    AllowHost, AllowOrigin, Claims, ConfigError, GuardLayer, PendingUpgrade, StaticTokens,
+    TokenPolicy, Upgraded,
 };
 
 pub(crate) fn app() -> Result<Router, ConfigError> {
@@ -19,6 +19,7 @@ pub(crate) fn app() -> Result<Router, ConfigError> {
     // Clients other than browsers send no Origin; these authenticate with a token and not with a
     // cookie.
     let guard = GuardLayer::new(AllowOrigin::same_origin().allow_missing())
+        .allow_host(AllowHost::loopback())
         .token(TokenPolicy::bearer(tokens))?;
     Ok(Router::new().route("/ws", any(handler).layer(guard.respond())))
 }

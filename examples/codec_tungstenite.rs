@@ -7,10 +7,11 @@
 use axum::{Router, routing::any};
 use futures_util::{SinkExt, StreamExt};
 use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
-use tower_ws_guard::{AllowOrigin, GuardLayer, PendingUpgrade, Upgraded};
+use tower_ws_guard::{AllowHost, AllowOrigin, GuardLayer, PendingUpgrade, Upgraded};
 
 pub(crate) fn app() -> Router {
-    let guard = GuardLayer::new(AllowOrigin::same_origin()).respond();
+    let guard =
+        GuardLayer::new(AllowOrigin::same_origin()).allow_host(AllowHost::loopback()).respond();
     // `any` and not `get`: over HTTP/2 a handshake is a CONNECT.
     Router::new().route("/ws", any(handler).layer(guard))
 }

@@ -11,7 +11,7 @@ use axum::{
     routing::any,
 };
 use http::StatusCode;
-use tower_ws_guard::{AllowOrigin, GuardLayer, Handshake, ProblemJson, Rejection};
+use tower_ws_guard::{AllowHost, AllowOrigin, GuardLayer, Handshake, ProblemJson, Rejection};
 
 #[derive(Clone, Copy)]
 struct Tenant(&'static str);
@@ -29,6 +29,7 @@ fn known_tenant(handshake: &mut Handshake<'_>) -> Result<(), Rejection> {
 
 pub(crate) fn app() -> Router {
     let guard = GuardLayer::new(AllowOrigin::same_origin())
+        .allow_host(AllowHost::loopback())
         .check(known_tenant)
         .reject_with(ProblemJson::new());
     Router::new().route("/ws", any(handler).layer(guard))

@@ -8,7 +8,7 @@ use axum::{
     response::Response, routing::any,
 };
 use http::{HeaderValue, header::CONTENT_TYPE, request::Parts};
-use tower_ws_guard::{AllowOrigin, GuardLayer, Rejection};
+use tower_ws_guard::{AllowHost, AllowOrigin, GuardLayer, Rejection};
 
 /// `prepared` has the status and the required headers. The guard keeps them, whatever this function
 /// returns.
@@ -30,7 +30,9 @@ async fn log(response: Response) -> Response {
 }
 
 pub(crate) fn app() -> Router {
-    let guard = GuardLayer::new(AllowOrigin::same_origin()).reject_with(envelope);
+    let guard = GuardLayer::new(AllowOrigin::same_origin())
+        .allow_host(AllowHost::loopback())
+        .reject_with(envelope);
     Router::new().route("/ws", any(handler).layer(guard).layer(map_response(log)))
 }
 

@@ -14,7 +14,7 @@ use axum::{
 };
 use tokio::{net::TcpListener, time::sleep};
 use tower_ws_guard::{
-    AllowOrigin, ConnectionLimit, Drain, GuardLayer, Permit, axum::GuardedUpgrade,
+    AllowHost, AllowOrigin, ConnectionLimit, Drain, GuardLayer, Permit, axum::GuardedUpgrade,
 };
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -26,6 +26,7 @@ pub(crate) async fn serve(
 ) -> io::Result<usize> {
     let drain = Drain::new();
     let guard = GuardLayer::new(AllowOrigin::same_origin())
+        .allow_host(AllowHost::loopback())
         .limit(ConnectionLimit::total(1000).map_err(io::Error::other)?)
         .drain(&drain);
     let app = Router::new().route("/ws", any(handler).layer(guard));

@@ -25,7 +25,9 @@ use tokio_tungstenite::{
     tungstenite::protocol::{CloseFrame, Role, frame::coding::CloseCode},
 };
 use tower::{ServiceBuilder, service_fn};
-use tower_ws_guard::{AllowOrigin, ConfigError, ConnectionLimit, Drain, GuardLayer, Upgraded};
+use tower_ws_guard::{
+    AllowHost, AllowOrigin, ConfigError, ConnectionLimit, Drain, GuardLayer, Upgraded,
+};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -36,6 +38,7 @@ pub(crate) async fn serve(
 ) -> Result<usize, ConfigError> {
     let drain = Drain::new();
     let guard = GuardLayer::new(AllowOrigin::same_origin())
+        .allow_host(AllowHost::loopback())
         .limit(ConnectionLimit::total(1000)?)
         .drain(&drain)
         .on_upgraded(echo_until_drained);

@@ -18,10 +18,11 @@ use hyper_util::{
 use tokio::net::TcpListener;
 use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 use tower::{ServiceBuilder, service_fn};
-use tower_ws_guard::{AllowOrigin, GuardLayer, ProblemJson, Upgraded};
+use tower_ws_guard::{AllowHost, AllowOrigin, GuardLayer, ProblemJson, Upgraded};
 
 pub(crate) async fn serve(listener: TcpListener) -> std::io::Result<()> {
     let guard = GuardLayer::new(AllowOrigin::same_origin())
+        .allow_host(AllowHost::loopback())
         .reject_with(ProblemJson::new())
         .on_upgraded(echo);
     let service = ServiceBuilder::new().layer(guard).service(service_fn(other_requests));

@@ -1,7 +1,7 @@
 //! JSON Web Tokens: a client with a token gets a socket, until the token expires.
 //!
 //! `cargo run --example jwt`, then
-//! `websocat -H 'Authorization: Bearer TOKEN' ws://127.0.0.1:3000/ws` with a token that it prints.
+//! `websocat -H='Authorization: Bearer TOKEN' ws://127.0.0.1:3000/ws` with a token that it prints.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,8 +17,8 @@ use tokio_tungstenite::{
     },
 };
 use tower_ws_guard::{
-    AllowOrigin, Claims, ConfigError, GuardLayer, PendingUpgrade, ProblemJson, TokenPolicy,
-    Upgraded, VerifyToken,
+    AllowHost, AllowOrigin, Claims, ConfigError, GuardLayer, PendingUpgrade, ProblemJson,
+    TokenPolicy, Upgraded, VerifyToken,
     token::jwt::{JwtAlgorithm, JwtKey, JwtKeys, JwtVerifier},
 };
 
@@ -46,6 +46,7 @@ pub(crate) fn app(keys: JwtKeys) -> Result<Router, ConfigError> {
     // Clients other than browsers send no Origin; these authenticate with a token and not with a
     // cookie.
     let guard = GuardLayer::new(AllowOrigin::same_origin().allow_missing())
+        .allow_host(AllowHost::loopback())
         .token(TokenPolicy::bearer(verifier))?
         .reject_with(ProblemJson::new())
         .respond();

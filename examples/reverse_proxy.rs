@@ -24,8 +24,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tower::{ServiceBuilder, service_fn, util::BoxCloneSyncService};
 use tower_ws_guard::{
-    AllowOrigin, ConfigError, GuardLayer, Handshake, ProblemJson, Rejection, accept_key,
-    is_upgrade_request,
+    AllowHost, AllowOrigin, ConfigError, GuardLayer, Handshake, ProblemJson, Rejection,
+    RequestCheckLayer, accept_key, is_upgrade_request,
 };
 
 #[derive(Parser)]
@@ -44,6 +44,13 @@ struct Options {
     /// Allow pages of this origin, which is the proxy's own.
     #[arg(long, value_name = "ORIGIN", value_parser = |origin: &str| AllowOrigin::public_origin(origin).map(|_| origin.to_owned()))]
     public_origin: Option<String>,
+    /// Allow this Host, such as chat.example.com, *.example.com or localhost:*. Default: the names of
+    /// this machine if the proxy listens on a loopback address, and otherwise every Host.
+    #[arg(long, value_name = "PATTERN", value_parser = |host: &str| AllowHost::list([host]).map(|_| host.to_owned()))]
+    allow_host: Vec<String>,
+    /// Allow every Host.
+    #[arg(long, conflicts_with = "allow_host")]
+    allow_any_host: bool,
 }
 
 fn parse_upstream(url: &str) -> Result<Arc<str>, &'static str> {
@@ -66,14 +73,30 @@ fn origins(options: &Options) -> Result<AllowOrigin, ConfigError> {
     }
 }
 
-/// `upstream` is `HOST:PORT`.
+fn hosts(options: &Options) -> Result<Option<AllowHost>, ConfigError> {
+    match &*options.allow_host {
+        [] if options.allow_any_host || !options.listen.ip().is_loopback() => Ok(None),
+        [] => Ok(Some(AllowHost::loopback())),
+        hosts => AllowHost::list(hosts).map(Some),
+    }
+}
+
+/// Without `hosts` it allows every host. `upstream` is `HOST:PORT`.
 pub(crate) fn app(
     origins: AllowOrigin,
+    hosts: Option<AllowHost>,
     upstream: Arc<str>,
 ) -> BoxCloneSyncService<Request, Response, Infallible> {
-    let guard = GuardLayer::new(origins).check(note_nominated).reject_with(ProblemJson::new());
+    let mut guard = GuardLayer::new(origins).check(note_nominated).reject_with(ProblemJson::new());
+    if let Some(hosts) = &hosts {
+        guard = guard.allow_host(hosts.clone());
+    }
+    // The guard checks handshakes only, and the upstream serves pages, too.
+    let requests =
+        hosts.map(|hosts| RequestCheckLayer::hosts(hosts).reject_with(ProblemJson::new()));
     let proxy = service_fn(move |request| proxy(request, Arc::clone(&upstream)));
-    BoxCloneSyncService::new(ServiceBuilder::new().layer(guard).service(proxy))
+    let service = ServiceBuilder::new().layer(guard).option_layer(requests).service(proxy);
+    BoxCloneSyncService::new(service)
 }
 
 /// The hop-by-hop headers that `Connection` names. A check must note them, because the guard
@@ -212,7 +235,7 @@ fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
-    let app = app(origins(&options)?, options.upstream);
+    let app = app(origins(&options)?, hosts(&options)?, options.upstream);
     let listener = TcpListener::bind(options.listen).await?;
     println!("listening on http://{}", listener.local_addr()?);
     Ok(axum::serve(listener, app.into_make_service()).await?)

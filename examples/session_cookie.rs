@@ -26,8 +26,9 @@ use tokio_tungstenite::{
 };
 use tower_sessions::{MemoryStore, Session, SessionManagerLayer, SessionStore, session::Id};
 use tower_ws_guard::{
-    AllowOrigin, CancellationToken, Claims, ConfigError, GuardLayer, PendingUpgrade, Rejection,
-    RejectionKind, Token, TokenPolicy, TokenSource, Upgraded, Verified,
+    AllowHost, AllowOrigin, CancellationToken, Claims, ConfigError, GuardLayer, PendingUpgrade,
+    Rejection, RejectionKind, RequestCheckLayer, Token, TokenPolicy, TokenSource, Upgraded,
+    Verified,
 };
 
 const PAGE: &str = r#"<!doctype html>
@@ -66,15 +67,20 @@ pub(crate) fn app() -> Result<Router, ConfigError> {
         move |token: Token| user(store.clone(), logouts.clone(), token)
     };
     let token = TokenPolicy::from_sources([TokenSource::cookie("session")?], verifier)?;
+    let hosts = AllowHost::loopback();
     // A browser adds the cookie to the handshake of any page. The origin check rejects foreign
     // pages.
-    let guard = GuardLayer::new(AllowOrigin::same_origin()).token(token)?.respond();
+    let guard = GuardLayer::new(AllowOrigin::same_origin())
+        .allow_host(hosts.clone())
+        .token(token)?
+        .respond();
     Ok(Router::new()
         .route("/", get(Html(PAGE)))
         .route("/login", post(login))
         .route("/logout", post(logout))
         .with_state(logouts)
         .layer(sessions)
+        .layer(RequestCheckLayer::hosts(hosts))
         .route("/ws", any(handler).layer(guard)))
 }
 

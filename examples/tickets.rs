@@ -19,8 +19,8 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use tower_ws_guard::{
-    AllowOrigin, Claims, ConfigError, GuardLayer, Origin, ProblemJson, StaticTokens, Token,
-    TokenPolicy, TokenSource, VerifyToken,
+    AllowHost, AllowOrigin, Claims, ConfigError, GuardLayer, Origin, ProblemJson,
+    RequestCheckLayer, StaticTokens, Token, TokenPolicy, TokenSource, VerifyToken,
     token::ticket::{MemoryTicketStore, TicketIssuer, TicketStore, TicketVerifier},
 };
 
@@ -45,14 +45,18 @@ struct User {
 pub(crate) fn app<S: TicketStore + Clone>(store: S) -> Result<Router, ConfigError> {
     let verifier = TicketVerifier::<User, _>::new(store.clone());
     let token = TokenPolicy::from_sources([TokenSource::query("ticket")?], verifier)?;
-    let guard =
-        GuardLayer::new(AllowOrigin::same_origin()).token(token)?.reject_with(ProblemJson::new());
+    let hosts = AllowHost::loopback();
+    let guard = GuardLayer::new(AllowOrigin::same_origin())
+        .allow_host(hosts.clone())
+        .token(token)?
+        .reject_with(ProblemJson::new());
     let tickets =
         Router::new().route("/tickets", post(ticket)).with_state(TicketIssuer::new(store));
     Ok(Router::new()
         .route("/", get(Html(PAGE)))
-        .route("/ws", any(handler).layer(guard))
-        .merge(tickets))
+        .merge(tickets)
+        .layer(RequestCheckLayer::hosts(hosts))
+        .route("/ws", any(handler).layer(guard)))
 }
 
 async fn ticket<S: TicketStore>(

@@ -165,7 +165,9 @@ impl AllowOrigin {
     ///     ("red.example.com", AllowOrigin::list(["https://red.example"])?),
     ///     ("blue.example.com", AllowOrigin::list(["https://blue.example"])?),
     /// ]);
-    /// let origins = AllowOrigin::per_request(move |head| tenants.get(head.host().name()).cloned());
+    /// let origins = AllowOrigin::per_request(move |head| {
+    ///     tenants.get(&*head.host().normal_name()).cloned()
+    /// });
     /// let guard = GuardLayer::new(origins);
     /// # let _ = guard;
     /// # Ok(())
@@ -357,6 +359,7 @@ impl AllowOrigin {
             listed: policies().flat_map(|rules| rules.listed.iter().cloned()).collect(),
             allows_missing: policies().any(|rules| rules.missing || rules.any),
             same_origin: policies().any(|rules| rules.same_origin),
+            allows_pages: policies().any(Rules::allows_pages),
         }
     }
 }
@@ -367,11 +370,20 @@ pub(crate) struct Summary {
     pub(crate) listed: Vec<Pattern>,
     pub(crate) allows_missing: bool,
     pub(crate) same_origin: bool,
+    /// Whether there can be a page that is allowed.
+    pub(crate) allows_pages: bool,
 }
 
 impl Rules {
     fn is_exactly_listed(&self, origin: &HeaderValue) -> bool {
         self.exact.binary_search_by(|exact| exact.as_bytes().cmp(origin.as_bytes())).is_ok()
+    }
+
+    #[cfg(feature = "lint")]
+    fn allows_pages(&self) -> bool {
+        let listed = !self.listed.is_empty() || !self.public_origins.is_empty();
+        let by_name = self.same_origin || self.null || self.any;
+        listed || by_name || !self.predicates.is_empty() || !self.lookups.is_empty()
     }
 
     /// Allows by name: also requests that are `cross-site`.

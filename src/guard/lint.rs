@@ -4,6 +4,7 @@ use std::{
 };
 
 use super::GuardLayer;
+use crate::token::TokenSource;
 
 /// A dangerous combination of settings. Made by [`GuardLayer::lint`].
 ///
@@ -61,7 +62,12 @@ impl<R, C> GuardLayer<R, C> {
         let origins = config.origins.as_ref().map(|origins| origins.summary());
 
         if let (Some(token), Some(origins)) = (&config.token, &origins) {
-            for source in token.ambient_sources().filter(|_| origins.allows_missing) {
+            let is_ambient = |source: &&TokenSource| {
+                // A browser sends HTTP Basic only where a user has logged in with it.
+                source.is_cookie() || (source.is_basic() && origins.allows_pages)
+            };
+            let sources = token.sources().iter().filter(is_ambient);
+            for source in sources.filter(|_| origins.allows_missing) {
                 add(
                     "ambient-credential",
                     format!(

@@ -85,8 +85,15 @@ impl<'a> Host<'a> {
     }
 
     /// The name in the form in which names are compared with a list: in lower case and without a
-    /// trailing dot, and an IP address in its normal form, however it was written.
-    pub(crate) fn normal_name(&self) -> Cow<'a, str> {
+    /// trailing dot, and an IP address in its normal form, however it was written. Use it as a key.
+    ///
+    /// ```
+    /// use tower_ws_guard::Host;
+    ///
+    /// assert_eq!(Host::parse(b"Chat.Example.com.:443").unwrap().normal_name(), "chat.example.com");
+    /// ```
+    #[must_use]
+    pub fn normal_name(&self) -> Cow<'a, str> {
         if let Some(address) = parse_ipv6(self.name) {
             return address;
         }

@@ -290,12 +290,6 @@ impl fmt::Debug for TokenCheck {
 }
 
 impl TokenCheck {
-    /// The sources of which a browser sends the credential by itself.
-    #[cfg(feature = "lint")]
-    pub(crate) fn ambient_sources(&self) -> impl Iterator<Item = &TokenSource> {
-        self.sources.iter().filter(|source| source.is_cookie() || source.is_basic())
-    }
-
     /// The query parameters whose token is not a one-time token.
     #[cfg(feature = "lint")]
     pub(crate) fn reusable_in_query(&self) -> impl Iterator<Item = &TokenSource> {

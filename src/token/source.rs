@@ -224,11 +224,11 @@ impl TokenSource {
     }
 
     /// Whether a browser sends the credential by itself, with any page's request.
-    pub(super) const fn is_cookie(&self) -> bool {
+    pub(crate) const fn is_cookie(&self) -> bool {
         matches!(self.0, Carrier::Cookie(_))
     }
 
-    pub(super) const fn is_basic(&self) -> bool {
+    pub(crate) const fn is_basic(&self) -> bool {
         matches!(self.0, Carrier::Header { encoding: Encoding::Basic, .. })
     }
 

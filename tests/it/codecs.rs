@@ -169,15 +169,23 @@ fn masked_text(text: &str) -> Vec<u8> {
     [0x81, 0x80 | text.len() as u8].into_iter().chain(mask).chain(masked).collect()
 }
 
+/// A page of an attacker whose name leads to a loopback address has the origin of its `Host`.
+#[tokio::test]
+async fn pages_of_other_hosts_are_rejected() {
+    let rebound =
+        handshake().with("Host", "evil.example:3000").with("Origin", "http://evil.example:3000");
+    for (codec, app) in codecs() {
+        assert_eq!(send(serve_axum(app).await, &rebound.bytes()).await.status, 421, "{codec}");
+    }
+}
+
 #[tokio::test]
 async fn codecs_receive_frames_sent_with_the_request() {
+    let handshake = handshake().with("Host", "localhost").with("Origin", "http://localhost");
     for (codec, app) in codecs() {
         let address = serve_axum(app).await;
-        let mut response = send(
-            address,
-            &[handshake().bytes(), masked_text("early"), masked_text("bird")].concat(),
-        )
-        .await;
+        let raw = [handshake.bytes(), masked_text("early"), masked_text("bird")].concat();
+        let mut response = send(address, &raw).await;
         assert_eq!(response.status, 101, "{codec}");
 
         let expected = b"\x81\x05early\x81\x04bird";

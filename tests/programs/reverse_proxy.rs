@@ -31,14 +31,18 @@ use tokio_tungstenite::{
     tungstenite::{Message, client::IntoClientRequest},
 };
 use tower::service_fn;
-use tower_ws_guard::{AllowOrigin, accept_key};
+use tower_ws_guard::{AllowHost, AllowOrigin, accept_key};
 
 use crate::common::{self, ACCEPT, Raw, handshake, plain, send, serve_axum};
 
 async fn proxy(upstream: SocketAddr) -> SocketAddr {
+    proxy_to_hosts(None, upstream).await
+}
+
+async fn proxy_to_hosts(hosts: Option<AllowHost>, upstream: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let app = example::app(AllowOrigin::same_origin(), upstream.to_string().into());
+    let app = example::app(AllowOrigin::same_origin(), hosts, upstream.to_string().into());
     let app = ServiceExt::<AxumRequest>::into_make_service(app);
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
     address
@@ -242,6 +246,21 @@ async fn rejected_handshake_never_reaches_the_upstream() {
     assert_eq!(send(proxy, &plain().target("/first").bytes()).await.status, 204);
     let head = upstream.next().await;
     assert!(head.starts_with("GET /first "), "{head}");
+}
+
+#[tokio::test]
+async fn only_requests_to_allowed_hosts_reach_the_upstream() {
+    let mut upstream = Upstream::start(|_| "HTTP/1.1 204 No Content\r\n\r\n".into()).await;
+    let hosts = AllowHost::list([common::HOST]).unwrap();
+    let proxy = proxy_to_hosts(Some(hosts), upstream.address).await;
+    for raw in [plain(), handshake().with("Origin", "http://evil.example")] {
+        let mut rejected = send(proxy, &raw.with("Host", "evil.example").bytes()).await;
+        assert_eq!(rejected.status, 421);
+        assert!(rejected.read_rest().await.contains(r#""code":"host-not-allowed""#));
+    }
+    assert_eq!(send(proxy, &plain().target("/first").bytes()).await.status, 204);
+    assert!(upstream.next().await.starts_with("GET /first "));
+    assert_eq!(send(proxy, &handshake().bytes()).await.status, 204);
 }
 
 #[tokio::test]
@@ -494,11 +513,28 @@ async fn program_follows_its_flags() {
         (&["--public-origin", public], &[public]),
         (&["--allow-origin", app, "--public-origin", public], &[app, public]),
     ] {
-        let program = Program::start(&[&["--upstream", &url][..], flags].concat());
+        let program =
+            Program::start(&[&["--upstream", &url, "--allow-any-host"][..], flags].concat());
         for origin in [own, app, public] {
             let expected = if allowed.contains(&origin) { 101 } else { 403 };
             let response = send(program.address, &handshake().with("Origin", origin).bytes()).await;
             assert_eq!(response.status, expected, "{flags:?} {origin}");
+        }
+    }
+    for (flags, allowed) in [
+        (&[][..], &["localhost:3000", "127.0.0.1"][..]),
+        (
+            &["--allow-host", "*.example.com", "--allow-host", "localhost:*"],
+            &[common::HOST, "localhost:3000"],
+        ),
+        (&["--allow-any-host"], &[common::HOST, "localhost:3000", "127.0.0.1", "evil.example"]),
+    ] {
+        let program = Program::start(&[&["--upstream", &url][..], flags].concat());
+        for host in [common::HOST, "localhost:3000", "127.0.0.1", "evil.example"] {
+            let raw = handshake().with("Host", host).with("Origin", format!("http://{host}"));
+            let expected = if allowed.contains(&host) { 101 } else { 421 };
+            let response = send(program.address, &raw.bytes()).await;
+            assert_eq!(response.status, expected, "{flags:?} {host}");
         }
     }
     for upstream in [
