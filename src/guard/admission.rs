@@ -1,15 +1,11 @@
-use std::{
-    marker::PhantomData,
-    mem,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{marker::PhantomData, mem, sync::Arc, time::Duration};
 
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode,
     header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, SEC_WEBSOCKET_PROTOCOL, UPGRADE},
     request::Parts,
 };
+use tokio::time::Instant;
 
 use super::{
     authorize::Authorization,
