@@ -157,8 +157,7 @@ kinds! {
     /// `Origin` is neither `null` nor a serialized origin.
     OriginInvalid: "origin-invalid", FORBIDDEN, Nothing,
         "`Origin` is malformed",
-        "send `null` or `scheme://host[:port]` in lower case, without path, trailing slash or \
-         trailing dot";
+        "send `null` or `scheme://host[:port]`, without path or trailing slash";
     /// There is no `Origin`, and [`AllowOrigin`](crate::AllowOrigin) does not allow that.
     OriginMissing: "origin-missing", FORBIDDEN, Nothing,
         "`Origin` is missing",

@@ -172,7 +172,7 @@ impl Rejection {
     /// Sets `Retry-After`, in full seconds, rounded up.
     #[must_use]
     pub fn with_retry_after(mut self, delay: Duration) -> Self {
-        let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+        let seconds = delay.as_secs().saturating_add(u64::from(delay.subsec_nanos() > 0));
         self.details().headers.insert(RETRY_AFTER, seconds.into());
         self
     }
