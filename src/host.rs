@@ -187,7 +187,11 @@ fn is_loopback(host: Host<'_>) -> bool {
     };
     match address {
         Some(address) => address.is_loopback(),
-        None => name == "localhost" || name.ends_with(".localhost"),
+        None => {
+            let labels = name.strip_suffix(".localhost");
+            name == "localhost"
+                || labels.is_some_and(|labels| labels.split('.').all(|label| !label.is_empty()))
+        }
     }
 }
 

@@ -227,6 +227,10 @@ impl Patterns {
     fn find(&self, host: &str, scheme: &str, port: Option<u16>) -> Option<&Pattern> {
         let parents = || {
             let dots = host.bytes().enumerate().filter(|(_, byte)| *byte == b'.');
+            let mut label = 0;
+            // An empty label is no label.
+            let dots =
+                dots.take_while(move |(dot, _)| *dot > std::mem::replace(&mut label, dot + 1));
             dots.map(|(dot, _)| &host[dot + 1..]).filter(|_| self.has_below)
         };
         self.look_up(Kind::Is, host, scheme, port)

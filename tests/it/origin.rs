@@ -501,6 +501,8 @@ async fn clients_write_an_origin_in_other_ways() {
         (list("app://."), "a", "app://a"),
         (list("app://."), "a", "app:"),
         (own(), "a", "app://a"),
+        (list("app://*.b"), "a", "app://.b"),
+        (list("app://*.b"), "a", "app://a..b"),
         (list("moz-extension://*"), "a", "moz-extension://a:80"),
         (list("moz-extension://*"), "a", "chrome-extension://a"),
         (list("moz-extension://*"), "a", "moz-extension:"),
