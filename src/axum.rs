@@ -14,9 +14,11 @@
 //!
 //! ```
 //! use axum::{Router, body::Body, routing::any};
-//! use http::{Request, StatusCode};
 //! use tower::ServiceExt;
-//! use tower_ws_guard::{AllowOrigin, Claims, GuardLayer, StaticTokens, TokenPolicy};
+//! use tower_ws_guard::{
+//!     AllowOrigin, Claims, GuardLayer, StaticTokens, TokenPolicy,
+//!     test_util::{assert_accepted, assert_rejected, handshake},
+//! };
 //!
 //! async fn handler(Claims(user): Claims<&'static str>) -> &'static str {
 //!     user
@@ -28,22 +30,11 @@
 //! let guard = GuardLayer::new(AllowOrigin::same_origin()).token(TokenPolicy::bearer(tokens))?;
 //! let app = Router::new().route("/ws", any(handler).layer(guard));
 //!
-//! let handshake = |token: &str| {
-//!     Request::get("/ws")
-//!         .header("host", "chat.example.com")
-//!         .header("upgrade", "websocket")
-//!         .header("connection", "upgrade")
-//!         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
-//!         .header("sec-websocket-version", "13")
-//!         .header("origin", "https://chat.example.com")
-//!         .header("authorization", format!("Bearer {token}"))
-//!         .body(Body::empty())
-//!         .unwrap()
-//! };
-//! let accepted = app.clone().oneshot(handshake("s3cr3t")).await.unwrap();
-//! assert_eq!(accepted.status(), StatusCode::OK);
-//! let rejected = app.oneshot(handshake("guess")).await.unwrap();
-//! assert_eq!(rejected.status(), StatusCode::UNAUTHORIZED);
+//! let request = handshake("/ws").host("chat.example.com").origin("https://chat.example.com");
+//! let valid = request.clone().token("s3cr3t").build(Body::empty());
+//! assert_accepted(&app.clone().oneshot(valid).await.unwrap());
+//! let guess = request.token("guess").build(Body::empty());
+//! assert_rejected(&app.oneshot(guess).await.unwrap(), "token-invalid");
 //! # Ok(())
 //! # }
 //! ```
@@ -203,11 +194,11 @@ mod upgrade {
     ///
     /// ```
     /// use axum::{Router, body::Body, extract::ws::Message, response::Response, routing::any};
-    /// use http::{Request, StatusCode};
     /// use tower::ServiceExt;
     /// use tower_ws_guard::{
     ///     AllowOrigin, Claims, ConnectionLimit, GuardLayer, StaticTokens, TokenPolicy,
-    ///     axum::GuardedUpgrade, test_util::upgradable,
+    ///     axum::GuardedUpgrade,
+    ///     test_util::{assert_accepted, assert_rejected, handshake},
     /// };
     ///
     /// async fn handler(upgrade: GuardedUpgrade<Claims<&'static str>>) -> Response {
@@ -226,25 +217,15 @@ mod upgrade {
     ///     .limit(ConnectionLimit::total(1)?);
     /// let app: Router = Router::new().route("/ws", any(handler).layer(guard));
     ///
-    /// let handshake = || {
-    ///     Request::get("/ws")
-    ///         .header("host", "chat.example.com")
-    ///         .header("upgrade", "websocket")
-    ///         .header("connection", "upgrade")
-    ///         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
-    ///         .header("sec-websocket-version", "13")
-    ///         .header("origin", "https://chat.example.com")
-    ///         .header("authorization", "Bearer s3cr3t")
-    ///         .body(Body::empty())
-    ///         .unwrap()
-    /// };
-    /// let (request, client) = upgradable(handshake()).await;
-    /// let accepted = app.clone().oneshot(request).await.unwrap();
-    /// assert_eq!(accepted.status(), StatusCode::SWITCHING_PROTOCOLS);
+    /// let valid = handshake("/ws")
+    ///     .host("chat.example.com")
+    ///     .origin("https://chat.example.com")
+    ///     .token("s3cr3t");
+    /// let (request, client) = valid.clone().upgradable(Body::empty()).await;
+    /// assert_accepted(&app.clone().oneshot(request).await.unwrap());
     /// // As long as the first connection is open.
-    /// let (request, _) = upgradable(handshake()).await;
-    /// let rejected = app.oneshot(request).await.unwrap();
-    /// assert_eq!(rejected.status(), StatusCode::SERVICE_UNAVAILABLE);
+    /// let (request, _) = valid.upgradable(Body::empty()).await;
+    /// assert_rejected(&app.oneshot(request).await.unwrap(), "over-capacity");
     /// # drop(client);
     /// # Ok(())
     /// # }

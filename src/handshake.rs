@@ -40,26 +40,15 @@ const CONNECTION_UPGRADE: &[u8] = b"Upgrade";
 /// A well-formed handshake without its body: the input of a [`Check`](crate::Check).
 ///
 /// ```
-/// use http::Request;
-/// use tower_ws_guard::{Handshake, RejectionKind, is_upgrade_request};
+/// use tower_ws_guard::{Handshake, RejectionKind, is_upgrade_request, test_util::handshake};
 ///
-/// let request = |key: &str| {
-///     Request::get("/ws")
-///         .header("host", "server.example.com")
-///         .header("upgrade", "websocket")
-///         .header("connection", "keep-alive, Upgrade")
-///         .header("sec-websocket-key", key)
-///         .header("sec-websocket-version", "13")
-///         .body(())
-///         .unwrap()
-/// };
-/// assert!(is_upgrade_request(&request("zzz")));
+/// let (mut parts, ()) = handshake("/ws").host("server.example.com").build(()).into_parts();
+/// let parsed = Handshake::parse(&mut parts).unwrap();
+/// assert_eq!(parsed.host().name(), "server.example.com");
 ///
-/// let (mut parts, ()) = request("dGhlIHNhbXBsZSBub25jZQ==").into_parts();
-/// let handshake = Handshake::parse(&mut parts).unwrap();
-/// assert_eq!(handshake.host().name(), "server.example.com");
-///
-/// let (mut parts, ()) = request("zzz").into_parts();
+/// let malformed = handshake("/ws").header("sec-websocket-key", "zzz").build(());
+/// assert!(is_upgrade_request(&malformed));
+/// let (mut parts, ()) = malformed.into_parts();
 /// let rejection = Handshake::parse(&mut parts).unwrap_err();
 /// assert_eq!(rejection.kind(), RejectionKind::KeyInvalid);
 /// ```

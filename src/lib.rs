@@ -20,9 +20,11 @@
 //!
 //! ```
 //! use axum::{Router, body::Body, extract::ws::WebSocketUpgrade, response::Response, routing::any};
-//! use http::{Request, StatusCode};
 //! use tower::ServiceExt;
-//! use tower_ws_guard::{AllowOrigin, GuardLayer, test_util::upgradable};
+//! use tower_ws_guard::{
+//!     AllowOrigin, GuardLayer,
+//!     test_util::{assert_accepted, assert_rejected, handshake},
+//! };
 //!
 //! async fn handler(upgrade: WebSocketUpgrade) -> Response {
 //!     upgrade.on_upgrade(async |socket| drop(socket))
@@ -33,22 +35,11 @@
 //! let guard = GuardLayer::new(AllowOrigin::list(["https://app.example.com"])?);
 //! let app: Router = Router::new().route("/ws", any(handler).layer(guard));
 //!
-//! let handshake = |origin: &str| {
-//!     Request::get("/ws")
-//!         .header("host", "chat.example.com")
-//!         .header("upgrade", "websocket")
-//!         .header("connection", "upgrade")
-//!         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
-//!         .header("sec-websocket-version", "13")
-//!         .header("origin", origin)
-//!         .body(Body::empty())
-//!         .unwrap()
-//! };
-//! let (request, _client) = upgradable(handshake("https://app.example.com")).await;
-//! let accepted = app.clone().oneshot(request).await.unwrap();
-//! assert_eq!(accepted.status(), StatusCode::SWITCHING_PROTOCOLS);
-//! let rejected = app.oneshot(handshake("https://evil.example")).await.unwrap();
-//! assert_eq!(rejected.status(), StatusCode::FORBIDDEN);
+//! let from = |origin: &str| handshake("/ws").origin(origin).upgradable(Body::empty());
+//! let (request, _client) = from("https://app.example.com").await;
+//! assert_accepted(&app.clone().oneshot(request).await.unwrap());
+//! let (request, _client) = from("https://evil.example").await;
+//! assert_rejected(&app.oneshot(request).await.unwrap(), "origin-not-allowed");
 //! # Ok(())
 //! # }
 //! ```

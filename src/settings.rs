@@ -128,6 +128,7 @@ impl<'de> Deserialize<'de> for Settings {
 enum Value {
     Bool(bool),
     Integer(i64),
+    Float(f64),
     Text(String),
     List(Vec<String>),
     Other(IgnoredAny),
@@ -138,6 +139,7 @@ impl fmt::Display for Value {
         match self {
             Self::Bool(value) => write!(f, "`{value}`"),
             Self::Integer(value) => write!(f, "`{value}`"),
+            Self::Float(value) => write!(f, "`{value}`"),
             Self::Text(value) => write!(f, "`{}`", value.escape_debug()),
             Self::List(values) => write!(f, "{values:?}"),
             Self::Other(_) => f.write_str("the value"),
@@ -249,7 +251,7 @@ impl Values {
             None => return Ok(None),
             Some(Value::Integer(number)) => u32::try_from(number).map_err(|_| number.to_string()),
             Some(Value::Text(text)) => text.parse::<u32>().map_err(|_| text),
-            Some(other) => return Err(format!("{key}: {other}: use a number")),
+            Some(other) => return Err(format!("{key}: {other}: use a whole number")),
         };
         match number {
             Ok(number @ 1..) => Ok(Some(number.into())),

@@ -141,11 +141,18 @@ struct Secrets(HashMap<String, String>);
 
 impl Secrets {
     const LENGTH: usize = 24;
+    /// As many bytes of the secret, and the name of the user before it.
+    const PAIR_LENGTH: usize = 36;
 
     fn add(&mut self, secret: &str, case: &str) {
-        let encoded = [URL_SAFE_NO_PAD.encode(secret), STANDARD_NO_PAD.encode(secret)];
+        let encode = |text: &str| [URL_SAFE_NO_PAD.encode(text), STANDARD_NO_PAD.encode(text)];
+        let encoded = encode(secret);
         for form in secret.split('.').chain(encoded.iter().map(|form| &**form)) {
             self.0.insert(form[..Self::LENGTH].to_owned(), case.to_owned());
+        }
+        // With HTTP Basic it is encoded behind the name of a user.
+        for form in encode(&format!("{USER}:{secret}")) {
+            self.0.insert(form[..Self::PAIR_LENGTH].to_owned(), case.to_owned());
         }
     }
 
@@ -161,7 +168,10 @@ impl Secrets {
             let is_in_word = |it: char| it.is_ascii_alphanumeric() || it == '-' || it == '_';
             let texts = [line, &decoded, &String::from_utf8_lossy(&bytes)];
             let words = texts.iter().flat_map(|text| text.split(|it| !is_in_word(it)));
-            let cases = words.filter_map(|word| self.0.get(word.get(..Self::LENGTH)?));
+            let cases = words.flat_map(|word| {
+                let beginnings = [Self::LENGTH, Self::PAIR_LENGTH];
+                beginnings.into_iter().filter_map(|length| self.0.get(word.get(..length)?))
+            });
             cases.map(|case| (&**case, line)).collect::<BTreeSet<_>>()
         })
     }
@@ -288,7 +298,23 @@ enum Position {
 
 type Carrier = (&'static str, fn(&str) -> Position);
 
-const CARRIERS: [Carrier; 8] = [
+/// What the server knows of the connection. A layer outside of everything makes it of a header.
+#[derive(Clone)]
+struct Certificate(String);
+
+const CERTIFICATE: HeaderName = HeaderName::from_static("x-certificate");
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const USER: &str = "ab";
+
+fn certify<B>(mut request: http::Request<B>) -> http::Request<B> {
+    if let Some(value) = request.headers_mut().remove(CERTIFICATE) {
+        let certificate = Certificate(value.to_str().unwrap().to_owned());
+        request.extensions_mut().insert(certificate);
+    }
+    request
+}
+
+const CARRIERS: [Carrier; 13] = [
     ("Authorization", |secret| Position::Header("Authorization", format!("Bearer {secret}"))),
     ("cookie", |secret| Position::Header("Cookie", format!("a=b; session={secret}; c=d"))),
     ("query", |secret| Position::Query(format!("a=b&token={secret}&c=d"))),
@@ -304,9 +330,17 @@ const CARRIERS: [Carrier; 8] = [
         Position::Offer(format!("base64url.bearer.phx.{}", STANDARD_NO_PAD.encode(secret)))
     }),
     ("pair", |secret| Position::Offer(format!("bearer, {secret}"))),
+    ("Basic", |secret| {
+        let pair = STANDARD_NO_PAD.encode(format!("{USER}:{secret}"));
+        Position::Header("Authorization", format!("Basic {pair}"))
+    }),
+    ("header", |secret| Position::Header("X-API-Key", secret.to_owned())),
+    ("scheme", |secret| Position::Header("Authorization", format!("Token {secret}"))),
+    ("base64", |secret| Position::Offer(format!("own.b64.{}", URL_SAFE_NO_PAD.encode(secret)))),
+    ("extensions", |secret| Position::Header("X-Certificate", secret.to_owned())),
 ];
 
-fn sources() -> [TokenSource; 7] {
+fn sources() -> [TokenSource; 12] {
     [
         TokenSource::authorization(),
         TokenSource::cookie("session").unwrap(),
@@ -315,6 +349,13 @@ fn sources() -> [TokenSource; 7] {
         TokenSource::kubernetes(),
         TokenSource::phoenix(),
         TokenSource::pair("bearer").unwrap(),
+        TokenSource::basic(),
+        TokenSource::header(API_KEY.as_str()).unwrap(),
+        TokenSource::header_scheme("authorization", "Token").unwrap(),
+        TokenSource::subprotocol_base64("own.b64.").unwrap(),
+        TokenSource::extensions(|extensions| {
+            extensions.get::<Certificate>().map(|Certificate(secret)| secret.clone())
+        }),
     ]
 }
 
@@ -348,7 +389,8 @@ fn raw(path: &str, (_, position): Carrier, secret: &str, outcome: Outcome) -> Ra
     match outcome {
         Outcome::OldVersion => raw.with("Sec-WebSocket-Version", "8"),
         Outcome::Foreign => raw.with("Origin", "https://evil.example"),
-        Outcome::Ambiguous => raw.and("Cookie", format!("session={secret}")),
+        // The same one twice in a source would be one.
+        Outcome::Ambiguous => raw.and("Cookie", format!("session={secret}-2")),
         _ => raw,
     }
 }
@@ -362,8 +404,12 @@ impl<V: VerifyToken<Claims = String>> VerifyToken for Observed<V> {
     type Claims = String;
 
     async fn verify(&self, token: Token, request: &Parts) -> Result<Verified<String>, Rejection> {
-        trace!("{token:?}");
+        trace!("{token:?} {:?}", token.source());
         look_at_request(request);
+        let token = match token.expose().split_once(':') {
+            Some((USER, password)) => Token::new(password),
+            _ => token,
+        };
         let verdict = match self.0.verify(token, request).await {
             Ok(user) if Outcome::Forbidden.is(user.claims()) => {
                 Err(RejectionKind::TokenForbidden.into())
@@ -429,6 +475,7 @@ where
     let careful = ServiceBuilder::new()
         .layer(SetSensitiveRequestHeadersLayer::new([
             AUTHORIZATION,
+            API_KEY,
             COOKIE,
             SEC_WEBSOCKET_PROTOCOL,
         ]))
@@ -470,7 +517,8 @@ fn app<V: VerifyToken>(verifier: V) -> Router {
         .nest("/own", endpoints(&policy, own))
         .layer(from_fn(async |request: Request, next: Next| {
             look_at_response(next.run(request).await)
-        }));
+        }))
+        .layer(map_request(async |request: Request| certify(request)));
     Router::new().route("/unguarded", any(handle).layer(trace_layer())).merge(guarded)
 }
 
@@ -643,9 +691,31 @@ async fn token_is_in_no_log_and_no_response() {
         }
     }
 
-    let address = serve_axum(app(verifier(mint.statics, tickets))).await;
+    let verifier = Arc::new(verifier(mint.statics.clone(), tickets));
+    let explained = [
+        GuardLayer::new(AllowOrigin::same_origin())
+            .token(TokenPolicy::from_sources(sources(), Arc::clone(&verifier)).unwrap())
+            .unwrap(),
+        // It verifies at once.
+        GuardLayer::new(AllowOrigin::same_origin())
+            .subprotocols(Subprotocols::list(["chat"]).unwrap())
+            .token(
+                TokenPolicy::from_sources(sources(), StaticTokens::new(mint.statics).unwrap())
+                    .unwrap()
+                    .first_source_wins(),
+            )
+            .unwrap(),
+    ];
+    let address = serve_axum(app(verifier)).await;
     let mut client = timeout(TIMEOUT, connect(address)).await.expect("a connection in time");
     for Case { name, raw, version, expected } in cases {
+        for request in if expected.is_empty() { Vec::new() } else { raw.over_both::<()>().into() } {
+            let (head, ()) = certify(request).into_parts();
+            for guard in &explained {
+                let explanation = guard.explain(&head);
+                trace!("explained as {explanation} {explanation:?}");
+            }
+        }
         let exchange = async {
             match version {
                 Version::HTTP_2 => http2(&mut client, &raw).await,
@@ -672,6 +742,9 @@ async fn token_is_in_no_log_and_no_response() {
         "no connection to the database",
         "no configured key matches the signature",
         "OriginalUri(/own/axum/ws",
+        "explained as syntax: accepted",
+        "TokenSource(basic)",
+        "TokenSource(extensions)",
     ] {
         assert!(log.contains(there), "{there}");
     }
@@ -799,6 +872,7 @@ fn secret_is_found_in_every_form() {
         format!("/ws?a=b&token={SECRET}more"),
         format!("/ws?token={}", percent_encode(SECRET)),
         format!("base64url.bearer.phx.{}", STANDARD_NO_PAD.encode(format!("{SECRET}more"))),
+        format!("Basic {}", STANDARD_NO_PAD.encode(format!("{USER}:{SECRET}more"))),
         format!("Some(17) {:?}", SECRET.as_bytes()),
         format!("{:?}", Bytes::from(SECRET)),
     ] {

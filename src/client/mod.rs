@@ -9,18 +9,13 @@
 //! # Example
 //!
 //! ```
-//! use http::{Request, Response, StatusCode};
-//! use tower_ws_guard::client::{ClientHandshake, FindingKind};
+//! use http::{Response, StatusCode};
+//! use tower_ws_guard::{
+//!     client::{ClientHandshake, FindingKind},
+//!     test_util::handshake,
+//! };
 //!
-//! let request = Request::get("/ws")
-//!     .header("host", "server.example.com")
-//!     .header("upgrade", "websocket")
-//!     .header("connection", "upgrade")
-//!     .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
-//!     .header("sec-websocket-version", "13")
-//!     .header("sec-websocket-protocol", "chat, superchat")
-//!     .body(())
-//!     .unwrap();
+//! let request = handshake("/ws").subprotocols(["chat", "superchat"]).build(());
 //! let handshake = ClientHandshake::new(&request);
 //!
 //! let response = |accept: &str| {

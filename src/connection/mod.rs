@@ -33,7 +33,10 @@
 //! use std::time::Duration;
 //! use http::{Request, Response, StatusCode};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
-//! use tower_ws_guard::{AllowOrigin, ConnectionLimit, Drain, GuardLayer, Permit};
+//! use tower_ws_guard::{
+//!     AllowOrigin, ConnectionLimit, Drain, GuardLayer, Permit,
+//!     test_util::{assert_accepted, assert_rejected, handshake},
+//! };
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), tower_ws_guard::ConfigError> {
@@ -55,21 +58,10 @@
 //! });
 //! let service = ServiceBuilder::new().layer(guard).service(handler);
 //!
-//! let handshake = || {
-//!     Request::get("/ws")
-//!         .header("host", "chat.example.com")
-//!         .header("upgrade", "websocket")
-//!         .header("connection", "upgrade")
-//!         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
-//!         .header("sec-websocket-version", "13")
-//!         .header("origin", "https://chat.example.com")
-//!         .body(())
-//!         .unwrap()
-//! };
-//! let accepted = service.clone().oneshot(handshake()).await.unwrap();
-//! assert_eq!(accepted.status(), StatusCode::SWITCHING_PROTOCOLS);
-//! let rejected = service.clone().oneshot(handshake()).await.unwrap();
-//! assert_eq!(rejected.status(), StatusCode::SERVICE_UNAVAILABLE);
+//! let request =
+//!     handshake("/ws").host("chat.example.com").origin("https://chat.example.com").build(());
+//! assert_accepted(&service.clone().oneshot(request.clone()).await.unwrap());
+//! assert_rejected(&service.clone().oneshot(request).await.unwrap(), "over-capacity");
 //!
 //! assert_eq!(drain.connections(), 1);
 //! assert_eq!(drain.wait(Duration::from_secs(10)).await, 0);

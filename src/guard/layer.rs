@@ -222,9 +222,9 @@ impl<R, C> GuardLayer<R, C> {
     /// use tower_ws_guard::{AllowOrigin, GuardLayer, StaticTokens, TokenPolicy};
     ///
     /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
-    /// let policy = || TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "alice")])?);
-    /// let guard = GuardLayer::new(AllowOrigin::same_origin()).token(policy())?;
-    /// assert!(guard.token(policy()).is_err());
+    /// let policy = TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "alice")])?);
+    /// let guard = GuardLayer::new(AllowOrigin::same_origin()).token(policy.clone())?;
+    /// assert!(guard.token(policy).is_err());
     /// # Ok(())
     /// # }
     /// ```

@@ -87,9 +87,12 @@
 //! # Example
 //!
 //! ```
-//! use http::{Request, Response, StatusCode};
+//! use http::{Request, Response};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
-//! use tower_ws_guard::{AllowOrigin, GuardLayer};
+//! use tower_ws_guard::{
+//!     AllowOrigin, GuardLayer,
+//!     test_util::{assert_accepted, assert_rejected, handshake},
+//! };
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), tower_ws_guard::ConfigError> {
@@ -99,22 +102,12 @@
 //!         Ok::<_, std::convert::Infallible>(Response::new("handshake"))
 //!     }));
 //!
-//! let handshake = |origin: &str| {
-//!     Request::get("/ws")
-//!         .header("host", "server.example.com")
-//!         .header("upgrade", "websocket")
-//!         .header("connection", "upgrade")
-//!         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
-//!         .header("sec-websocket-version", "13")
-//!         .header("origin", origin)
-//!         .body(())
-//!         .unwrap()
-//! };
-//! let accepted = service.clone().oneshot(handshake("https://app.example.com")).await.unwrap();
-//! assert_eq!(*accepted.body(), "handshake");
+//! let from = |origin: &str| handshake("/ws").origin(origin).build(());
+//! let accepted = service.clone().oneshot(from("https://app.example.com")).await.unwrap();
+//! assert_accepted(&accepted);
 //!
-//! let rejected = service.oneshot(handshake("https://evil.example")).await.unwrap();
-//! assert_eq!(rejected.status(), StatusCode::FORBIDDEN);
+//! let rejected = service.oneshot(from("https://evil.example")).await.unwrap();
+//! assert_rejected(&rejected, "origin-not-allowed");
 //! # Ok(())
 //! # }
 //! ```

@@ -444,16 +444,19 @@ fn without_credentials<'a>(
     })
 }
 
-/// An offer for the log. An element can be a credential that no source knows, so each is cut.
+/// An offer for the log. An element can be a credential that no source knows, so of one that is
+/// longer than the names of subprotocols only the beginning is shown: 128 bits in base64 have 22
+/// characters.
 fn shown_offer<'a>(offered: impl Iterator<Item = &'a str>) -> String {
-    const LENGTH: usize = 32;
+    const MAX_LENGTH: usize = 20;
+    const BEGINNING: usize = 8;
 
     let mut shown = String::new();
     for offer in offered.take(8) {
         let separator = if shown.is_empty() { "" } else { ", " };
         // A header that was parsed as text is ASCII.
-        let (start, ellipsis) = match offer.get(..LENGTH) {
-            Some(start) if offer.len() > LENGTH => (start, "..."),
+        let (start, ellipsis) = match offer.get(..BEGINNING) {
+            Some(start) if offer.len() > MAX_LENGTH => (start, "..."),
             _ => (offer, ""),
         };
         shown.extend([separator, start, ellipsis]);

@@ -18,9 +18,12 @@ use crate::{
 /// `Origin` is no authentication: a client that is not a browser can send any value.
 ///
 /// ```
-/// use http::{Request, Response, StatusCode};
+/// use http::{Request, Response};
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
-/// use tower_ws_guard::{AllowHost, AllowOrigin, OriginCheckLayer};
+/// use tower_ws_guard::{
+///     AllowHost, AllowOrigin, OriginCheckLayer,
+///     test_util::{assert_accepted, assert_rejected, handshake},
+/// };
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), tower_ws_guard::ConfigError> {
@@ -30,25 +33,15 @@ use crate::{
 ///     Ok::<_, std::convert::Infallible>(Response::new("handshake"))
 /// }));
 ///
-/// let handshake = |host: &str, origin: &str| {
-///     Request::get("/ws")
-///         .header("host", host)
-///         .header("upgrade", "websocket")
-///         .header("connection", "upgrade")
-///         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
-///         .header("sec-websocket-version", "13")
-///         .header("origin", origin)
-///         .body(())
-///         .unwrap()
-/// };
-/// let accepted = handshake("localhost:3000", "http://localhost:3000");
-/// assert_eq!(*service.clone().oneshot(accepted).await.unwrap().body(), "handshake");
+/// let from = |host: &str, origin: &str| handshake("/ws").host(host).origin(origin).build(());
+/// let own = from("localhost:3000", "http://localhost:3000");
+/// assert_accepted(&service.clone().oneshot(own).await.unwrap());
 ///
-/// let foreign = handshake("localhost:3000", "https://evil.example");
-/// assert_eq!(service.clone().oneshot(foreign).await.unwrap().status(), StatusCode::FORBIDDEN);
+/// let foreign = from("localhost:3000", "https://evil.example");
+/// assert_rejected(&service.clone().oneshot(foreign).await.unwrap(), "origin-not-allowed");
 ///
-/// let rebound = handshake("evil.example:3000", "http://evil.example:3000");
-/// assert_eq!(service.oneshot(rebound).await.unwrap().status(), StatusCode::MISDIRECTED_REQUEST);
+/// let rebound = from("evil.example:3000", "http://evil.example:3000");
+/// assert_rejected(&service.oneshot(rebound).await.unwrap(), "host-not-allowed");
 /// # Ok(())
 /// # }
 /// ```

@@ -22,9 +22,12 @@ use crate::{
 /// innermost layer, and names the subprotocol that an outer layer selected.
 ///
 /// ```
-/// use http::{Request, Response, StatusCode};
+/// use http::{Request, Response};
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
-/// use tower_ws_guard::{PendingUpgrade, ResponderLayer};
+/// use tower_ws_guard::{
+///     PendingUpgrade, ResponderLayer,
+///     test_util::{assert_accepted, assert_rejected, handshake},
+/// };
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
@@ -37,26 +40,13 @@ use crate::{
 ///         Ok::<_, std::convert::Infallible>(Response::new(()))
 ///     }));
 ///
-/// let handshake = |key: &str| {
-///     let mut request = Request::get("/ws")
-///         .header("host", "server.example.com")
-///         .header("upgrade", "websocket")
-///         .header("connection", "upgrade")
-///         .header("sec-websocket-key", key)
-///         .header("sec-websocket-version", "13")
-///         .body(())
-///         .unwrap();
-///     // A server that serves with upgrades inserts it.
-///     let on_upgrade = hyper::upgrade::on(&mut request);
-///     request.extensions_mut().insert(on_upgrade);
-///     request
-/// };
-/// let accepted = service.clone().oneshot(handshake("dGhlIHNhbXBsZSBub25jZQ==")).await.unwrap();
-/// assert_eq!(accepted.status(), StatusCode::SWITCHING_PROTOCOLS);
+/// let (request, _client) = handshake("/ws").upgradable(()).await;
+/// let accepted = service.clone().oneshot(request).await.unwrap();
+/// assert_accepted(&accepted);
 /// assert_eq!(accepted.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
 ///
-/// let rejected = service.oneshot(handshake("too short")).await.unwrap();
-/// assert_eq!(rejected.status(), StatusCode::BAD_REQUEST);
+/// let malformed = handshake("/ws").header("sec-websocket-key", "too short").build(());
+/// assert_rejected(&service.oneshot(malformed).await.unwrap(), "key-invalid");
 /// # }
 /// ```
 #[derive(Debug)]

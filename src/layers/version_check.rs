@@ -15,9 +15,12 @@ use crate::{
 /// else.
 ///
 /// ```
-/// use http::{Request, Response, StatusCode};
+/// use http::{Request, Response};
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
-/// use tower_ws_guard::VersionCheckLayer;
+/// use tower_ws_guard::{
+///     VersionCheckLayer,
+///     test_util::{assert_accepted, assert_rejected, handshake},
+/// };
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
@@ -27,21 +30,11 @@ use crate::{
 ///         Ok::<_, std::convert::Infallible>(Response::new("handshake"))
 ///     }));
 ///
-/// let handshake = |connection: &str| {
-///     Request::get("/ws")
-///         .header("host", "server.example.com")
-///         .header("upgrade", "websocket")
-///         .header("connection", connection)
-///         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
-///         .header("sec-websocket-version", "13")
-///         .body(())
-///         .unwrap()
-/// };
-/// let accepted = service.clone().oneshot(handshake("keep-alive, Upgrade")).await.unwrap();
-/// assert_eq!(*accepted.body(), "handshake");
+/// let request = handshake("/ws").header("connection", "keep-alive, Upgrade").build(());
+/// assert_accepted(&service.clone().oneshot(request).await.unwrap());
 ///
-/// let rejected = service.oneshot(handshake("keep-alive")).await.unwrap();
-/// assert_eq!(rejected.status(), StatusCode::BAD_REQUEST);
+/// let request = handshake("/ws").header("connection", "keep-alive").build(());
+/// assert_rejected(&service.oneshot(request).await.unwrap(), "connection-missing");
 /// # }
 /// ```
 #[derive(Debug)]

@@ -15,7 +15,10 @@
 //! ```
 //! use http::{Request, Response, StatusCode};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
-//! use tower_ws_guard::{Rejection, VersionCheckLayer, response_fn};
+//! use tower_ws_guard::{
+//!     Rejection, VersionCheckLayer, response_fn,
+//!     test_util::{assert_accepted, assert_rejected, handshake},
+//! };
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
@@ -27,20 +30,12 @@
 //!         Ok::<_, std::convert::Infallible>(Response::new("accepted".to_owned()))
 //!     }));
 //!
-//! let handshake = |version: &str| {
-//!     Request::get("/ws")
-//!         .header("host", "server.example.com")
-//!         .header("upgrade", "websocket")
-//!         .header("connection", "upgrade")
-//!         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
-//!         .header("sec-websocket-version", version)
-//!         .body(())
-//!         .unwrap()
-//! };
-//! let accepted = service.clone().oneshot(handshake("13")).await.unwrap();
-//! assert_eq!(accepted.body(), "accepted");
+//! let accepted = service.clone().oneshot(handshake("/ws").build(())).await.unwrap();
+//! assert_accepted(&accepted);
 //!
-//! let rejected = service.oneshot(handshake("8")).await.unwrap();
+//! let old = handshake("/ws").header("sec-websocket-version", "8").build(());
+//! let rejected = service.oneshot(old).await.unwrap();
+//! assert_rejected(&rejected, "version-unsupported");
 //! assert_eq!(rejected.status(), StatusCode::UPGRADE_REQUIRED);
 //! assert_eq!(rejected.headers()["sec-websocket-version"], "13");
 //! assert_eq!(rejected.body(), "rejected: version-unsupported");
@@ -172,7 +167,7 @@ impl Rejection {
     /// Sets `Retry-After`, in full seconds, rounded up.
     #[must_use]
     pub fn with_retry_after(mut self, delay: Duration) -> Self {
-        let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+        let seconds = delay.as_secs().saturating_add(u64::from(delay.subsec_nanos() > 0));
         self.details().headers.insert(RETRY_AFTER, seconds.into());
         self
     }

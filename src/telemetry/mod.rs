@@ -41,9 +41,12 @@
 //! # Example
 //!
 //! ```
-//! use http::{Request, Response, StatusCode};
+//! use http::{Request, Response};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
-//! use tower_ws_guard::{AllowOrigin, GuardLayer, Reported};
+//! use tower_ws_guard::{
+//!     AllowOrigin, GuardLayer, Reported,
+//!     test_util::{assert_rejected, handshake},
+//! };
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), tower_ws_guard::ConfigError> {
@@ -57,22 +60,12 @@
 //! });
 //! let service = ServiceBuilder::new().layer(guard).service(handler);
 //!
-//! let handshake = |origin: &str, version: &str| {
-//!     Request::get("/ws")
-//!         .header("host", "chat.example.com")
-//!         .header("upgrade", "websocket")
-//!         .header("connection", "upgrade")
-//!         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
-//!         .header("sec-websocket-version", version)
-//!         .header("origin", origin)
-//!         .body(())
-//!         .unwrap()
-//! };
-//! let accepted = service.clone().oneshot(handshake("https://evil.example", "13")).await.unwrap();
+//! let foreign = handshake("/ws").origin("https://evil.example").build(());
+//! let accepted = service.clone().oneshot(foreign).await.unwrap();
 //! assert_eq!(*accepted.body(), "origin-not-allowed");
 //! // A malformed handshake is still rejected.
-//! let rejected = service.oneshot(handshake("https://app.example.com", "8")).await.unwrap();
-//! assert_eq!(rejected.status(), StatusCode::UPGRADE_REQUIRED);
+//! let malformed = handshake("/ws").header("sec-websocket-version", "8").build(());
+//! assert_rejected(&service.oneshot(malformed).await.unwrap(), "version-unsupported");
 //! # Ok(())
 //! # }
 //! ```

@@ -30,12 +30,13 @@
 //! # Example
 //!
 //! ```
-//! use http::{Request, Response, StatusCode};
+//! use http::{Request, Response};
 //! use jsonwebtoken::{EncodingKey, Header, encode};
 //! use serde::Deserialize;
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //! use tower_ws_guard::{
 //!     Claims, TokenCheckLayer, TokenPolicy, VerifyToken,
+//!     test_util::{assert_rejected, handshake},
 //!     token::jwt::{JwtAlgorithm, JwtKey, JwtKeys, JwtVerifier},
 //! };
 //!
@@ -60,7 +61,7 @@
 //!         Ok::<_, std::convert::Infallible>(Response::new(user.sub.clone()))
 //!     }));
 //!
-//! let handshake = |audience: &str, scope: &str| {
+//! let with = |audience: &str, scope: &str| {
 //!     let claims = serde_json::json!({
 //!         "iss": "https://id.example.com",
 //!         "aud": audience,
@@ -69,22 +70,14 @@
 //!         "exp": 4_102_444_800_u64,
 //!     });
 //!     let token = encode(&Header::default(), &claims, &EncodingKey::from_secret(secret)).unwrap();
-//!     Request::get("/ws")
-//!         .header("host", "server.example.com")
-//!         .header("upgrade", "websocket")
-//!         .header("connection", "upgrade")
-//!         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
-//!         .header("sec-websocket-version", "13")
-//!         .header("authorization", format!("Bearer {token}"))
-//!         .body(())
-//!         .unwrap()
+//!     handshake("/ws").token(&token).build(())
 //! };
-//! let accepted = service.clone().oneshot(handshake("chat", "read chat")).await.unwrap();
+//! let accepted = service.clone().oneshot(with("chat", "read chat")).await.unwrap();
 //! assert_eq!(accepted.body(), "alice");
-//! let rejected = service.clone().oneshot(handshake("mail", "read chat")).await.unwrap();
-//! assert_eq!(rejected.status(), StatusCode::UNAUTHORIZED);
-//! let rejected = service.oneshot(handshake("chat", "read")).await.unwrap();
-//! assert_eq!(rejected.status(), StatusCode::FORBIDDEN);
+//! let rejected = service.clone().oneshot(with("mail", "read chat")).await.unwrap();
+//! assert_rejected(&rejected, "token-invalid");
+//! let rejected = service.oneshot(with("chat", "read")).await.unwrap();
+//! assert_rejected(&rejected, "token-forbidden");
 //! # Ok(())
 //! # }
 //! ```

@@ -43,9 +43,12 @@
 //! # Example
 //!
 //! ```
-//! use http::{Request, Response, StatusCode};
+//! use http::{Request, Response};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
-//! use tower_ws_guard::{Claims, StaticTokens, TokenCheckLayer, TokenPolicy};
+//! use tower_ws_guard::{
+//!     Claims, StaticTokens, TokenCheckLayer, TokenPolicy,
+//!     test_util::{assert_rejected, handshake},
+//! };
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
@@ -58,22 +61,11 @@
 //!         Ok::<_, std::convert::Infallible>(Response::new(user.to_string()))
 //!     }));
 //!
-//! let handshake = |token: &str| {
-//!     Request::get("/ws")
-//!         .header("host", "server.example.com")
-//!         .header("upgrade", "websocket")
-//!         .header("connection", "upgrade")
-//!         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
-//!         .header("sec-websocket-version", "13")
-//!         .header("authorization", format!("Bearer {token}"))
-//!         .body(())
-//!         .unwrap()
-//! };
-//! let accepted = service.clone().oneshot(handshake("s3cr3t")).await.unwrap();
-//! assert_eq!(accepted.body(), "alice");
+//! let accepted = service.clone().oneshot(handshake("/ws").token("s3cr3t").build(()));
+//! assert_eq!(accepted.await.unwrap().body(), "alice");
 //!
-//! let rejected = service.oneshot(handshake("guess")).await.unwrap();
-//! assert_eq!(rejected.status(), StatusCode::UNAUTHORIZED);
+//! let rejected = service.oneshot(handshake("/ws").token("guess").build(())).await.unwrap();
+//! assert_rejected(&rejected, "token-invalid");
 //! assert!(rejected.headers().contains_key("www-authenticate"));
 //! # }
 //! ```

@@ -59,7 +59,8 @@ impl<C> StaticTokens<C> {
     ///
     /// # Errors
     ///
-    /// A digest is malformed, is that of an empty token, or is listed twice.
+    /// A digest is malformed, is that of an empty token, or is listed twice. The error does not show
+    /// it.
     ///
     /// ```
     /// use tower_ws_guard::StaticTokens;
@@ -139,7 +140,14 @@ impl Digest {
     }
 
     fn parse(digest: &str) -> Result<Self, ConfigError> {
-        let malformed = || ConfigError::new(digest, "a SHA-256 digest has 64 hexadecimal digits");
+        // It is not shown, because it may be the token itself.
+        let malformed = || {
+            ConfigError::new(
+                "",
+                "a SHA-256 digest has 64 hexadecimal digits; use `StaticTokens::new` for the tokens \
+                 themselves",
+            )
+        };
         let digits = digest.as_bytes();
         if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
             return Err(malformed());

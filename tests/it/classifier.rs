@@ -223,6 +223,7 @@ fn headers() -> impl Strategy<Value = [Vec<Vec<u8>>; 9]> {
                 "https://evil.example",
                 "https://app.example.com.evil.example",
                 "https://app.example.com/",
+                "wss://evil.example",
                 "",
             ],
         ),
@@ -334,7 +335,7 @@ fn upgrade_request_is_whatever_any_handshaker_accepts() {
 }
 
 /// RFC 6455 4.2.1, and RFC 8441 4 and 5 over HTTP/2, with the documented requirements of this crate: no body, a port
-/// with digits, a `Host` that equals the authority of the target, and at most 128 subprotocols.
+/// with digits, a `Host` that equals the authority of the target but for a default port, and at most 128 subprotocols.
 fn is_well_formed(case: &Case) -> bool {
     let has_element =
         |name: &str, wanted: &str| case.elements(name).iter().any(|it| it.to_lowercase() == wanted);
@@ -357,8 +358,17 @@ fn is_well_formed(case: &Case) -> bool {
         Version::HTTP_2 => in_target.is_some() && hosts.len() <= 1,
         _ => hosts.len() == 1,
     };
-    let authorities =
-        hosts.iter().map(String::as_str).chain(in_target).map(authority).collect::<HashSet<_>>();
+    let default_port = match case.target.split_once("://") {
+        Some(("http", _)) => Some(80),
+        Some(("https", _)) => Some(443),
+        _ => None,
+    };
+    let authorities = hosts
+        .iter()
+        .map(String::as_str)
+        .chain(in_target)
+        .map(|it| authority(it).map(|(name, port)| (name, port.or(default_port))))
+        .collect::<HashSet<_>>();
 
     let offers = case.elements("sec-websocket-protocol");
     let is_token = |offer: &String| {
@@ -371,8 +381,10 @@ fn is_well_formed(case: &Case) -> bool {
         && case.only_line("sec-websocket-version").is_some_and(|version| version == "13")
         && case.lines("transfer-encoding").is_empty()
         && (case.lines("content-length").is_empty()
-            || case.only_line("content-length").is_some_and(|it| it == "0"))
-        && case.lines("sec-websocket-protocol").is_empty() == offers.is_empty()
+            || (case.version == Version::HTTP_11
+                && case.only_line("content-length").is_some_and(|it| it == "0")))
+        // An empty value offers nothing, but a list of commas is malformed.
+        && !(offers.is_empty() && case.lines("sec-websocket-protocol").concat().contains(','))
         && offers.len() <= 128
         && offers.iter().all(is_token)
         && offers.iter().collect::<HashSet<_>>().len() == offers.len()
@@ -523,9 +535,10 @@ fn handshaker_behind_a_guard_agrees_with_the_guard() {
             .now_or_never()
             .expect("nothing to wait for")
             .unwrap();
-        // The origin may include the default port.
-        let from_app =
-            case.only_line("origin").is_some_and(|it| it == APP || it == format!("{APP}:443"));
+        // The origin may include the default port, and be written in any case.
+        let from_app = case.only_line("origin").is_some_and(|it| {
+            it.eq_ignore_ascii_case(APP) || it.eq_ignore_ascii_case(&format!("{APP}:443"))
+        });
         let Seen::Passed { upgrade_request, canonical, accepted_by } = *response.body() else {
             foreign.add(!from_app && is_well_formed(&case));
             return Ok(());

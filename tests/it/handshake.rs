@@ -148,7 +148,7 @@ fn rejected() -> Vec<(Raw, ExpectedRejection)> {
         cases.push((handshake().with("Sec-WebSocket-Version", version), UNSUPPORTED));
     }
     for subprotocol in
-        ["", ",", " , ", "a b", "b@d", "a, a", "a/b", "\"a\"", "caf\u{e9}", "a, (b)", "a=b"]
+        [",", " , ", ",,", "a b", "b@d", "a, a", "a/b", "\"a\"", "caf\u{e9}", "a, (b)", "a=b"]
     {
         cases.push((handshake().with("Sec-WebSocket-Protocol", subprotocol), SUBPROTOCOL));
     }
@@ -186,6 +186,15 @@ fn accepted() -> Vec<Raw> {
         handshake().with("Host", "[::1]:3000").with("Origin", "http://[::1]:3000"),
         handshake().with("Host", "127.0.0.1:03000").with("Origin", "http://127.0.0.1:3000"),
         handshake().and("Content-Length", "0"),
+        // An empty list of a client, not a malformed one.
+        handshake().with("Sec-WebSocket-Protocol", ""),
+        handshake().with("Sec-WebSocket-Protocol", "").and("Sec-WebSocket-Protocol", "\t"),
+        handshake().with("Sec-WebSocket-Protocol", "").and("Sec-WebSocket-Protocol", "chat"),
+        handshake().target("http://chat.example.com:80/ws"),
+        handshake()
+            .target("http://chat.example.com/ws")
+            .with("Host", "chat.example.com:80")
+            .with("Origin", "http://chat.example.com"),
         handshake().and("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits"),
         handshake()
             .and("Sec-WebSocket-Protocol", ",chat,, other,")

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use http::{Request, Response};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
-use tower_ws_guard::{AllowHost, AllowOrigin, ConfigError, OriginCheckLayer, Rejection};
+use tower_ws_guard::{AllowOrigin, ConfigError, Origin, OriginCheckLayer, Rejection};
 
 use crate::common::{self, Raw, handshake};
 
@@ -69,7 +69,10 @@ async fn list_allows_only_listed_origins() {
             (b"chrome-extension://abcdef:80", NOT_ALLOWED),
             (b"http://app.example.com", NOT_ALLOWED),
             (b"http://app.example.com:443", NOT_ALLOWED),
-            (b"wss://app.example.com", NOT_ALLOWED),
+            (b"wss://app.example.com", "ok"),
+            (b"wss://app.example.com:443", "ok"),
+            (b"ws://app.example.com", NOT_ALLOWED),
+            (b"ws://plain.example", "ok"),
             (b"https://app.example.com:8443", NOT_ALLOWED),
             (b"https://app.example.com.evil.com", NOT_ALLOWED),
             (b"https://evilapp.example.com", NOT_ALLOWED),
@@ -83,10 +86,11 @@ async fn list_allows_only_listed_origins() {
             (b"http://localhost", NOT_ALLOWED),
             (b"null", NOT_ALLOWED),
             (b"file://", NOT_ALLOWED),
-            (b"", INVALID),
+            (b"", "origin-missing"),
             (b"NULL", INVALID),
             (b"https://app.example.com/", INVALID),
-            (b"https://app.example.com.", INVALID),
+            (b"https://app.example.com.", NOT_ALLOWED),
+            (b"https://app.example.com..", INVALID),
             (b"https://app.example.com@evil.com", INVALID),
             (b"https://evil.com@app.example.com", INVALID),
             (b"https://evil.com#app.example.com", INVALID),
@@ -105,7 +109,8 @@ async fn list_allows_only_listed_origins() {
             (b"https:app.example.com", INVALID),
             (b"//app.example.com", INVALID),
             (b"app.example.com", INVALID),
-            (b"HTTPS://APP.EXAMPLE.COM", INVALID),
+            (b"HTTPS://APP.EXAMPLE.COM", "ok"),
+            (b"HTTPS://APP.EXAMPLE.COM.EVIL.COM", NOT_ALLOWED),
             (b"https://\xd0\xb0pp.example.com", INVALID),
             (b"http://b\xfccher", INVALID),
             (b"http://[fe80::1%25eth0]", INVALID),
@@ -134,7 +139,9 @@ async fn patterns_allow_subdomains_and_ports() {
             (b"http://a.example.com", NOT_ALLOWED),
             (b"https://a.example.com:8443", NOT_ALLOWED),
             (b"https://.example.com", INVALID),
-            (b"https://a.example.com.", INVALID),
+            (b"https://a.example.com.", NOT_ALLOWED),
+            (b"HTTPS://A.Example.com", "ok"),
+            (b"WSS://A.Example.com", "ok"),
             (b"https://evil.com#.example.com", INVALID),
             (b"https://evil.com/.example.com", INVALID),
             (b"https://evil.com\\.example.com", INVALID),
@@ -168,7 +175,8 @@ async fn configured_origins_are_normalized() {
         &[
             (b"https://norm.example.com", "ok"),
             (b"http://[::1]:3000", "ok"),
-            (b"http://[0:0:0:0:0:0:0:1]:3000", INVALID),
+            (b"http://[0:0:0:0:0:0:0:1]:3000", "ok"),
+            (b"https://[0::FFFF:127.0.0.1]", "ok"),
             (b"https://[::ffff:7f00:1]", "ok"),
             // WHATWG URL 4.2 defines a default port for this scheme, too.
             (b"ftp://a.example:21", "ok"),
@@ -194,7 +202,9 @@ async fn same_origin_compares_host_and_port() {
         ("chat.example.com:80", "https://chat.example.com", NOT_ALLOWED),
         ("chat.example.com:443", "http://chat.example.com", NOT_ALLOWED),
         ("chat.example.com", "https://evil.example", NOT_ALLOWED),
-        ("chat.example.com", "ws://chat.example.com", NOT_ALLOWED),
+        ("chat.example.com", "ws://chat.example.com", "ok"),
+        ("chat.example.com:443", "wss://chat.example.com", "ok"),
+        ("chat.example.com:443", "ws://chat.example.com", NOT_ALLOWED),
         ("chat.example.com", "chrome-extension://chat.example.com", NOT_ALLOWED),
         ("127.0.0.1:3000", "http://localhost:3000", NOT_ALLOWED),
         ("chat.example.com:65979", "https://chat.example.com:443", NOT_ALLOWED),
@@ -248,28 +258,42 @@ async fn missing_null_and_any_origin_need_an_explicit_permission() {
     let cases: [(AllowOrigin, [&str; 6]); 7] = [
         (
             nothing(),
-            ["origin-missing", NOT_ALLOWED, NOT_ALLOWED, INVALID, "origin-repeated", INVALID],
+            [
+                "origin-missing",
+                NOT_ALLOWED,
+                NOT_ALLOWED,
+                INVALID,
+                "origin-repeated",
+                "origin-missing",
+            ],
         ),
         (
             AllowOrigin::default(),
-            ["origin-missing", NOT_ALLOWED, NOT_ALLOWED, INVALID, "origin-repeated", INVALID],
+            [
+                "origin-missing",
+                NOT_ALLOWED,
+                NOT_ALLOWED,
+                INVALID,
+                "origin-repeated",
+                "origin-missing",
+            ],
         ),
         (
             nothing().allow_missing(),
-            ["ok", NOT_ALLOWED, NOT_ALLOWED, INVALID, "origin-repeated", INVALID],
+            ["ok", NOT_ALLOWED, NOT_ALLOWED, INVALID, "origin-repeated", "ok"],
         ),
         (
             nothing().allow_null(),
-            ["origin-missing", "ok", NOT_ALLOWED, INVALID, "origin-repeated", INVALID],
+            ["origin-missing", "ok", NOT_ALLOWED, INVALID, "origin-repeated", "origin-missing"],
         ),
-        (AllowOrigin::dangerous_any(), ["ok", "ok", "ok", INVALID, "origin-repeated", INVALID]),
+        (AllowOrigin::dangerous_any(), ["ok", "ok", "ok", INVALID, "origin-repeated", "ok"]),
         (
             nothing().or(nothing().allow_missing()),
-            ["ok", NOT_ALLOWED, NOT_ALLOWED, INVALID, "origin-repeated", INVALID],
+            ["ok", NOT_ALLOWED, NOT_ALLOWED, INVALID, "origin-repeated", "ok"],
         ),
         (
             nothing().or(AllowOrigin::dangerous_any()),
-            ["ok", "ok", "ok", INVALID, "origin-repeated", INVALID],
+            ["ok", "ok", "ok", INVALID, "origin-repeated", "ok"],
         ),
     ];
     for (origins, expected) in cases {
@@ -381,7 +405,7 @@ fn debug_output_shows_the_policy() {
 }
 
 #[test]
-fn origin_or_host_that_never_matches_is_a_config_error() {
+fn origin_that_never_matches_is_a_config_error() {
     for (value, hint) in [
         ("https://app.example.com/", "trailing slash"),
         ("https://app.example.com/path", "no path"),
@@ -391,26 +415,34 @@ fn origin_or_host_that_never_matches_is_a_config_error() {
         ("app.example.com", "https://"),
         ("app.example.com:8443", "https://"),
         ("*", "dangerous_any"),
-        ("https://*", "https://*.example.com"),
+        ("https://*", "moz-extension://*"),
+        ("http://*", "dangerous_any"),
+        ("wss://*", "schemes with random hosts"),
+        ("ftp://*", "schemes with random hosts"),
+        ("file://*", "schemes with random hosts"),
+        ("moz-extension://*:*", "the whole host"),
+        ("moz-extension://a*", "the whole host"),
+        ("moz-extension://*.", "name"),
+        ("qrc:*", "scheme"),
+        ("app://a/b", "no path"),
+        ("file://a:80", "the port"),
         ("*.example.com", "https://"),
         ("https://a.*.example.com", "https://*.example.com"),
         ("https://*a.example.com", "https://*.example.com"),
         ("https://*.*.example.com", "https://*.example.com"),
         ("https://a:*:*", "*"),
-        ("https://a:80:*", "one port"),
+        ("https://a:80:*", "the port"),
         ("https://*.127.0.0.1", "name"),
         ("https://*.[::1]", "name"),
         ("null", "allow_null"),
-        ("NULL", "allow_null"),
-        ("wss://app.example.com", "never"),
-        ("https://[0:0:0:0:0:0:0:1]", "shortest"),
-        ("https://[::ffff:127.0.0.1]", "browsers"),
         ("https://127.1", "the host or the port"),
+        ("https://127.0.0.1.", "the host or the port"),
         ("file://*.", "name"),
         ("https://a:0", "port"),
         ("https://a:65536", "port"),
-        ("https://a.", "browsers"),
-        ("https://", "browsers"),
+        ("https://a..", "browsers"),
+        ("https://", "the host is missing"),
+        ("NULL", "the scheme is missing"),
         ("", "https://"),
     ] {
         let error = AllowOrigin::list(["https://fine.example", value]).unwrap_err().to_string();
@@ -418,8 +450,171 @@ fn origin_or_host_that_never_matches_is_a_config_error() {
     }
     let wildcard: ConfigError = AllowOrigin::public_origin("https://*.example.com").unwrap_err();
     assert!(wildcard.to_string().contains("wildcard"));
-    for host in ["", "http://a", "a/b", "a:", "a:x", "user@a"] {
-        assert!(AllowHost::list([host]).unwrap_err().to_string().contains("name:port"), "{host}");
+}
+
+/// What clients that are not browsers send: each means an origin that is allowed.
+#[tokio::test]
+async fn clients_write_an_origin_in_other_ways() {
+    let list = |origin: &str| AllowOrigin::list([origin]).unwrap();
+    let public = |origin: &str| AllowOrigin::public_origin(origin).unwrap();
+    let own = AllowOrigin::same_origin;
+    for (client, policy, host, origin) in [
+        ("Chromium", own(), "localhost.:3000", "http://localhost.:3000"),
+        ("Chromium", list("http://localhost.:3000"), "a", "http://localhost.:3000"),
+        ("Qt WebEngine", list("qrc:"), "a", "qrc:"),
+        ("Qt WebEngine", list("qrc://"), "a", "qrc:"),
+        ("Electron", list("app://."), "a", "app://."),
+        ("Electron", list("file://"), "a", "file://"),
+        ("Capacitor", list("capacitor://localhost"), "a", "capacitor://localhost"),
+        ("Tauri", list("http://tauri.localhost"), "a", "http://tauri.localhost"),
+        ("Starscream", own(), "chat.example.com:443", "wss://chat.example.com"),
+        ("Starscream", list("https://chat.example.com"), "a", "wss://chat.example.com"),
+        ("Starscream", public("https://chat.example.com"), "a", "wss://chat.example.com"),
+        ("Starscream", list("wss://chat.example.com"), "a", "https://chat.example.com"),
+        ("ws4py", own(), "localhost:3000", "ws://localhost:3000"),
+        ("ws4py", list("http://localhost:3000"), "a", "ws://localhost:3000"),
+        ("paho-mqtt", own(), "mypi.local:3000", "http://MyPi.local:3000"),
+        ("paho-mqtt", own(), "MyPi.local:3000", "http://MyPi.local:3000"),
+        ("paho-mqtt", list("http://mypi.local:3000"), "a", "http://MyPi.local:3000"),
+        ("paho-mqtt", list("http://*.local:*"), "a", "HTTP://MyPi.local:3000"),
+        ("websocket-client", own(), "[::1]:3000", "http://[0:0:0:0:0:0:0:1]:3000"),
+        ("websocket-client", own(), "[0:0::1]:3000", "http://[0:0:0:0:0:0:0:1]:3000"),
+        ("websocket-client", list("http://[0:0::1]:3000"), "a", "http://[::1]:3000"),
+        ("AsyncHttpClient", list("http://a.example:443"), "a", "http://a.example:443"),
+        ("Firefox add-on", list("moz-extension://*"), "a", "moz-extension://4c4f-a1"),
+        ("VS Code", list("vscode-webview://*"), "a", "vscode-webview://1a2b3c"),
+        ("Chrome extension", list("chrome-extension://abc"), "a", "chrome-extension://abc"),
+    ] {
+        let raw = handshake().with("Host", host).with("Origin", origin);
+        let layer = OriginCheckLayer::new(policy);
+        assert_eq!(code(layer, &raw).await, "ok", "{client} {host} {origin}");
     }
-    assert!(AllowHost::list([""; 0]).is_err());
+    // And what is close to these, but another origin.
+    for (policy, host, origin) in [
+        (own(), "localhost:3000", "http://localhost.:3000"),
+        (own(), "localhost.:3000", "http://localhost:3000"),
+        (list("http://localhost:3000"), "a", "http://localhost.:3000"),
+        (list("https://chat.example.com"), "a", "ws://chat.example.com"),
+        (public("https://chat.example.com"), "a", "ws://chat.example.com"),
+        (own(), "chat.example.com:443", "ws://chat.example.com"),
+        (list("qrc:"), "a", "file://"),
+        (list("app://."), "a", "app://a"),
+        (list("app://."), "a", "app:"),
+        (own(), "a", "app://a"),
+        (list("app://*.b"), "a", "app://.b"),
+        (list("app://*.b"), "a", "app://a..b"),
+        (list("moz-extension://*"), "a", "moz-extension://a:80"),
+        (list("moz-extension://*"), "a", "chrome-extension://a"),
+        (list("moz-extension://*"), "a", "moz-extension:"),
+        (list("moz-extension://*"), "a", "https://moz-extension"),
+        (list("http://[::1]"), "a", "http://[::2]"),
+        (list("http://[::ffff:127.0.0.1]"), "a", "http://127.0.0.1"),
+    ] {
+        let raw = handshake().with("Host", host).with("Origin", origin);
+        let layer = OriginCheckLayer::new(policy);
+        assert_eq!(code(layer, &raw).await, NOT_ALLOWED, "{host} {origin}");
+    }
+    for (host, origin) in [
+        ("chat.example.com", "wss:"),
+        ("chat.example.com", "https:"),
+        ("chat.example.com", "wss:chat.example.com"),
+        ("chat.example.com", "wss://chat.example.com/"),
+        ("chat.example.com", "wss://chat.example.com:65536"),
+        ("a..", "http://a.."),
+        ("a", "app://a@b"),
+        ("a", "qrc:/"),
+    ] {
+        let raw = handshake().with("Host", host).with("Origin", origin);
+        let layer = OriginCheckLayer::new(AllowOrigin::same_origin());
+        assert_eq!(code(layer, &raw).await, INVALID, "{host} {origin}");
+    }
+}
+
+#[tokio::test]
+async fn no_browsers_rejects_whoever_sends_an_origin() {
+    assert_codes(
+        AllowOrigin::no_browsers(),
+        &[
+            (b"", "ok"),
+            (b"\t", "ok"),
+            (b"null", NOT_ALLOWED),
+            (b"https://chat.example.com", NOT_ALLOWED),
+            (b"app://.", NOT_ALLOWED),
+            (b"https://a/", INVALID),
+        ],
+    )
+    .await;
+    for (raw, expected) in [
+        (handshake().without("Origin"), "ok"),
+        (handshake().without("Origin").and("Sec-Fetch-Site", "cross-site"), NOT_ALLOWED),
+        (handshake().with("Origin", "").and("Origin", ""), "origin-repeated"),
+    ] {
+        let layer = OriginCheckLayer::new(AllowOrigin::no_browsers());
+        assert_eq!(code(layer, &raw).await, expected, "{raw:?}");
+    }
+}
+
+#[test]
+fn origin_is_a_value() {
+    use std::collections::HashSet;
+
+    for (normal, port, spellings) in [
+        (
+            "https://app.example.com",
+            Some(443),
+            &["https://app.example.com:443", "HTTPS://App.Example.COM", "wss://app.example.com"][..],
+        ),
+        ("http://a:443", Some(443), &["ws://A:443"]),
+        ("http://a", Some(80), &["ws://a", "ws://a:80", "http://a:80"]),
+        ("http://a.", Some(80), &["http://A."]),
+        ("http://[::1]:3000", Some(3000), &["http://[0:0::1]:3000", "ws://[::0001]:3000"]),
+        ("http://[::ffff:7f00:1]", Some(80), &["http://[::FFFF:127.0.0.1]"]),
+        ("ftp://a", Some(21), &["ftp://a:21"]),
+        ("qrc://", None, &["qrc:", "QRC:"]),
+        ("app://.", None, &["APP://."]),
+        ("app://a:80", Some(80), &["app://A:80"]),
+    ] {
+        let origin: Origin<'static> = normal.parse().unwrap();
+        assert_eq!((origin.to_string(), origin.effective_port()), (normal.to_owned(), port));
+        for spelling in spellings {
+            let same: Origin<'static> = spelling.parse().unwrap();
+            assert_eq!(same, origin, "{spelling}");
+            assert!(HashSet::from([same.clone()]).contains(&origin), "{spelling}");
+            assert_eq!(same.to_string(), normal);
+            assert_eq!(Origin::parse(spelling.as_bytes()).unwrap().into_owned(), same);
+            let json = serde_json::to_string(&same).unwrap();
+            assert_eq!(json, format!("{normal:?}"));
+            for json in [json, format!("{spelling:?}")] {
+                assert_eq!(serde_json::from_str::<Origin<'static>>(&json).unwrap(), origin);
+            }
+        }
+    }
+    let distinct = ["http://a", "https://a", "http://a.", "http://a:81", "http://b", "app://a"];
+    let origins = distinct.map(|origin| origin.parse::<Origin<'static>>().unwrap());
+    assert_eq!(origins.into_iter().collect::<HashSet<_>>().len(), distinct.len());
+
+    for invalid in ["", "null", "a", "https://a/", "https:", "https://a b"] {
+        let error = invalid.parse::<Origin<'static>>().unwrap_err().to_string();
+        let json = serde_json::from_str::<Origin<'static>>(&format!("{invalid:?}")).unwrap_err();
+        assert!(json.to_string().contains(&format!("`{invalid}`: {error}")), "{json}");
+    }
+    assert!(serde_json::from_str::<Origin<'static>>("5").is_err());
+}
+
+/// The log shows what to add to a list.
+#[tokio::test]
+async fn rejected_origin_can_be_copied_into_a_list() {
+    for origin in
+        ["http://a.example:443", "app://.", "qrc:", "https://App.example", "moz-extension://x"]
+    {
+        let raw = handshake().with("Origin", origin);
+        let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+        let layer = OriginCheckLayer::new(AllowOrigin::default());
+        let app = ServiceBuilder::new().layer(layer).service(inner);
+        let response = app.oneshot(raw.request()).await.unwrap();
+        let rejection = response.extensions().get::<Rejection>().unwrap().to_string();
+        assert!(rejection.contains(&format!("`{origin}`")), "{rejection}");
+        let listed = AllowOrigin::list([origin]).unwrap();
+        assert_eq!(code(OriginCheckLayer::new(listed), &raw).await, "ok");
+    }
 }

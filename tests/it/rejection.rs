@@ -1,6 +1,6 @@
 //! Rejections: what a responder may change, and what it may not.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
 use http::{Request, Response, StatusCode, Version, request::Parts};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
@@ -167,7 +167,7 @@ async fn custom_code_is_escaped_and_its_status_corrected() {
         let response = guard.layer(inner()).oneshot(handshake().request()).await.unwrap();
         assert_eq!(response.status(), responded);
         let problem: serde_json::Value = serde_json::from_str(response.body()).unwrap();
-        assert_eq!(problem["code"], "odd\"\\ code");
+        assert_eq!(problem["code"], "odd\"\\\ncode");
     }
 }
 
@@ -260,4 +260,214 @@ fn rejection_has_a_source() {
     assert_eq!(rejection.kind(), RejectionKind::VerifierFailed);
     assert_eq!(std::error::Error::source(&rejection).unwrap().to_string(), "the database is away");
     assert!(!rejection.to_string().contains("database"));
+}
+
+fn detailed() -> Rejection {
+    Rejection::custom("room-full", StatusCode::CONFLICT)
+        .with_title("the room is full")
+        .with_detail("12 of 12 seats are taken")
+        .with_fix("build a larger room")
+        .with_value("room\n12")
+        .with_header("x-seats".parse().unwrap(), "12".parse().unwrap())
+        .with_header("x-seats".parse().unwrap(), "13".parse().unwrap())
+        .with_source("the database says so")
+}
+
+async fn rejected_by_check<R, B>(rejection: Rejection, responder: R) -> Response<B>
+where
+    R: RejectionResponse<B> + Send + Sync + 'static,
+    B: Default,
+{
+    let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(B::default())));
+    let guard = guard().check(move |_: &mut tower_ws_guard::Handshake<'_>| Err(rejection.clone()));
+    guard.reject_with(responder).layer(inner).oneshot(handshake().request()).await.unwrap()
+}
+
+#[tokio::test]
+async fn rejection_of_ones_own_has_words_of_its_own() {
+    let rejection = detailed();
+    assert_eq!((rejection.title(), rejection.fix()), ("the room is full", "build a larger room"));
+    assert_eq!(rejection.detail(), Some("12 of 12 seats are taken"));
+    assert_eq!(
+        rejection.to_string(),
+        r"room-full: the room is full: `room\n12`; build a larger room"
+    );
+    assert!(format!("{rejection:?}").contains("room-full"));
+
+    let response: Response<String> = rejected_by_check(detailed(), PlainText).await;
+    assert_eq!(response.body(), "the room is full (room-full)\n");
+    let response: Response<String> = rejected_by_check(detailed(), ProblemJson::new()).await;
+    assert_eq!(response.status(), StatusCode::CONFLICT);
+    let seats = response.headers().get_all("x-seats").iter().collect::<Vec<_>>();
+    assert_eq!(seats, ["12", "13"]);
+    let problem: serde_json::Value = serde_json::from_str(response.body()).unwrap();
+    assert_eq!(
+        problem,
+        serde_json::json!({
+            "type": "about:blank",
+            "title": "the room is full",
+            "status": 409,
+            "code": "room-full",
+            "detail": "12 of 12 seats are taken",
+        })
+    );
+
+    // Another kind can have words, too. Later words replace earlier ones.
+    let rejection = Rejection::new(RejectionKind::OriginNotAllowed).with_title("a").with_title("b");
+    assert_eq!((rejection.title(), rejection.kind().title()), ("b", "the origin is not allowed"));
+    assert_eq!(rejection.fix(), RejectionKind::OriginNotAllowed.fix());
+    assert_eq!(Rejection::new(RejectionKind::OriginNotAllowed).detail(), None);
+    let long = Rejection::from(RejectionKind::KeyInvalid).with_value([b'x'; 500]).to_string();
+    assert!(long.contains(&format!("`{}…`", "x".repeat(128))), "{long}");
+    let bytes = Rejection::from(RejectionKind::KeyInvalid).with_value(b"\xff`\"").to_string();
+    assert!(bytes.contains(r#"\xff`\""#), "{bytes}");
+}
+
+#[tokio::test]
+async fn header_of_a_rejection_replaces_no_required_one() {
+    let header = |name: &'static str, value: &'static str| {
+        move |rejection: Rejection| {
+            rejection.with_header(name.parse().unwrap(), value.parse().unwrap())
+        }
+    };
+    for (kind, with, name, expected) in [
+        (RejectionKind::OverCapacity, header("retry-after", "77"), "retry-after", Some("77")),
+        (
+            RejectionKind::TokenInvalid,
+            header("www-authenticate", "Own"),
+            "www-authenticate",
+            Some("Own"),
+        ),
+        (
+            RejectionKind::OriginInvalid,
+            header("cache-control", "public"),
+            "cache-control",
+            Some("no-store"),
+        ),
+        (
+            RejectionKind::OriginInvalid,
+            header("connection", "keep-alive"),
+            "connection",
+            Some("close"),
+        ),
+        (
+            RejectionKind::VersionMissing,
+            header("sec-websocket-version", "8"),
+            "sec-websocket-version",
+            Some("13"),
+        ),
+        (RejectionKind::MethodNotAllowed, header("allow", "POST"), "allow", Some("GET")),
+        (
+            RejectionKind::OriginInvalid,
+            header("sec-websocket-accept", "x"),
+            "sec-websocket-accept",
+            None,
+        ),
+        (RejectionKind::OriginInvalid, header("location", "/login"), "location", Some("/login")),
+    ] {
+        let response: Response<String> = rejected_by_check(with(kind.into()), EmptyBody).await;
+        let lines = response.headers().get_all(name).iter().map(|it| it.to_str().unwrap());
+        assert_eq!(lines.collect::<Vec<_>>(), Vec::from_iter(expected), "{kind:?} {name}");
+        assert_eq!(response.status(), kind.status());
+    }
+}
+
+#[tokio::test]
+async fn retry_after_is_in_full_seconds() {
+    for (delay, expected) in [
+        (Duration::ZERO, "0"),
+        (Duration::from_nanos(1), "1"),
+        (Duration::from_millis(1999), "2"),
+        (Duration::from_secs(60), "60"),
+        (Duration::from_secs(60) + Duration::from_nanos(1), "61"),
+    ] {
+        for kind in [RejectionKind::TooManyConnections, RejectionKind::OriginMissing] {
+            let rejection = Rejection::new(kind).with_retry_after(Duration::MAX / 2);
+            let rejection = rejection.with_retry_after(delay);
+            let response: Response<String> = rejected_by_check(rejection, PlainText).await;
+            let lines = response.headers().get_all("retry-after").iter().collect::<Vec<_>>();
+            assert_eq!(lines, [expected]);
+        }
+    }
+    let rejection = Rejection::custom("quota", StatusCode::TOO_MANY_REQUESTS);
+    let response: Response<String> = rejected_by_check(rejection, PlainText).await;
+    assert!(!response.headers().contains_key("retry-after"));
+    let _ =
+        Rejection::custom("quota", StatusCode::TOO_MANY_REQUESTS).with_retry_after(Duration::MAX);
+}
+
+#[tokio::test]
+async fn problem_json_is_escaped() {
+    let odd = "quote \" backslash \\ line\r\n tab\t nul\0 bell\u{7} \u{1f} \u{7f} \u{2028} \u{1f980} </script>";
+    let rejection = Rejection::custom("odd\"code\n", StatusCode::FORBIDDEN)
+        .with_title(odd.to_owned())
+        .with_detail(odd.to_owned());
+    let responder = ProblemJson::new().type_base("https://errors.example.com/\"#");
+    let response: Response<String> = rejected_by_check(rejection, responder).await;
+    let problem: serde_json::Value = serde_json::from_str(response.body()).unwrap();
+    assert_eq!((&problem["title"], &problem["detail"]), (&odd.into(), &odd.into()));
+    assert_eq!(problem["code"], "odd\"code\n");
+    assert_eq!(problem["type"], "https://errors.example.com/\"#odd\"code\n");
+    assert!(!response.body().contains('\n'), "{}", response.body());
+}
+
+#[tokio::test]
+async fn type_of_a_problem_has_a_base() {
+    let custom = || Rejection::custom("room-full", StatusCode::CONFLICT);
+    let own =
+        || ProblemJson::new().type_base("https://a.example/").type_base("https://b.example/ws#");
+    for (rejection, responder, expected) in [
+        (custom(), own(), Some("https://b.example/ws#room-full".to_owned())),
+        (
+            RejectionKind::OriginMissing.into(),
+            own(),
+            Some("https://b.example/ws#origin-missing".to_owned()),
+        ),
+        (
+            RejectionKind::OriginMissing.into(),
+            ProblemJson::default(),
+            RejectionKind::OriginMissing.url(),
+        ),
+        (custom(), ProblemJson::default(), Some("about:blank".to_owned())),
+    ] {
+        let response: Response<String> = rejected_by_check(rejection, responder).await;
+        let problem: serde_json::Value = serde_json::from_str(response.body()).unwrap();
+        assert_eq!(problem["type"].as_str(), expected.as_deref());
+        assert!(problem.get("detail").is_none());
+    }
+}
+
+#[tokio::test]
+async fn body_of_any_type_is_made_from_the_text() {
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Full, combinators::BoxBody};
+
+    type Boxed = BoxBody<Bytes, std::io::Error>;
+
+    fn boxed(text: String) -> Boxed {
+        Full::from(text).map_err(|never| match never {}).boxed()
+    }
+
+    async fn text(body: Boxed) -> String {
+        String::from_utf8(body.collect().await.unwrap().to_bytes().into()).unwrap()
+    }
+
+    let inner = || {
+        service_fn(async |_: Request<()>| {
+            Ok::<_, Infallible>(Response::new(boxed("inner".to_owned())))
+        })
+    };
+    let json = guard().reject_with(ProblemJson::new().map_body(boxed)).layer(inner());
+    let response = json.clone().oneshot(foreign().request()).await.unwrap();
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    let problem: serde_json::Value =
+        serde_json::from_str(&text(response.into_body()).await).unwrap();
+    assert_eq!(problem["code"], "origin-not-allowed");
+    let response = json.oneshot(handshake().request()).await.unwrap();
+    assert_eq!(text(response.into_body()).await, "inner");
+
+    let plain = guard().reject_with(PlainText.map_body(boxed)).layer(inner());
+    let response = plain.oneshot(foreign().request()).await.unwrap();
+    assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
+    assert!(text(response.into_body()).await.contains("origin-not-allowed"));
 }

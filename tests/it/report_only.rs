@@ -199,9 +199,9 @@ fn rejectable() -> Vec<(Raw, &'static str, bool)> {
         (offer(handshake(), "auth.good"), "subprotocol-unsupported", true),
         (offer(handshake(), "auth.good, other"), "subprotocol-unsupported", true),
         (handshake(), "token-missing", false),
-        (good().and("Authorization", "Bearer good"), "token-ambiguous", false),
+        (good().and("Authorization", "Bearer other"), "token-ambiguous", false),
         (
-            handshake().and("Authorization", "Basic eA==").and("Authorization", "Bearer good"),
+            handshake().and("Authorization", "Bearer =").and("Authorization", "Bearer good"),
             "token-ambiguous",
             false,
         ),

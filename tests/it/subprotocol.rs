@@ -11,9 +11,9 @@ use http::{Request, Response};
 use tokio::{sync::mpsc, time::timeout};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_ws_guard::{
-    AllowOrigin, ConnectionLimit, GuardLayer, OriginCheckLayer, PendingUpgrade, ResponderLayer,
-    StaticTokens, Subprotocols, TokenCheckLayer, TokenPolicy, TokenSource, VersionCheckLayer,
-    axum::GuardedUpgrade,
+    AllowOrigin, ConnectionLimit, GuardLayer, OriginCheckLayer, PendingUpgrade, Rejection,
+    ResponderLayer, StaticTokens, Subprotocols, TokenCheckLayer, TokenPolicy, TokenSource,
+    VersionCheckLayer, axum::GuardedUpgrade,
 };
 
 use crate::{
@@ -193,5 +193,143 @@ async fn axum_names_the_subprotocol_of_the_response() {
             let http2 = http2.map(|name| name.to_str().unwrap().to_owned());
             assert_eq!(http2, expected, "{name} {offered}");
         }
+    }
+}
+
+/// The code of the rejection; or the subprotocol that the inner service sees, and that of the response. The same over
+/// HTTP/1.1 and HTTP/2.
+async fn outcome(guard: &GuardLayer, raw: &Raw) -> Result<[Option<String>; 2], Rejection> {
+    let text = |headers: &http::HeaderMap| {
+        let lines = headers.get_all("sec-websocket-protocol").iter();
+        let lines = lines.map(|line| line.to_str().unwrap()).collect::<Vec<_>>();
+        (!lines.is_empty()).then(|| lines.join(" | "))
+    };
+    let inner = service_fn(async |request: Request<()>| {
+        let status = if request.version() == http::Version::HTTP_2 { 200 } else { 101 };
+        let seen = text(request.headers());
+        Ok::<_, Infallible>(Response::builder().status(status).body(seen).unwrap())
+    });
+    let mut outcomes = Vec::new();
+    for request in raw.over_both::<()>() {
+        let response = guard.clone().layer(inner).oneshot(request).await.unwrap();
+        let rejection = response.extensions().get::<Rejection>().cloned();
+        let selected = text(response.headers());
+        outcomes.push(rejection.map_or_else(|| Ok([response.into_body(), selected]), Err));
+    }
+    assert_eq!(format!("{:?}", outcomes[0]), format!("{:?}", outcomes[1]), "{raw:?}");
+    outcomes.remove(0)
+}
+
+#[tokio::test]
+async fn empty_offer_is_none() {
+    let guard = || GuardLayer::new(AllowOrigin::same_origin());
+    let guards = [
+        ("no list", guard()),
+        ("list", guard().subprotocols(Subprotocols::list(["chat"]).unwrap())),
+        ("empty list", guard().subprotocols(Subprotocols::default())),
+    ];
+    let offer = |value: &str| handshake().and("Sec-WebSocket-Protocol", value);
+    for (name, guard) in guards {
+        for raw in
+            [handshake(), offer(""), offer(" \t"), offer("").and("Sec-WebSocket-Protocol", " ")]
+        {
+            // The inner service sees no header, and the response has none.
+            assert_eq!(outcome(&guard, &raw).await.unwrap(), [None, None], "{name} {raw:?}");
+        }
+        for raw in
+            [offer(","), offer(" , "), offer(",,"), offer("").and("Sec-WebSocket-Protocol", ",")]
+        {
+            let rejection = outcome(&guard, &raw).await.unwrap_err();
+            assert_eq!(rejection.kind().code(), "subprotocol-invalid", "{name} {raw:?}");
+        }
+    }
+}
+
+/// Kubernetes has one with a slash.
+#[tokio::test]
+async fn own_subprotocol_that_is_no_token_passes_byte_for_byte() {
+    const SPDY: &str = "SPDY/3.1+portforward.k8s.io";
+    const INVALID: Result<&str, &str> = Err("subprotocol-invalid");
+
+    let list = Subprotocols::list([SPDY, "chat", "a=b\"c\""]).unwrap();
+    let guard = GuardLayer::new(AllowOrigin::same_origin()).subprotocols(list.clone());
+    for (offer, expected) in [
+        (SPDY, Ok(SPDY)),
+        ("chat, SPDY/3.1+portforward.k8s.io", Ok(SPDY)),
+        ("SPDY/3.1+portforward.k8s.io, theirs", Ok(SPDY)),
+        ("chat", Ok("chat")),
+        ("a=b\"c\"", Ok("a=b\"c\"")),
+        ("spdy/3.1+portforward.k8s.io", INVALID),
+        ("SPDY/3.1+portforward.k8s.i", INVALID),
+        ("SPDY/3.1+portforward.k8s.io, SPDY/3.1+portforward.k8s.io", INVALID),
+        ("SPDY/3.1+portforward.k8s.io, SPDY/4+portforward.k8s.io", INVALID),
+        ("a=b", INVALID),
+        ("chat, a b", INVALID),
+    ] {
+        let raw = handshake().and("Sec-WebSocket-Protocol", offer);
+        let outcome = outcome(&guard, &raw).await;
+        match expected {
+            Ok(selected) => {
+                let selected = Some(selected.to_owned());
+                assert_eq!(outcome.unwrap(), [selected.clone(), selected], "{offer}");
+            }
+            Err(code) => assert_eq!(outcome.unwrap_err().kind().code(), code, "{offer}"),
+        }
+    }
+    // Without that name in the list it is malformed.
+    let raw = handshake().and("Sec-WebSocket-Protocol", SPDY);
+    for guard in [
+        GuardLayer::new(AllowOrigin::same_origin()),
+        GuardLayer::new(AllowOrigin::same_origin())
+            .subprotocols(Subprotocols::list(["chat"]).unwrap())
+            .accept_unmatched_subprotocols(),
+    ] {
+        let rejection = outcome(&guard, &raw).await.unwrap_err();
+        assert_eq!(rejection.kind().code(), "subprotocol-invalid");
+    }
+    // The responder completes the handshake with it.
+    let pending = service_fn(async |request: Request<()>| {
+        request.extensions().get::<PendingUpgrade>().unwrap().on_upgrade(async |_| {});
+        Ok::<_, Infallible>(Response::new(()))
+    });
+    let responder = ResponderLayer::new().subprotocols(list);
+    let response = responder.layer(pending).oneshot(raw.upgradable()).await.unwrap();
+    assert_eq!(response.headers()["sec-websocket-protocol"], SPDY);
+
+    for invalid in ["", "a b", "a,b", "caf\u{e9}", "a\tb", "a\u{7f}"] {
+        let error = Subprotocols::list([invalid]).unwrap_err().to_string();
+        assert!(error.contains("visible ASCII"), "{invalid:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn log_shows_what_was_offered() {
+    let prefix = TokenSource::subprotocol("auth.").unwrap();
+    let policy = TokenPolicy::from_sources([prefix], StaticTokens::new([("s3cr3t", ())]).unwrap());
+    let guard = GuardLayer::new(AllowOrigin::same_origin())
+        .subprotocols(Subprotocols::list(["chat", "odd\"\\'"]).unwrap())
+        .token(policy.unwrap())
+        .unwrap();
+    let long = "x".repeat(100);
+    let many = (0..20).map(|i| format!("n{i}")).collect::<Vec<_>>().join(", ");
+    for (offer, shown) in [
+        ("null", "`null`".to_owned()),
+        ("undefined", "`undefined`".to_owned()),
+        ("v3.chat,\tv2.chat", "`v3.chat, v2.chat`".to_owned()),
+        // Each is cut, because it may be a misplaced credential.
+        (&long, format!("`{}...`", &long[..8])),
+        ("graphql-transport-ws", "`graphql-transport-ws`".to_owned()),
+        ("x, graphql-transport-ws2", "`x, graphql-...`".to_owned()),
+        (&many, "`n0, n1, n2, n3, n4, n5, n6, n7`".to_owned()),
+        ("auth.s3cr3t", "`nothing but a credential`".to_owned()),
+        ("mail, auth.s3cr3t", "`mail`".to_owned()),
+        ("it's", "`it\\'s`".to_owned()),
+    ] {
+        let raw = handshake().and("Sec-WebSocket-Protocol", offer);
+        let rejection = outcome(&guard, &raw).await.unwrap_err();
+        assert_eq!(rejection.kind().code(), "subprotocol-unsupported", "{offer}");
+        let message = rejection.to_string();
+        assert!(message.contains(&shown), "{shown}: {message}");
+        assert!(!message.contains("s3cr3t"), "{message}");
     }
 }

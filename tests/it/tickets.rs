@@ -268,11 +268,17 @@ async fn ticket_is_not_redeemed_by_a_handshake_rejected_earlier() {
         (valid.clone().and("X-Banned", "1"), "banned"),
         (valid.clone().and("Sec-WebSocket-Protocol", "mail"), "subprotocol-unsupported"),
         (valid.clone().and("Authorization", "Bearer x"), "token-ambiguous"),
-        (with(&format!("{0}&ticket={0}", ticket.expose())), "token-ambiguous"),
+        (with(&format!("{}&ticket=x", ticket.expose())), "token-ambiguous"),
     ] {
         assert_eq!(outcome(&layer, &rejected).await, code);
     }
-    assert_eq!(outcome(&layer, &valid).await, "alice");
+    // Twice the same ticket is one, and is redeemed once.
+    let twice = with(&format!("{0}&ticket={0}", ticket.expose()));
+    let (head, ()) = twice.request::<()>().into_parts();
+    assert!(head.uri.query().unwrap().contains("&ticket="));
+    let response = knock(&layer, twice.request()).await;
+    assert!(response.is_ok());
+    assert_eq!(outcome(&layer, &valid).await, "token-invalid");
 }
 
 #[tokio::test]

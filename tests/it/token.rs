@@ -73,21 +73,28 @@ fn static_tokens_reject_every_guess() {
 }
 
 #[test]
-fn static_tokens_accept_no_empty_token() {
+fn empty_or_repeated_secret_is_a_config_error() {
+    const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    let errors = [
+        StaticTokens::new([("", ())]),
+        StaticTokens::new([(TOKEN, ()), ("", ())]),
+        StaticTokens::new([(TOKEN, ()), (TOKEN, ())]),
+        StaticTokens::from_digests([(EMPTY, ())]),
+        StaticTokens::from_digests([(EMPTY.to_uppercase(), ())]),
+    ];
+    for error in errors.map(|tokens| tokens.unwrap_err().to_string()) {
+        assert!(error.contains("empty") || error.contains("twice"), "{error}");
+        assert!(!error.contains(TOKEN), "{error}");
+    }
+
     let (parts, ()) = handshake().request::<()>().into_parts();
-    for (listed, valid, count) in [(&[""][..], None, 0), (&["", TOKEN], Some(TOKEN), 1)] {
-        let tokens = StaticTokens::new(listed.iter().map(|token| (token, ()))).unwrap();
-        assert_eq!(format!("{tokens:?}"), format!("StaticTokens({count})"));
-        let verify = |token: &str| {
-            let now = tokens.verify_now(&Token::new(token), &parts);
-            let later = tokens.verify(Token::new(token), &parts).now_or_never().unwrap();
-            assert!(now.is_none_or(|now| now.is_ok() == later.is_ok()));
-            later.map_err(|rejection| rejection.kind())
-        };
-        assert_eq!(verify("").unwrap_err(), RejectionKind::TokenInvalid);
-        if let Some(valid) = valid {
-            verify(valid).unwrap();
-        }
+    let nobody = StaticTokens::new([""; 0].map(|token| (token, ()))).unwrap();
+    for tokens in [nobody, StaticTokens::new([(TOKEN, ())]).unwrap()] {
+        let verdict = tokens.verify(Token::new(""), &parts).now_or_never().unwrap();
+        assert_eq!(verdict.unwrap_err().kind(), RejectionKind::TokenInvalid);
+        let verdict = tokens.verify_now(&Token::new(""), &parts).unwrap();
+        assert_eq!(verdict.unwrap_err().kind(), RejectionKind::TokenInvalid);
     }
 }
 
@@ -223,4 +230,151 @@ async fn debug_output_of_a_request_during_a_drain_hides_the_token() {
             }
         }
     }
+}
+
+/// The challenges of a response, each on a line of its own.
+async fn challenges(layer: GuardLayer, raw: &Raw) -> (u16, Vec<String>) {
+    let mut seen = Vec::new();
+    for request in raw.over_both::<()>() {
+        let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+        let response = layer.clone().layer(inner).oneshot(request).await.unwrap();
+        let lines = response.headers().get_all("www-authenticate").iter();
+        let lines = lines.map(|line| line.to_str().unwrap().to_owned()).collect::<Vec<_>>();
+        seen.push((response.status().as_u16(), lines));
+    }
+    assert_eq!(seen[0], seen[1], "{raw:?}");
+    seen.remove(0)
+}
+
+#[tokio::test]
+async fn challenge_fits_the_sources() {
+    const BEARER: &str = r#"Bearer realm="websocket""#;
+    const INVALID: &str = r#"Bearer realm="websocket", error="invalid_token""#;
+    const BASIC: &str = r#"Basic realm="websocket""#;
+
+    let policy = |sources: &[&str]| {
+        let sources = sources.iter().map(|source| source.parse().unwrap()).collect::<Vec<_>>();
+        TokenPolicy::from_sources(sources, tokens()).unwrap()
+    };
+    let guard = |policy| GuardLayer::new(AllowOrigin::same_origin()).token(policy).unwrap();
+    let with = |name: &str, value: &str| handshake().and(name, value);
+    for (policy, invalid, missing_expected, invalid_expected) in [
+        (
+            policy(&["authorization"]),
+            with("Authorization", "Bearer x"),
+            &[BEARER][..],
+            &[INVALID][..],
+        ),
+        (policy(&["basic"]), with("Authorization", "Basic eDp5"), &[BASIC], &[BASIC]),
+        (
+            policy(&["authorization", "basic"]),
+            with("Authorization", "Basic eDp5"),
+            &[BASIC, BEARER],
+            &[BASIC, INVALID],
+        ),
+        (policy(&["cookie:c"]), with("Cookie", "c=x"), &[], &[]),
+        (policy(&["cookie:c", "cookie:d"]), with("Cookie", "d=x"), &[], &[]),
+        (policy(&["cookie:c", "basic"]), with("Cookie", "c=x"), &[BASIC], &[BASIC]),
+        (policy(&["cookie:c", "header:x-key"]), with("X-Key", "x"), &[BEARER], &[INVALID]),
+        (policy(&["query:t"]), handshake().target("/ws?t=x"), &[BEARER], &[INVALID]),
+        (
+            policy(&["authorization"]).challenge("Bearer", "chat rooms").unwrap(),
+            with("Authorization", "Bearer x"),
+            &[r#"Bearer realm="chat rooms""#],
+            &[r#"Bearer realm="chat rooms", error="invalid_token""#],
+        ),
+        (
+            policy(&["header:x-key"]).challenge("ApiKey", "chat").unwrap(),
+            with("X-Key", "x"),
+            &[r#"ApiKey realm="chat""#],
+            &[r#"ApiKey realm="chat""#],
+        ),
+        (
+            policy(&["basic"]).challenge("Basic", "a").unwrap().challenge("bearer", "b").unwrap(),
+            with("Authorization", "Basic eDp5"),
+            &[r#"Basic realm="a""#, r#"bearer realm="b""#],
+            &[r#"Basic realm="a""#, r#"bearer realm="b", error="invalid_token""#],
+        ),
+        (policy(&["basic"]).without_challenge(), with("Authorization", "Basic eDp5"), &[], &[]),
+        (
+            policy(&["basic"]).challenge("Basic", "a").unwrap().without_challenge(),
+            with("Authorization", "Basic eDp5"),
+            &[],
+            &[],
+        ),
+    ] {
+        let missing = challenges(guard(policy.clone()), &handshake()).await;
+        assert_eq!(missing, (401, missing_expected.iter().map(|&it| it.to_owned()).collect()));
+        let invalid = challenges(guard(policy), &invalid).await;
+        assert_eq!(invalid, (401, invalid_expected.iter().map(|&it| it.to_owned()).collect()));
+    }
+    for (scheme, realm) in [
+        ("", "a"),
+        ("a b", "a"),
+        ("Bearer", "a\"b"),
+        ("Bearer", "a\\b"),
+        ("Bearer", "a\nb"),
+        ("Bearer", "caf\u{e9}"),
+    ] {
+        let error = TokenPolicy::bearer(tokens()).challenge(scheme, realm).unwrap_err().to_string();
+        assert!(error.contains("scheme") || error.contains("realm"), "{error}");
+    }
+    // Only a 401 has one.
+    let forbidden = guard(policy(&["basic"]))
+        .check(tower_ws_guard::check_fn(|_| Err(RejectionKind::TokenForbidden.into())));
+    assert_eq!(challenges(forbidden, &handshake()).await, (403, vec![]));
+    // Both policies must agree on it.
+    let other = policy(&["cookie:c"]).challenge("Basic", "a").unwrap();
+    assert!(policy(&["basic"]).or(other).is_err());
+}
+
+#[tokio::test]
+async fn response_of_ones_own_replaces_the_challenge() {
+    let own = |_: &Rejection, _: &http::request::Parts, mut prepared: Response<()>| {
+        prepared.headers_mut().insert("www-authenticate", "Own realm=\"x\"".parse().unwrap());
+        prepared
+    };
+    let policy = TokenPolicy::bearer(tokens());
+    let guard = GuardLayer::new(AllowOrigin::same_origin()).token(policy).unwrap();
+    let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+    let app = guard.reject_with(own).layer(inner);
+    let response = app.oneshot(handshake().request()).await.unwrap();
+    let lines = response.headers().get_all("www-authenticate").iter().collect::<Vec<_>>();
+    assert_eq!(lines, ["Own realm=\"x\""]);
+}
+
+#[test]
+fn static_tokens_are_given_as_digests() {
+    // `printf %s s3cr3t-alpha-01 | sha256sum`
+    const DIGEST: &str = "eff8fc3a953e915fe92387ad18ee5d73ee23a4f63b932a6f180838b7743419fb";
+
+    let (parts, ()) = handshake().request::<()>().into_parts();
+    for digest in [DIGEST.to_owned(), DIGEST.to_uppercase()] {
+        let tokens = StaticTokens::from_digests([(digest, "alice")]).unwrap();
+        let verify = |token: &str| {
+            let verdict = tokens.verify(Token::new(token), &parts).now_or_never().unwrap();
+            verdict.map(|verified| *verified.claims()).map_err(|rejection| rejection.kind())
+        };
+        assert_eq!(verify(TOKEN), Ok("alice"));
+        for other in ["", "s3cr3t", DIGEST, &DIGEST.to_uppercase()] {
+            assert_eq!(verify(other), Err(RejectionKind::TokenInvalid), "{other}");
+        }
+    }
+    let short = &DIGEST[1..];
+    for malformed in [
+        "",
+        TOKEN,
+        short,
+        &format!("{DIGEST}0"),
+        &format!("g{short}"),
+        &format!("+{short}"),
+        &format!("\u{e9}{}", &DIGEST[2..]),
+    ] {
+        let error = StaticTokens::from_digests([(malformed, ())]).unwrap_err().to_string();
+        assert!(error.contains("64 hexadecimal digits"), "{malformed}: {error}");
+        // It may be the token itself.
+        assert!(malformed.is_empty() || !error.contains(malformed), "{error}");
+    }
+    let twice = StaticTokens::from_digests([(DIGEST, 1), (&DIGEST.to_uppercase(), 2)]);
+    assert!(twice.unwrap_err().to_string().contains("twice"));
 }

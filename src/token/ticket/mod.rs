@@ -25,10 +25,11 @@
 //! # Example
 //!
 //! ```
-//! use http::{Request, Response, StatusCode};
+//! use http::{Request, Response};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //! use tower_ws_guard::{
 //!     Claims, TokenCheckLayer, TokenPolicy, TokenSource,
+//!     test_util::{assert_rejected, handshake},
 //!     token::ticket::{MemoryTicketStore, TicketIssuer, TicketVerifier},
 //! };
 //!
@@ -48,20 +49,11 @@
 //! // In the handler of an authenticated `POST /tickets`:
 //! let ticket = issuer.issue(&"alice").await?;
 //!
-//! let handshake = || {
-//!     Request::get(format!("/ws?ticket={}", ticket.expose()))
-//!         .header("host", "server.example.com")
-//!         .header("upgrade", "websocket")
-//!         .header("connection", "upgrade")
-//!         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
-//!         .header("sec-websocket-version", "13")
-//!         .body(())
-//!         .unwrap()
-//! };
-//! let accepted = service.clone().oneshot(handshake()).await?;
+//! let request = handshake(&format!("/ws?ticket={}", ticket.expose()));
+//! let accepted = service.clone().oneshot(request.clone().build(())).await?;
 //! assert_eq!(accepted.body(), "alice");
-//! let replayed = service.oneshot(handshake()).await?;
-//! assert_eq!(replayed.status(), StatusCode::UNAUTHORIZED);
+//! let replayed = service.oneshot(request.build(())).await?;
+//! assert_rejected(&replayed, "token-invalid");
 //! # Ok(())
 //! # }
 //! ```
