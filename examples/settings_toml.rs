@@ -30,7 +30,7 @@ pub(crate) fn settings(
 
 pub(crate) fn guard(settings: &Settings) -> Result<GuardLayer<ProblemJson>, ConfigError> {
     let tokens = StaticTokens::new([("s3cr3t", "alice")])?;
-    Ok(settings.guard().token(settings.token_policy(tokens)?)?.reject_with(ProblemJson::new()))
+    Ok(settings.guard_with_token(tokens)?.reject_with(ProblemJson::new()))
 }
 
 pub(crate) fn app(guard: GuardLayer<ProblemJson>) -> Router {

@@ -44,7 +44,7 @@ const MAX_PARAMETERS: usize = 32;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ExtensionOffer {
-    extensions: Vec<Extension>,
+    extensions: Vec<OfferedExtension>,
 }
 
 impl ExtensionOffer {
@@ -56,8 +56,8 @@ impl ExtensionOffer {
     ///
     /// # Errors
     ///
-    /// - The lines have more than 4096 bytes together, more than 32 extensions, or an extension with
-    ///   more than 32 parameters.
+    /// - The lines have more than 4096 bytes together, more than 32 extensions, or an extension
+    ///   with more than 32 parameters.
     /// - The name of an extension or of a parameter is not a token (RFC 9110 5.6.2).
     /// - A value is neither a token nor a token in quotes.
     /// - The list has commas and no extension.
@@ -102,13 +102,13 @@ impl ExtensionOffer {
     /// The extensions, in the client's order of preference.
     ///
     /// ```
-    /// use tower_ws_guard::{Extension, ExtensionOffer};
+    /// use tower_ws_guard::{OfferedExtension, ExtensionOffer};
     ///
     /// let offer: ExtensionOffer = "foo; a, bar".parse()?;
-    /// assert_eq!(offer.iter().map(Extension::name).collect::<Vec<_>>(), ["foo", "bar"]);
+    /// assert_eq!(offer.iter().map(OfferedExtension::name).collect::<Vec<_>>(), ["foo", "bar"]);
     /// # Ok::<_, tower_ws_guard::InvalidExtensionOffer>(())
     /// ```
-    pub fn iter(&self) -> impl Iterator<Item = &Extension> {
+    pub fn iter(&self) -> impl Iterator<Item = &OfferedExtension> {
         self.extensions.iter()
     }
 
@@ -160,12 +160,12 @@ impl fmt::Display for ExtensionOffer {
 /// # Ok::<_, tower_ws_guard::InvalidExtensionOffer>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Extension {
+pub struct OfferedExtension {
     name: Box<str>,
     parameters: Vec<(Box<str>, Option<Box<str>>)>,
 }
 
-impl Extension {
+impl OfferedExtension {
     /// The name: a token.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -179,7 +179,7 @@ impl Extension {
     }
 }
 
-impl fmt::Display for Extension {
+impl fmt::Display for OfferedExtension {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
         for (name, value) in self.parameters() {
@@ -197,7 +197,10 @@ struct Cursor<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {
     /// `extension-list`, with empty elements.
-    fn list(&mut self, extensions: &mut Vec<Extension>) -> Result<(), InvalidExtensionOffer> {
+    fn list(
+        &mut self,
+        extensions: &mut Vec<OfferedExtension>,
+    ) -> Result<(), InvalidExtensionOffer> {
         loop {
             while self.eat(b',') {}
             if self.0.is_empty() {
@@ -213,7 +216,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn extension(&mut self) -> Result<Extension, InvalidExtensionOffer> {
+    fn extension(&mut self) -> Result<OfferedExtension, InvalidExtensionOffer> {
         let name = self.token().ok_or(InvalidExtensionOffer::NAME)?;
         let mut parameters = Vec::new();
         while self.eat(b';') {
@@ -224,7 +227,7 @@ impl<'a> Cursor<'a> {
             let value = if self.eat(b'=') { Some(self.value()?) } else { None };
             parameters.push((name, value));
         }
-        Ok(Extension { name, parameters })
+        Ok(OfferedExtension { name, parameters })
     }
 
     fn value(&mut self) -> Result<Box<str>, InvalidExtensionOffer> {

@@ -53,8 +53,8 @@ struct Rules {
 
 type Predicate = Arc<dyn Fn(Host<'_>) -> bool + Send + Sync>;
 
-/// A policy can contain itself if it is replaced by one that does. Deeper policies allow nothing.
-const MAX_DEPTH: usize = 8;
+/// A policy can contain itself if it is replaced by one that does. Further ones allow nothing.
+const MAX_LOOKUPS: usize = 32;
 
 impl AllowHost {
     /// Allows the listed hosts. Hosts are looked up, so ten thousand are as fast as a few.
@@ -90,8 +90,8 @@ impl AllowHost {
     }
 
     /// Allows the names and addresses by which a machine reaches itself, with any port: `localhost`
-    /// and the names below it (RFC 6761 6.3), `127.0.0.0/8`, and `::1`. For servers that listen on a
-    /// loopback address.
+    /// and the names below it (RFC 6761 6.3), `127.0.0.0/8`, and `::1`. For servers that listen on
+    /// a loopback address.
     pub fn loopback() -> Self {
         Rules { loopback: true, ..Rules::default() }.into()
     }
@@ -106,7 +106,7 @@ impl AllowHost {
         Rules { predicates: vec![Arc::new(predicate)], ..Rules::default() }.into()
     }
 
-    /// Allows what the present value of `policy` allows. See [`Replaceable`].
+    /// Allows what the current value of `policy` allows. See [`Replaceable`].
     pub fn replaceable(policy: &Replaceable<Self>) -> Self {
         Rules { replaceable: vec![policy.clone()], ..Rules::default() }.into()
     }
@@ -127,7 +127,7 @@ impl AllowHost {
     /// Whether `host` is allowed.
     #[must_use]
     pub fn allows(&self, host: Host<'_>) -> bool {
-        self.decide(host, MAX_DEPTH, &mut |_| ())
+        self.decide(host, &mut 0, &mut |_| ())
     }
 
     /// Judges any request: outside of a handshake, too.
@@ -146,7 +146,7 @@ impl AllowHost {
         because: &mut dyn FnMut(&dyn Display),
     ) -> Result<(), Rejection> {
         let host = request.host();
-        if self.decide(host, MAX_DEPTH, because) {
+        if self.decide(host, &mut 0, because) {
             return Ok(());
         }
         // Over HTTP/2 there is no header to take the value from.
@@ -156,10 +156,17 @@ impl AllowHost {
 
     #[cfg(feature = "lint")]
     pub(crate) fn listed(&self) -> Vec<Pattern> {
-        self.0.listed.iter().cloned().collect()
+        let replaceable = self.0.replaceable.iter().map(|policy| Self::clone(&policy.get()));
+        let policies = std::iter::once(self.clone()).chain(replaceable);
+        policies.flat_map(|policy| policy.0.listed.iter().cloned().collect::<Vec<_>>()).collect()
     }
 
-    fn decide(&self, host: Host<'_>, depth: usize, because: &mut dyn FnMut(&dyn Display)) -> bool {
+    fn decide(
+        &self,
+        host: Host<'_>,
+        lookups: &mut usize,
+        because: &mut dyn FnMut(&dyn Display),
+    ) -> bool {
         let rules = &*self.0;
         if let Some(pattern) = rules.listed.find_host(host) {
             because(&format_args!("`{host}` is listed as `{pattern}`"));
@@ -173,8 +180,10 @@ impl AllowHost {
             because(&format_args!("a predicate allows `{host}`"));
             return true;
         }
-        let Some(depth) = depth.checked_sub(1) else { return false };
-        rules.replaceable.iter().any(|policy| policy.get().decide(host, depth, because))
+        rules.replaceable.iter().any(|policy| {
+            *lookups += 1;
+            *lookups <= MAX_LOOKUPS && policy.get().decide(host, lookups, because)
+        })
     }
 }
 

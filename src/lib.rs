@@ -149,7 +149,7 @@ pub use self::{
     config::ConfigError,
     connection::{ConnectionLimit, Drain, Permit},
     context::OriginChecked,
-    extension::{Extension, ExtensionOffer, InvalidExtensionOffer},
+    extension::{ExtensionOffer, InvalidExtensionOffer, OfferedExtension},
     guard::{
         AcceptThenClose, Authorize, Check, Explanation, Forward, Guard, GuardLayer, Respond,
         check_fn,

@@ -77,8 +77,8 @@ enum Lookup {
 
 type PerRequest = dyn Fn(&RequestHead<'_>) -> Option<AllowOrigin> + Send + Sync;
 
-/// A policy can contain itself if it is replaced by one that does. Deeper policies allow nothing.
-const MAX_DEPTH: usize = 8;
+/// A policy can contain itself if it is replaced by one that does. Further ones allow nothing.
+const MAX_LOOKUPS: usize = 32;
 
 impl AllowOrigin {
     /// Allows pages that were loaded from the host and port that the handshake addresses.
@@ -154,7 +154,8 @@ impl AllowOrigin {
     /// Allows what the policy allows that `lookup` finds for the request, for example by its host
     /// or path: a server for many tenants. `None` allows nothing.
     ///
-    /// A policy is cheap to clone: clones share their patterns. `lookup` must not block.
+    /// A policy is cheap to clone, because clones share their patterns; [`or`](Self::or) copies
+    /// them, so combine policies beforehand. `lookup` must not block.
     ///
     /// ```
     /// use std::{collections::HashMap, sync::Arc};
@@ -180,13 +181,13 @@ impl AllowOrigin {
         Rules { lookups: vec![Lookup::PerRequest(Arc::new(lookup))], ..Rules::default() }.into()
     }
 
-    /// Allows what the present value of `policy` allows. See [`Replaceable`].
+    /// Allows what the current value of `policy` allows. See [`Replaceable`].
     pub fn replaceable(policy: &Replaceable<Self>) -> Self {
         Rules { lookups: vec![Lookup::Replaceable(policy.clone())], ..Rules::default() }.into()
     }
 
-    /// Rejects whoever sends an `Origin`, and allows whoever sends none: for servers that no page
-    /// may reach. It is an empty list with [`allow_missing`](Self::allow_missing).
+    /// Accepts only handshakes without `Origin`, so no browser can connect. It is an empty list
+    /// with [`allow_missing`](Self::allow_missing).
     pub fn no_browsers() -> Self {
         Self::default().allow_missing()
     }
@@ -276,6 +277,9 @@ impl AllowOrigin {
     /// A predicate for `AllowOrigin::predicate` of tower-http's `CorsLayer`, so that one policy
     /// serves sockets and ordinary requests.
     ///
+    /// With [`dangerous_any`](Self::dangerous_any) or [`allow_null`](Self::allow_null), every page
+    /// can read what `CorsLayer::allow_credentials` opens.
+    ///
     /// ```
     /// use tower_http::cors::{self, CorsLayer};
     /// use tower_ws_guard::{AllowOrigin, GuardLayer};
@@ -332,21 +336,22 @@ impl AllowOrigin {
     /// The policies that are found for a request. Without one there is none by request.
     fn look_up(&self, request: Option<&RequestHead<'_>>) -> Vec<Self> {
         let mut found = Vec::new();
-        self.look_up_into(request, MAX_DEPTH, &mut found);
+        self.look_up_into(request, &mut found);
         found
     }
 
-    fn look_up_into(&self, request: Option<&RequestHead<'_>>, depth: usize, found: &mut Vec<Self>) {
-        let Some(depth) = depth.checked_sub(1) else { return };
+    fn look_up_into(&self, request: Option<&RequestHead<'_>>, found: &mut Vec<Self>) {
         for lookup in &self.0.lookups {
             let policy = match (lookup, request) {
                 (Lookup::Replaceable(policy), _) => Some(Self::clone(&policy.get())),
                 (Lookup::PerRequest(lookup), Some(request)) => lookup(request),
                 (Lookup::PerRequest(_), None) => None,
             };
-            if let Some(policy) = policy {
-                policy.look_up_into(request, depth, found);
-                found.push(policy);
+            if let Some(policy) = policy
+                && found.len() < MAX_LOOKUPS
+            {
+                found.push(policy.clone());
+                policy.look_up_into(request, found);
             }
         }
     }
@@ -360,6 +365,7 @@ impl AllowOrigin {
             allows_missing: policies().any(|rules| rules.missing || rules.any),
             same_origin: policies().any(|rules| rules.same_origin),
             allows_pages: policies().any(Rules::allows_pages),
+            allows_any_page: policies().any(|rules| rules.null || rules.any),
         }
     }
 }
@@ -372,6 +378,7 @@ pub(crate) struct Summary {
     pub(crate) same_origin: bool,
     /// Whether there can be a page that is allowed.
     pub(crate) allows_pages: bool,
+    pub(crate) allows_any_page: bool,
 }
 
 impl Rules {

@@ -33,7 +33,8 @@ enum Port {
     Is(Option<u16>),
 }
 
-/// What is left of a pattern without its wildcards, and whether it has `*.` behind `start`, and `:*`.
+/// What is left of a pattern without its wildcards, and whether it has `*.` behind `start`, and
+/// `:*`.
 fn split_wildcards(value: &str, start: &str) -> (String, bool, bool) {
     let (rest, any_port) = match value.strip_suffix(":*") {
         Some(rest) => (rest, true),
@@ -155,7 +156,10 @@ enum Kind {
 
 /// Whether a host is a name, and not an IP address or nothing.
 fn is_name(host: &str) -> bool {
-    !host.is_empty() && !host.starts_with('[') && host.parse::<std::net::Ipv4Addr>().is_err()
+    !host.is_empty()
+        && !host.starts_with('[')
+        && !has_empty_label(host)
+        && host.parse::<std::net::Ipv4Addr>().is_err()
 }
 
 impl fmt::Display for Pattern {
@@ -187,6 +191,7 @@ pub(crate) struct Patterns {
 impl Patterns {
     pub(crate) fn new(mut patterns: Vec<Pattern>) -> Self {
         patterns.sort_unstable();
+        patterns.dedup();
         let has = |kind: fn(&Name) -> bool| patterns.iter().any(|pattern| kind(&pattern.name));
         Self {
             has_below: has(|name| matches!(name, Name::Below(_))),
@@ -213,8 +218,8 @@ impl Patterns {
         self.find(origin.host(), origin.scheme(), origin.port())
     }
 
-    /// Finds the pattern that a host matches. Ports 80 and 443 equal none, because the scheme is not
-    /// known.
+    /// Finds the pattern that a host matches. Ports 80 and 443 equal none, because the scheme is
+    /// not known.
     pub(crate) fn find_host(&self, host: Host<'_>) -> Option<&Pattern> {
         let port = match host.port() {
             None => None,
@@ -226,7 +231,8 @@ impl Patterns {
 
     fn find(&self, host: &str, scheme: &str, port: Option<u16>) -> Option<&Pattern> {
         let below = || {
-            if !self.has_below || has_empty_label(host) {
+            // A name has 253 bytes at most, and a dot.
+            if !self.has_below || host.len() > 254 || has_empty_label(host) {
                 return None;
             }
             let dots = host.bytes().enumerate().filter(|(_, byte)| *byte == b'.');

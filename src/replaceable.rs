@@ -43,7 +43,7 @@ impl<T> Replaceable<T> {
         self.0.store(Arc::new(value));
     }
 
-    /// The present value.
+    /// The current value.
     #[must_use]
     pub fn get(&self) -> Arc<T> {
         self.0.load_full()

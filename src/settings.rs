@@ -14,7 +14,7 @@ use crate::{
     host::AllowHost,
     origin::AllowOrigin,
     subprotocol::Subprotocols,
-    token::{TokenPolicy, TokenSource, VerifyToken},
+    token::{StaticTokens, TokenPolicy, TokenSource, VerifyToken},
 };
 
 /// The settings of a guard, from a configuration file or the environment: in every format of serde.
@@ -25,7 +25,7 @@ use crate::{
 /// | `same_origin` | a boolean: [`AllowOrigin::same_origin`] |
 /// | `public_origin` | an origin: [`AllowOrigin::public_origin`] |
 /// | `allow_missing_origin`, `allow_null_origin` | booleans: [`AllowOrigin::allow_missing`], [`AllowOrigin::allow_null`] |
-/// | `no_browsers` | a boolean, beside no other key about origins: [`AllowOrigin::no_browsers`] |
+/// | `no_browsers` | a boolean, without other keys about origins: [`AllowOrigin::no_browsers`] |
 /// | `dangerous_any_origin` | a boolean: [`AllowOrigin::dangerous_any`] |
 /// | `hosts` | a list of patterns: [`AllowHost::list`] |
 /// | `loopback_hosts` | a boolean: [`AllowHost::loopback`] |
@@ -37,10 +37,12 @@ use crate::{
 /// | `max_connections` | a number: [`ConnectionLimit::total`] |
 /// | `check_timeout_ms` | milliseconds, 10000 by default: [`GuardLayer::check_timeout`] |
 ///
-/// At least one key must allow an origin. A text stands for any value, because a variable of the
-/// environment is one: `true`, `10`, and a list as `a, b`.
+/// At least one key must allow somebody. Every value may be a string, as in the environment:
+/// `true`, `10`, or a list such as `a, b`. An unknown key is an error, so pass only the variables
+/// of the environment that begin with a prefix of yours, without it and in lower case.
 ///
-/// Errors name the key and the value.
+/// Errors name the key and the value. For a configuration of your own, [`AllowOrigin`],
+/// [`AllowHost`] and [`Subprotocols`] are read from lists, and [`TokenSource`] from its text.
 ///
 /// ```
 /// use tower_ws_guard::{Settings, StaticTokens};
@@ -55,7 +57,7 @@ use crate::{
 ///     }"#,
 /// )?;
 /// let tokens = StaticTokens::new([("s3cr3t", "alice")])?;
-/// let guard = settings.guard().token(settings.token_policy(tokens)?)?;
+/// let guard = settings.guard_with_token(tokens)?;
 ///
 /// let wrong = serde_json::from_str::<Settings>(r#"{ "origins": "https://a.example/" }"#);
 /// let error = wrong.unwrap_err().to_string();
@@ -75,16 +77,38 @@ pub struct Settings {
     max_token_length: usize,
     max_connections: Option<usize>,
     check_timeout: Duration,
+    has_token_keys: bool,
 }
 
 impl Settings {
-    /// A guard with these settings, but without a token policy.
+    /// A guard with these settings, and without a token policy.
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// Never: the settings were checked when they were read.
-    pub fn guard(&self) -> GuardLayer {
-        let mut guard = GuardLayer::new(self.origins.clone());
+    /// The settings have a key about tokens, so a guard without a token policy would be open.
+    pub fn guard(&self) -> Result<GuardLayer, ConfigError> {
+        if self.has_token_keys {
+            return Err(ConfigError::new(
+                "",
+                "the settings have a key about tokens; make the guard with \
+                 `Settings::guard_with_token`",
+            ));
+        }
+        self.without_token()
+    }
+
+    /// A guard with these settings, which verifies tokens with `verifier`.
+    ///
+    /// # Errors
+    ///
+    /// None that the settings can cause: they were checked when they were read.
+    pub fn guard_with_token<V: VerifyToken>(&self, verifier: V) -> Result<GuardLayer, ConfigError> {
+        let guard = self.without_token()?;
+        guard.token(self.token_policy(verifier)?)
+    }
+
+    fn without_token(&self) -> Result<GuardLayer, ConfigError> {
+        let mut guard = GuardLayer::new(self.origins.clone()).check_timeout(self.check_timeout)?;
         if let Some(hosts) = &self.hosts {
             guard = guard.allow_host(hosts.clone());
         }
@@ -95,17 +119,12 @@ impl Settings {
             guard = guard.accept_unmatched_subprotocols();
         }
         if let Some(max) = self.max_connections {
-            guard = guard.limit(ConnectionLimit::total(max).expect("it was checked"));
+            guard = guard.limit(ConnectionLimit::total(max)?);
         }
-        guard.check_timeout(self.check_timeout).expect("it was checked")
+        Ok(guard)
     }
 
-    /// A token policy with the sources of these settings.
-    ///
-    /// # Errors
-    ///
-    /// One source is a prefix of another.
-    pub fn token_policy<V: VerifyToken>(
+    fn token_policy<V: VerifyToken>(
         &self,
         verifier: V,
     ) -> Result<TokenPolicy<V::Claims>, ConfigError> {
@@ -119,6 +138,26 @@ impl<'de> Deserialize<'de> for Settings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let values = Values(BTreeMap::deserialize(deserializer)?);
         values.into_settings().map_err(D::Error::custom)
+    }
+}
+
+/// Policies as values of a configuration of your own: each is a list, or a text with commas.
+macro_rules! deserialize_lists {
+    ($($Policy:ident),*) => {$(
+        impl<'de> Deserialize<'de> for $Policy {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let list = Value::deserialize(deserializer)?.into_list().map_err(D::Error::custom)?;
+                $Policy::list(list).map_err(D::Error::custom)
+            }
+        }
+    )*};
+}
+
+deserialize_lists!(AllowOrigin, AllowHost, Subprotocols);
+
+impl<'de> Deserialize<'de> for TokenSource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 
@@ -147,11 +186,27 @@ impl fmt::Display for Value {
     }
 }
 
+impl Value {
+    fn into_list(self) -> Result<Vec<String>, String> {
+        match self {
+            Self::List(list) => Ok(list),
+            Self::Text(text) => {
+                let elements = text.split(',').map(str::trim).filter(|element| !element.is_empty());
+                Ok(elements.map(str::to_owned).collect())
+            }
+            other => Err(format!("{other}: use a list of texts")),
+        }
+    }
+}
+
 struct Values(BTreeMap<String, Value>);
 
 impl Values {
     fn into_settings(mut self) -> Result<Settings, String> {
         let no_browsers = self.bool("no_browsers")?;
+        let has_token_keys = ["token_sources", "first_token_source_wins", "max_token_length"]
+            .iter()
+            .any(|key| self.0.contains_key(*key));
         let keys = [
             "origins",
             "same_origin",
@@ -160,10 +215,15 @@ impl Values {
             "allow_null_origin",
             "dangerous_any_origin",
         ];
-        let has_other = keys.iter().any(|key| self.0.contains_key(*key));
+        let is_false = |value: &Value| matches!(value, Value::Bool(false));
+        let has_other =
+            keys.iter().any(|key| self.0.get(*key).is_some_and(|value| !is_false(value)));
         let origins = match (no_browsers, has_other) {
             (true, true) => return Err(format!("no_browsers: leave out {}", keys.join(", "))),
-            (true, false) => AllowOrigin::no_browsers(),
+            (true, false) => {
+                keys.iter().for_each(|key| drop(self.0.remove(*key)));
+                AllowOrigin::no_browsers()
+            }
             (false, _) => self.origins()?,
         };
         let listed = self.list("hosts")?.map(AllowHost::list);
@@ -190,7 +250,11 @@ impl Values {
             max_connections: self.number("max_connections")?.map(|max| max as usize),
             check_timeout: nonzero(Duration::from_millis(timeout))
                 .map_err(|error| format!("check_timeout_ms: {error}"))?,
+            has_token_keys,
         };
+        let nobody = StaticTokens::<()>::new::<&str>([]);
+        let policy = nobody.and_then(|nobody| settings.token_policy(nobody));
+        drop(policy.map_err(|error| format!("token_sources: {error}"))?);
         match self.0.keys().next() {
             Some(unknown) => Err(format!("{}: there is no such key", unknown.escape_debug())),
             None => Ok(settings),
@@ -271,15 +335,8 @@ impl Values {
     }
 
     fn list(&mut self, key: &str) -> Result<Option<Vec<String>>, String> {
-        match self.0.remove(key) {
-            None => Ok(None),
-            Some(Value::List(list)) => Ok(Some(list)),
-            Some(Value::Text(text)) => {
-                let elements = text.split(',').map(str::trim).filter(|element| !element.is_empty());
-                Ok(Some(elements.map(str::to_owned).collect()))
-            }
-            Some(other) => Err(format!("{key}: {other}: use a list of texts")),
-        }
+        let list = self.0.remove(key).map(Value::into_list);
+        list.transpose().map_err(|error| format!("{key}: {error}"))
     }
 }
 

@@ -23,12 +23,14 @@ impl Subprotocols {
     /// The server's subprotocols, in its order of preference. With an empty list every offer is
     /// rejected.
     ///
+    /// A name that is not a token (RFC 9110 5.6.2), such as Kubernetes'
+    /// `SPDY/3.1+portforward.k8s.io`, passes byte for byte, because clients exist that offer it.
+    /// Only the layer with this list knows the name: another layer outside of it rejects it.
+    ///
     /// # Errors
     ///
     /// A name is listed twice, is empty, or has a comma, a space or a character that is not visible
-    /// ASCII. A name that is not a token (RFC 9110 5.6.2) otherwise, such as Kubernetes'
-    /// `SPDY/3.1+portforward.k8s.io`, passes byte for byte, because clients exist that offer it. Only
-    /// the layer with this list knows the name: another layer outside of it rejects it.
+    /// ASCII.
     ///
     /// ```
     /// use tower_ws_guard::Subprotocols;

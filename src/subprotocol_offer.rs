@@ -39,7 +39,8 @@ impl SubprotocolOffer {
     ///
     /// # Errors
     ///
-    /// A subprotocol is not a token (RFC 9110 5.6.2) or is listed twice, or there are more than 128.
+    /// A subprotocol is not a token (RFC 9110 5.6.2) or is listed twice, or there are more than
+    /// 128.
     ///
     /// ```
     /// use tower_ws_guard::SubprotocolOffer;
@@ -180,8 +181,8 @@ impl fmt::Debug for SubprotocolOffer {
     }
 }
 
-/// The reason why a value is not a [`SubprotocolOffer`]. Its `Display` names the rule that the value
-/// breaks, without the value, which may carry a credential.
+/// The reason why a value is not a [`SubprotocolOffer`]. Its `Display` names the rule that the
+/// value breaks, without the value, which may carry a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidSubprotocolOffer(&'static str);
 

@@ -1,9 +1,9 @@
 //! Tests of WebSocket services without a socket.
 //!
-//! [`handshake`] builds the request of a client. Only hyper's own connections can be upgraded: with a
-//! request that a test builds, a service finds no upgrade. [`Handshake::upgradable`] adds one, and
-//! returns the client's end of the connection. [`assert_accepted`] and [`assert_rejected`] check the
-//! response.
+//! [`handshake`] builds the request of a client. Only hyper's own connections can be upgraded: with
+//! a request that a test builds, a service finds no upgrade. [`HandshakeRequest::upgradable`] adds
+//! one, and returns the client's end of the connection. [`assert_accepted`] and [`assert_rejected`]
+//! check the response.
 //!
 //! # Example
 //!
@@ -78,7 +78,7 @@ use crate::{Rejection, http::ConnectProtocol};
 /// assert_eq!(request.method(), "CONNECT");
 /// ```
 #[track_caller]
-pub fn handshake(target: &str) -> Handshake {
+pub fn handshake(target: &str) -> HandshakeRequest {
     let headers = [
         (HOST, "server.example.com"),
         (UPGRADE, "websocket"),
@@ -86,7 +86,7 @@ pub fn handshake(target: &str) -> Handshake {
         (SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ=="),
         (SEC_WEBSOCKET_VERSION, "13"),
     ];
-    Handshake {
+    HandshakeRequest {
         target: target.parse().expect("the target is a path"),
         headers: headers
             .map(|(name, value)| (name, HeaderValue::from_static(value)))
@@ -99,13 +99,13 @@ pub fn handshake(target: &str) -> Handshake {
 /// The request of a client. Made by [`handshake`].
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct Handshake {
+pub struct HandshakeRequest {
     target: Uri,
     headers: HeaderMap,
     is_http2: bool,
 }
 
-impl Handshake {
+impl HandshakeRequest {
     /// Sets the `Host`, over HTTP/2 the authority.
     ///
     /// # Panics
@@ -206,20 +206,33 @@ fn header(name: &str, value: &str) -> (HeaderName, HeaderValue) {
     (name, value.parse().expect("the value can stand in a header"))
 }
 
-/// Asserts that a response completes the handshake.
+/// Asserts that a response completes a handshake over HTTP/1.1: it is a 101.
 ///
 /// # Panics
 ///
 /// It does not. The message names the rejection, and its fix.
 #[track_caller]
 pub fn assert_accepted<B>(response: &Response<B>) {
-    let status = response.status();
-    let rejection = response.extensions().get::<Rejection>();
-    let is_accepted = status == StatusCode::SWITCHING_PROTOCOLS || status.is_success();
-    match rejection {
-        Some(rejection) => panic!("the handshake was rejected: {rejection}"),
-        None => assert!(is_accepted, "the handshake was not completed: {status}"),
+    assert_completed(response, StatusCode::SWITCHING_PROTOCOLS);
+}
+
+/// Asserts that a response completes a handshake over [HTTP/2](HandshakeRequest::http2): it is a
+/// 200.
+///
+/// # Panics
+///
+/// As [`assert_accepted`].
+#[track_caller]
+pub fn assert_accepted_http2<B>(response: &Response<B>) {
+    assert_completed(response, StatusCode::OK);
+}
+
+#[track_caller]
+fn assert_completed<B>(response: &Response<B>, expected: StatusCode) {
+    if let Some(rejection) = response.extensions().get::<Rejection>() {
+        panic!("the handshake was rejected: {rejection}");
     }
+    assert_eq!(response.status(), expected, "the handshake was not completed");
 }
 
 /// Asserts that a layer of this crate has rejected the request with this

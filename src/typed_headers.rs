@@ -16,9 +16,9 @@ use crate::{
 
 /// `Sec-WebSocket-Extensions`, for `headers::HeaderMapExt` and axum-extra's `TypedHeader`.
 ///
-/// [`decode`](Header::decode) accepts what [`ExtensionOffer::parse`] accepts, but at least one line.
-/// The error does not name the rule that the value breaks. [`encode`](Header::encode) writes one
-/// line, and none for an empty offer.
+/// [`decode`](Header::decode) accepts what [`ExtensionOffer::parse`] accepts, but at least one
+/// line. The error does not name the rule that the value breaks. [`encode`](Header::encode) writes
+/// one line, and none for an empty offer.
 ///
 /// ```
 /// use headers::HeaderMapExt;

@@ -353,7 +353,7 @@ fn sources() -> [TokenSource; 12] {
         TokenSource::header(API_KEY.as_str()).unwrap(),
         TokenSource::header_scheme("authorization", "Token").unwrap(),
         TokenSource::subprotocol_base64("own.b64.").unwrap(),
-        TokenSource::extensions(|extensions| {
+        TokenSource::request_extensions(|extensions| {
             extensions.get::<Certificate>().map(|Certificate(secret)| secret.clone())
         }),
     ]

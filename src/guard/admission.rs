@@ -155,7 +155,15 @@ impl<R, C> Admission<R, C> {
     {
         match self.waited {
             Waited::Verification => self.verified(request, result),
-            Waited::Authorization => self.checked(request, result, Self::acquire),
+            Waited::Authorization => {
+                // The claims may have ended meanwhile.
+                let has_ended = request.extensions.get().is_some_and(Validity::has_ended);
+                let result = match result {
+                    Ok(()) if has_ended => Err(Kind::TokenInvalid.into()),
+                    result => result,
+                };
+                self.checked(request, result, Self::acquire)
+            }
         }
     }
 

@@ -22,10 +22,10 @@ use crate::rejection::Rejection;
 /// impl<'a> Authorize<'a> for Members {
 ///     async fn authorize(&'a self, head: &'a Parts) -> Result<(), Rejection> {
 ///         let user = head.extensions.get::<Claims<String>>();
-///         match user.is_some_and(|Claims(user)| user.starts_with(&self.room)) {
-///             true => Ok(()),
-///             false => Err(Rejection::custom("not-a-member", StatusCode::FORBIDDEN)),
+///         if user.is_some_and(|Claims(user)| user.starts_with(&self.room)) {
+///             return Ok(());
 ///         }
+///         Err(Rejection::custom("not-a-member", StatusCode::FORBIDDEN))
 ///     }
 /// }
 ///

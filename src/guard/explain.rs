@@ -4,15 +4,18 @@ use http::{Request, request::Parts};
 
 use super::{
     GuardLayer,
+    normalize::Offer,
     policy::{Detected, GuardConfig, Report},
 };
 use crate::{
     connection::Drain,
     handshake::Handshake,
+    http::field::OneLine,
     rejection::{Rejection, RejectionKind},
+    token::FoundToken,
 };
 
-/// What each step of a guard says about the head of one request. Made by [`GuardLayer::explain`].
+/// The verdict of each step of a guard on the head of one request. Made by [`GuardLayer::explain`].
 ///
 /// `Display` writes a line for each step. It is for the operator: it names the policy, and the fix.
 #[derive(Clone, Debug)]
@@ -27,7 +30,7 @@ pub struct Step {
     verdict: Verdict,
 }
 
-/// What a [`Step`] says.
+/// The verdict of a [`Step`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Verdict {
@@ -83,7 +86,7 @@ impl Step {
         self.name
     }
 
-    /// What the step says.
+    /// The verdict.
     #[must_use]
     pub const fn verdict(&self) -> &Verdict {
         &self.verdict
@@ -104,7 +107,8 @@ impl Display for Step {
             Verdict::Rejected(rejection) => {
                 write!(f, "rejected: {rejection}")?;
                 let source = std::error::Error::source(rejection);
-                source.map_or(Ok(()), |source| write!(f, "; because: {source}"))
+                let source = source.map(ToString::to_string);
+                source.map_or(Ok(()), |source| write!(f, "; because: {}", OneLine(&source)))
             }
             Verdict::Unknown(because) => write!(f, "unknown: {because}"),
         }
@@ -112,12 +116,13 @@ impl Display for Step {
 }
 
 impl<R, C> GuardLayer<R, C> {
-    /// Says what each step says about the head of a request, which rule decides, and the fix: for
-    /// support and tests.
+    /// Reports the verdict of each step on the head of a request, the rule that decided it, and the
+    /// fix: for support and tests.
     ///
-    /// Nothing is taken: no ticket is redeemed and no slot acquired. Steps that have to wait are
+    /// No ticket is redeemed and no slot acquired. Steps that have to wait are
     /// [unknown](Verdict::Unknown). [Checks](crate::Check) of your own are called, on a copy of the
-    /// extensions.
+    /// request, if the steps before them accept it. In report-only mode it says what would be
+    /// rejected.
     ///
     /// ```
     /// use tower_ws_guard::{AllowOrigin, GuardLayer, test_util::handshake};
@@ -140,7 +145,9 @@ impl<R, C> GuardLayer<R, C> {
     #[must_use]
     pub fn explain(&self, head: &Parts) -> Explanation {
         let mut explanation = Explanation { steps: Vec::new() };
-        self.policy().config.explain(head.clone(), &mut explanation);
+        // Report-only mode rejects nothing, but this asks what would be rejected.
+        let config = GuardConfig { report_only: false, ..self.policy().config.clone() };
+        config.explain(head.clone(), &mut explanation);
         explanation
     }
 }
@@ -156,7 +163,7 @@ impl GuardConfig {
                 let rejection = Rejection::from(RejectionKind::NotWebsocket);
                 return explanation.add("syntax", Err::<&str, _>(rejection));
             }
-            Detected::Ordinary | Detected::Any => {
+            Detected::Ordinary | Detected::EveryRequest => {
                 return explanation.accept("syntax", "it is not an upgrade request, and passes");
             }
         }
@@ -165,38 +172,56 @@ impl GuardConfig {
             let rejection = has_started.then(|| RejectionKind::ShuttingDown.into());
             explanation.add("drain", rejection.map_or(Ok("none has started"), Err));
         }
+        if let Some(token) = &self.token {
+            token.hide_credentials(&mut head.headers);
+        }
         let mut handshake = match Handshake::parse_for(&mut head, self.subprotocols.as_ref()) {
             Ok(handshake) => handshake,
             Err(rejection) => return explanation.add("syntax", Err::<&str, _>(rejection)),
         };
         explanation.accept("syntax", "the handshake is well-formed");
         self.explain_policies(&mut handshake, explanation);
-        self.explain_subprotocol(&handshake, explanation);
-        let Some(policy) = &self.token else {
-            return self.explain_admission(&head, true, explanation);
+        let offer = self.explain_subprotocol(&handshake, explanation);
+        let token = self.take_credential(&handshake);
+        let (key, normalized) = (handshake.key(), handshake.normalized());
+        let token =
+            self.normalize(&mut head, normalized, key, offer).and_then(|()| token.transpose());
+        let is_verified = self.explain_token(token, &mut head, explanation);
+        if !self.authorizations.is_empty() {
+            explanation.unknown("authorization", "it has to wait");
+        }
+        match &self.limit {
+            None => {}
+            Some(limit) if is_verified => {
+                explanation.add("limit", limit.peek(&head).map(|()| "there is a slot"));
+            }
+            Some(_) => explanation.unknown("limit", "its key may depend on the token"),
+        }
+    }
+
+    /// Whether the claims that there can be are in the extensions then.
+    fn explain_token(
+        &self,
+        token: Result<Option<FoundToken>, Rejection>,
+        head: &mut Parts,
+        explanation: &mut Explanation,
+    ) -> bool {
+        let verified = match token {
+            Ok(None) => return true,
+            Ok(Some(token)) => token.verify_now(head),
+            Err(rejection) => Some(Err(rejection)),
         };
-        let found = policy.find(&handshake);
-        let is_verified = match found {
-            Err(rejection) => {
-                explanation.add("token", Err::<&str, _>(rejection));
+        match verified {
+            Some(result) => {
+                let is_verified = result.is_ok();
+                explanation.add("token", result.map(|()| "it is valid"));
+                is_verified
+            }
+            None => {
+                explanation.unknown("token", "there is one, and its verifier has to wait");
                 false
             }
-            Ok(token) => match token.verify_now(&mut head) {
-                Some(Ok(())) => {
-                    explanation.accept("token", "it is valid");
-                    true
-                }
-                Some(Err(rejection)) => {
-                    explanation.add("token", Err::<&str, _>(rejection));
-                    false
-                }
-                None => {
-                    explanation.unknown("token", "there is one, and its verifier has to wait");
-                    false
-                }
-            },
-        };
-        self.explain_admission(&head, is_verified, explanation);
+        }
     }
 
     fn explain_policies(&self, handshake: &mut Handshake<'_>, explanation: &mut Explanation) {
@@ -212,36 +237,34 @@ impl GuardConfig {
             explanation.add("origin", result.map(|()| &rule));
         }
         for check in &self.checks {
+            if explanation.rejection().is_some() {
+                explanation.unknown("check", "a check sees only what was accepted before");
+                continue;
+            }
             explanation.add("check", check.check(handshake).map(|()| "a check of your own passes"));
         }
     }
 
-    fn explain_subprotocol(&self, handshake: &Handshake<'_>, explanation: &mut Explanation) {
-        let negotiated = self.negotiate(handshake, &mut Report::default());
-        explanation.add(
-            "subprotocol",
-            negotiated.map(|(selected, _)| match selected.value() {
-                _ if !handshake.offers_subprotocols() => "none is offered".to_owned(),
-                Some(selected) => {
-                    format!("`{}` is selected", selected.to_str().unwrap_or_default())
-                }
-                None if self.subprotocols.is_some() => "none is selected".to_owned(),
-                None => "the handler selects one".to_owned(),
-            }),
-        );
-    }
-
-    /// `is_verified`: the claims that there can be are in the extensions.
-    fn explain_admission(&self, head: &Parts, is_verified: bool, explanation: &mut Explanation) {
-        if !self.authorizations.is_empty() {
-            explanation.unknown("authorization", "it has to wait");
-        }
-        if let Some(limit) = &self.limit {
-            if is_verified {
-                explanation.add("limit", limit.peek(head).map(|()| "there is a slot"));
-            } else {
-                explanation.unknown("limit", "its key may depend on the token");
+    /// Returns the offer that inner services would see.
+    fn explain_subprotocol(
+        &self,
+        handshake: &Handshake<'_>,
+        explanation: &mut Explanation,
+    ) -> Offer {
+        let (selected, offer) = match self.negotiate(handshake, &mut Report::default()) {
+            Ok(negotiated) => negotiated,
+            Err(rejection) => {
+                explanation.add("subprotocol", Err::<&str, _>(rejection));
+                return Offer::Unchanged;
             }
-        }
+        };
+        let because = match selected.value() {
+            _ if !handshake.offers_subprotocols() => "none is offered".to_owned(),
+            Some(selected) => format!("`{}` is selected", selected.to_str().unwrap_or_default()),
+            None if self.subprotocols.is_some() => "none is selected".to_owned(),
+            None => "the handler selects one".to_owned(),
+        };
+        explanation.accept("subprotocol", because);
+        offer
     }
 }

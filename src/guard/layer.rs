@@ -249,6 +249,7 @@ impl<R, C> GuardLayer<R, C> {
     ///
     /// It has what is left of the [`check_timeout`](Self::check_timeout). If it cannot tell, return
     /// [`Rejection::verifier_failed`](crate::Rejection::verifier_failed).
+    /// [`AcceptThenClose`] shows only the kinds of its table to a script, and no code of your own.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -263,10 +264,10 @@ impl<R, C> GuardLayer<R, C> {
     /// let guard = GuardLayer::new(AllowOrigin::same_origin()).authorize(move |head: &Parts| {
     ///     let (database, room) = (database.clone(), head.uri.path().to_owned());
     ///     async move {
-    ///         match database.is_open(&room).await.map_err(Rejection::verifier_failed)? {
-    ///             true => Ok(()),
-    ///             false => Err(Rejection::custom("room-closed", StatusCode::FORBIDDEN)),
+    ///         if database.is_open(&room).await.map_err(Rejection::verifier_failed)? {
+    ///             return Ok(());
     ///         }
+    ///         Err(Rejection::custom("room-closed", StatusCode::FORBIDDEN))
     ///     }
     /// });
     /// # let _ = guard;
@@ -311,8 +312,8 @@ impl<R, C> GuardLayer<R, C> {
     /// or [`TooManyConnections`](crate::RejectionKind::TooManyConnections). A second call adds a
     /// limit; both apply.
     ///
-    /// It is the last check of the layer. In a stack give it to the innermost layer that checks. Handlers then
-    /// must [hold a permit](crate::connection).
+    /// It is the last check of the layer. In a stack give it to the innermost layer that checks.
+    /// Handlers then must [hold a permit](crate::connection).
     ///
     /// ```
     /// use tower_ws_guard::{AllowOrigin, ConnectionLimit, GuardLayer};

@@ -38,8 +38,8 @@ impl<R, C> GuardLayer<R, C> {
     ///
     /// | code | danger |
     /// |---|---|
-    /// | `ambient-credential` | a cookie or HTTP Basic, which browsers send by themselves, and handshakes without `Origin` are accepted |
-    /// | `dns-rebinding` | same-origin on a loopback or private address, without a list of hosts |
+    /// | `ambient-credential` | a cookie, HTTP Basic or a client certificate, which browsers send by themselves, and handshakes from any page or without `Origin` are accepted |
+    /// | `dns-rebinding` | same-origin on a loopback, private or unspecified address, without a list of hosts |
     /// | `token-in-url` | a token in the query that can be used again |
     /// | `public-suffix` | a wildcard below a public suffix, such as `https://*.co.uk` or `*.github.io` |
     /// | `report-only` | nothing is rejected by policy |
@@ -62,20 +62,30 @@ impl<R, C> GuardLayer<R, C> {
         let origins = config.origins.as_ref().map(|origins| origins.summary());
 
         if let (Some(token), Some(origins)) = (&config.token, &origins) {
+            // A browser sends HTTP Basic and a certificate only where a user has chosen them.
             let is_ambient = |source: &&TokenSource| {
-                // A browser sends HTTP Basic only where a user has logged in with it.
-                source.is_cookie() || (source.is_basic() && origins.allows_pages)
+                source.is_cookie() || (source.is_ambient() && origins.allows_pages)
             };
-            let sources = token.sources().iter().filter(is_ambient);
-            for source in sources.filter(|_| origins.allows_missing) {
-                add(
-                    "ambient-credential",
-                    format!(
-                        "browsers send `{source}` by themselves, and a handshake without `Origin` \
-                         is accepted, as it comes from a page behind a proxy that drops `Origin`"
-                    ),
-                    "remove `allow_missing` or the source",
-                );
+            for source in token.sources().iter().filter(is_ambient) {
+                if origins.allows_any_page {
+                    add(
+                        "ambient-credential",
+                        format!(
+                            "browsers send `{source}` by themselves, and any page may connect with it"
+                        ),
+                        "remove `allow_null` and `dangerous_any`, or the source",
+                    );
+                } else if origins.allows_missing {
+                    add(
+                        "ambient-credential",
+                        format!(
+                            "browsers send `{source}` by themselves, and a handshake without \
+                             `Origin` is accepted; a proxy that drops `Origin` makes every page look \
+                             like that"
+                        ),
+                        "remove `allow_missing` or the source",
+                    );
+                }
             }
         }
         if let Some(token) = &config.token {
@@ -88,9 +98,14 @@ impl<R, C> GuardLayer<R, C> {
             }
         }
         let is_private = listens_on.is_some_and(|address| match address.ip().to_canonical() {
-            IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+            IpAddr::V4(ip) => {
+                ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified()
+            }
             IpAddr::V6(ip) => {
-                ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()
+                ip.is_loopback()
+                    || ip.is_unique_local()
+                    || ip.is_unicast_link_local()
+                    || ip.is_unspecified()
             }
         });
         if is_private
@@ -110,7 +125,7 @@ impl<R, C> GuardLayer<R, C> {
             if pattern.parent().is_some_and(is_public_suffix) {
                 add(
                     "public-suffix",
-                    format!("anybody can have a name that `{pattern}` allows"),
+                    format!("anyone can register a name that `{pattern}` matches"),
                     "list the names of your own",
                 );
             }

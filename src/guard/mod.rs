@@ -21,8 +21,8 @@
 //! # The request that inner services see
 //!
 //! Inner services see a handshake in one normalized form, so no handler can read it differently:
-//! one `Upgrade: websocket`, one `Connection: Upgrade`, no token in a subprotocol, the query or
-//! `Authorization`, and, if the guard has [`Subprotocols`](crate::Subprotocols), only the selected
+//! one `Upgrade: websocket`, one `Connection: Upgrade`, no token in a subprotocol, the query or its
+//! header, and, if the guard has [`Subprotocols`](crate::Subprotocols), only the selected
 //! one. When they respond with 101 (over HTTP/2: 2xx), the guard sets `Sec-WebSocket-Protocol` to
 //! the selected subprotocol. If they decline with any other status, it closes the HTTP/1.1
 //! connection as for a rejection.
@@ -45,9 +45,9 @@
 //!
 //! | failure | what the client sees |
 //! |---|---|
-//! | a verifier returns [`Rejection::verifier_failed`](crate::Rejection::verifier_failed) | 503 `verifier-failed` |
-//! | a verifier hangs | 503 `verifier-timeout` after the [`check_timeout`](crate::GuardLayer::check_timeout); if the client leaves before, the verifier's future is dropped |
-//! | a check, an origin predicate, the key of a limit, a verifier or a [`RejectionResponse`] panics | no response: the connection ends, over HTTP/2 the stream |
+//! | a verifier or an [authorization](crate::GuardLayer::authorize) returns [`Rejection::verifier_failed`](crate::Rejection::verifier_failed) | 503 `verifier-failed` |
+//! | a verifier or an authorization hangs | 503 `verifier-timeout` after the [`check_timeout`](crate::GuardLayer::check_timeout); if the client leaves before, the future is dropped |
+//! | a check, a predicate or look-up of a policy, a token source, the key of a limit, a verifier, an authorization or a [`RejectionResponse`] panics | no response: the connection ends, over HTTP/2 the stream |
 //! | a [`RejectionResponse`] returns a success, a redirect or a 101, or drops headers | the rejection with its own status and the required headers |
 //! | the inner service is not ready | nothing until it is ready: the layer looks at no handshake, and the `check_timeout` does not run |
 //! | the inner service fails or panics, also after it has accepted a [`PendingUpgrade`](crate::PendingUpgrade) | no response, and no callback is called |
@@ -61,8 +61,8 @@
 //! | the client does not read the response | the connection is given up after the [`upgrade_timeout`](crate::GuardLayer::upgrade_timeout) |
 //!
 //! Over HTTP/2 this holds for servers that call the service in the task of the stream, such as
-//! those of hyper-util and axum. In [logs and metrics](crate::telemetry) a panic of a verifier or the inner service is `cancelled`. A panic
-//! before is not recorded.
+//! those of hyper-util and axum. In [logs and metrics](crate::telemetry) a panic of a verifier or
+//! the inner service is `cancelled`. A panic before is not recorded.
 //!
 //! # In axum
 //!

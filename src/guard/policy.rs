@@ -122,7 +122,7 @@ pub(super) enum Detected {
     /// Not an upgrade request, but the layer requires one.
     NotWebsocket,
     /// The layer checks the host and the origin of every request.
-    Any,
+    EveryRequest,
     Ordinary,
 }
 
@@ -166,7 +166,7 @@ impl GuardConfig {
     #[inline]
     pub(super) fn detect<B>(&self, request: &Request<B>) -> Detected {
         if self.every_request {
-            return Detected::Any;
+            return Detected::EveryRequest;
         }
         if is_upgrade_request(request) {
             return Detected::UpgradeRequest;
@@ -280,12 +280,15 @@ impl GuardConfig {
     }
 
     /// Step 5: finds the one credential. `None` without a token policy.
-    fn take_credential(&self, handshake: &Handshake<'_>) -> Option<Result<FoundToken, Rejection>> {
+    pub(super) fn take_credential(
+        &self,
+        handshake: &Handshake<'_>,
+    ) -> Option<Result<FoundToken, Rejection>> {
         self.token.as_ref().map(|token| token.find(handshake))
     }
 
     /// Step 6: the one form of each field, without the credential.
-    fn normalize(
+    pub(super) fn normalize(
         &self,
         request: &mut Parts,
         normalized: AlreadyNormalized,
@@ -444,23 +447,19 @@ fn without_credentials<'a>(
     })
 }
 
-/// An offer for the log. An element can be a credential that no source knows, so of one that is
-/// longer than the names of subprotocols only the beginning is shown: 128 bits in base64 have 22
-/// characters.
+/// An offer for the log. An element can be a credential that no source knows, so only what looks
+/// like a name is shown in full.
 fn shown_offer<'a>(offered: impl Iterator<Item = &'a str>) -> String {
-    const MAX_LENGTH: usize = 20;
-    const BEGINNING: usize = 8;
-
-    let mut shown = String::new();
-    for offer in offered.take(8) {
-        let separator = if shown.is_empty() { "" } else { ", " };
-        // A header that was parsed as text is ASCII.
-        let (start, ellipsis) = match offer.get(..BEGINNING) {
-            Some(start) if offer.len() > MAX_LENGTH => (start, "..."),
-            _ => (offer, ""),
-        };
-        shown.extend([separator, start, ellipsis]);
-    }
+    let is_name = |offer: &str| {
+        let digits = offer.bytes().filter(u8::is_ascii_digit).count();
+        let is_lower_case = !offer.bytes().any(|byte| byte.is_ascii_uppercase());
+        offer.len() <= 12 || (offer.len() <= 40 && digits <= 3 && is_lower_case)
+    };
+    let shown = offered.take(8).map(|offer| match offer.get(..4) {
+        Some(start) if !is_name(offer) => format!("{start}... ({} bytes)", offer.len()),
+        _ => offer.to_owned(),
+    });
+    let shown = shown.collect::<Vec<_>>().join(", ");
     if shown.is_empty() { "nothing but a credential".to_owned() } else { shown }
 }
 
@@ -473,6 +472,6 @@ where
         return Offer::Unchanged;
     }
     let joined = offered().collect::<Vec<_>>().join(", ");
-    // Tokens and commas are a valid value.
+    // Elements of a valid value are a valid value.
     Offer::Only(HeaderValue::try_from(joined).ok().filter(|value| !value.is_empty()))
 }

@@ -75,7 +75,7 @@ where
         match self.policy.config.detect(&request) {
             Detected::Ordinary => ResponseFuture::ordinary(self.inner.call(request)),
             Detected::UpgradeRequest => self.admit(request),
-            Detected::Any => {
+            Detected::EveryRequest => {
                 let (request, body) = request.into_parts();
                 match self.policy.config.check_head(&request) {
                     Ok(()) => {

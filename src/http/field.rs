@@ -22,7 +22,7 @@ pub(crate) fn has_element(value: &HeaderValue, wanted: &[u8]) -> bool {
         || elements(value).any(|element| element.eq_ignore_ascii_case(wanted))
 }
 
-/// The elements of all lines as text. In a parsed `Sec-WebSocket-Protocol` each element is a token.
+/// The elements of all lines as text. In a parsed `Sec-WebSocket-Protocol` each is ASCII.
 pub(crate) fn text_elements<'a>(
     lines: impl IntoIterator<Item = &'a HeaderValue>,
 ) -> impl Iterator<Item = &'a str> {
@@ -99,6 +99,24 @@ impl std::fmt::Display for Escaped<'_> {
         let (shown, rest) = self.0.split_at(self.0.len().min(LENGTH));
         let ellipsis = if rest.is_empty() { "" } else { "…" };
         write!(f, "{}{ellipsis}", shown.escape_ascii())
+    }
+}
+
+/// Text that may quote an untrusted client: cut, and with control characters escaped.
+pub(crate) struct OneLine<'a>(pub(crate) &'a str);
+
+impl std::fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        use std::fmt::Write as _;
+
+        for (i, character) in self.0.chars().enumerate() {
+            match character {
+                _ if i == 256 => return f.write_char('…'),
+                '"' | '\'' | '\\' => f.write_char(character)?,
+                _ => write!(f, "{}", character.escape_debug())?,
+            }
+        }
+        Ok(())
     }
 }
 

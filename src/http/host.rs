@@ -2,6 +2,7 @@ use std::{
     borrow::Cow,
     error::Error,
     fmt,
+    hash::{Hash, Hasher},
     net::{Ipv4Addr, Ipv6Addr},
 };
 
@@ -11,7 +12,7 @@ use super::{
 };
 
 /// A valid `Host` or `:authority`: a name or an address, and the port if one was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Host<'a> {
     name: &'a str,
     port: Option<u32>,
@@ -102,6 +103,21 @@ impl<'a> Host<'a> {
             Some(address) => address.to_string().into(),
             None => lower_case(name),
         }
+    }
+}
+
+/// By [`normal_name`](Host::normal_name) and the port as it was sent.
+impl PartialEq for Host<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.port == other.port && self.normal_name() == other.normal_name()
+    }
+}
+
+impl Eq for Host<'_> {}
+
+impl Hash for Host<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.normal_name(), self.port).hash(state);
     }
 }
 

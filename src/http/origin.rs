@@ -91,7 +91,7 @@ pub(crate) fn line(headers: &HeaderMap) -> SingletonField<'_> {
 /// assert_eq!(owned, "https://app.example.com".parse()?);
 /// # Ok::<_, tower_ws_guard::InvalidOrigin>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Origin<'a> {
     scheme: Cow<'a, str>,
     host: Cow<'a, str>,

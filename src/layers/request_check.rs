@@ -10,12 +10,13 @@ use crate::{
 /// Applies [`RequestCheck`], which checks the host and the origin of every request, and not only of
 /// upgrade requests.
 ///
-/// It protects what stands beside a socket: an API, server-sent events, long polling, an MCP
-/// endpoint, or a page on the user's machine. Handshakes need a [`GuardLayer`] as well.
+/// It protects ordinary endpoints beside a WebSocket: an API, server-sent events, long polling, an
+/// MCP endpoint, or a page on the user's machine. Handshakes need a [`GuardLayer`] as well.
 ///
-/// A browser sends no `Origin` on a navigation and on a `GET` of the same origin. So an origin policy
-/// for pages and such requests must [allow a missing
-/// `Origin`](AllowOrigin::allow_missing); then `Sec-Fetch-Site: cross-site` still rejects.
+/// A browser sends no `Origin` on a `GET` of the same origin, so an origin policy for such requests
+/// must [allow a missing `Origin`](AllowOrigin::allow_missing); then `Sec-Fetch-Site: cross-site`
+/// still rejects. Do not put an origin policy on pages that other sites link to: a browser marks
+/// the first request after such a link as `cross-site`. Check only the host there.
 ///
 /// ```
 /// use http::{Request, Response, StatusCode};

@@ -66,7 +66,7 @@ macro_rules! kinds {
                         status,
                         extra: ExtraHeader::Nothing,
                         title: "the handshake was rejected",
-                        fix: "see the check that was added to the guard",
+                        fix: "see the check, the verifier or the authorization that was added to the guard",
                     },
                 }
             }
@@ -161,7 +161,8 @@ kinds! {
     OriginInvalid: "origin-invalid", FORBIDDEN, Nothing,
         "`Origin` is malformed",
         "send `null` or `scheme://host[:port]`, without path and trailing slash";
-    /// There is no `Origin`, or an empty one, and [`AllowOrigin`](crate::AllowOrigin) does not allow that.
+    /// There is no `Origin`, or an empty one, and [`AllowOrigin`](crate::AllowOrigin) does not
+    /// allow that.
     OriginMissing: "origin-missing", FORBIDDEN, Nothing,
         "`Origin` is missing",
         "clients other than browsers: send `Origin`, or allow its absence with \

@@ -52,7 +52,10 @@ mod response;
 
 use std::{borrow::Cow, error::Error, fmt, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::RETRY_AFTER};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{CONNECTION, CONTENT_LENGTH, RETRY_AFTER, TRAILER, TRANSFER_ENCODING, UPGRADE},
+};
 
 #[cfg(feature = "axum")]
 use self::fault::Misuse;
@@ -66,7 +69,7 @@ pub use self::{
     kind::RejectionKind,
     response::{EmptyBody, MapBody, PlainText, ProblemJson, RejectionResponse, response_fn},
 };
-use crate::http::field::Escaped;
+use crate::http::field::{Escaped, OneLine};
 
 /// A rejected handshake: its [`kind`](Self::kind), and details for the operator.
 ///
@@ -141,8 +144,8 @@ impl Rejection {
         self
     }
 
-    /// Sets the fix for the operator, in place of the [kind's](RejectionKind::fix). It is never in a
-    /// response.
+    /// Sets the fix for the operator, in place of the [kind's](RejectionKind::fix). It is never in
+    /// a response.
     #[must_use]
     pub fn with_fix(mut self, fix: impl Into<Cow<'static, str>>) -> Self {
         self.details().fix = Some(fix.into());
@@ -157,10 +160,19 @@ impl Rejection {
         self
     }
 
-    /// Adds a header to the response. Headers that the protocol requires of the response stay.
+    /// Adds a header to the response.
+    ///
+    /// Headers about the connection and the length of the body, and those of the handshake, are not
+    /// added: the protocol decides about them. [`AcceptThenClose`](crate::AcceptThenClose) adds
+    /// none.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.details().headers.append(name, value);
+        let is_of_protocol =
+            matches!(name, CONNECTION | UPGRADE | CONTENT_LENGTH | TRANSFER_ENCODING | TRAILER)
+                || name.as_str().starts_with("sec-websocket-");
+        if !is_of_protocol {
+            self.details().headers.append(name, value);
+        }
         self
     }
 
@@ -254,11 +266,11 @@ impl From<RejectionKind> for Rejection {
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.kind.code(), self.title())?;
+        write!(f, "{}: {}", self.kind.code(), OneLine(self.title()))?;
         if let Some(value) = self.value() {
             write!(f, ": `{}`", Escaped(value))?;
         }
-        write!(f, "; {}", self.fix())
+        write!(f, "; {}", OneLine(self.fix()))
     }
 }
 

@@ -20,9 +20,9 @@ use crate::http::Transport;
 /// [`EmptyBody`] (the default), [`PlainText`] and [`ProblemJson`] implement it, and so do functions
 /// and closures; wrap a closure in [`response_fn`].
 ///
-/// `prepared` has the status and all required headers. Usually you add a body:
-/// `prepared.map(|()| body)`. The layer corrects a response that breaks the protocol: it replaces a
-/// status that is not 4xx or 5xx by the prepared one, restores the prepared headers (it keeps a
+/// `prepared` has the status and all required headers. Usually you add a body: `prepared.map(|()|
+/// body)`. The layer corrects a response that breaks the protocol: it replaces a status that is not
+/// 4xx or 5xx by the prepared one, restores the headers that the protocol requires (it keeps a
 /// `Retry-After` and a `WWW-Authenticate` of yours), and removes `Sec-WebSocket-Accept`.
 ///
 /// With [`AcceptThenClose`](crate::AcceptThenClose) the response to a rejection may complete the
@@ -314,7 +314,9 @@ impl<'a> Required<'a> {
     fn restore(&self, headers: &mut HeaderMap) {
         let mut require = |name: HeaderName, value: &'static str| {
             // There are few, and usually they are there.
-            if !headers.iter().any(|(there, other)| *there == name && other == value) {
+            let mut lines = headers.iter().filter(|(there, _)| **there == name);
+            let is_right = lines.next().is_some_and(|(_, line)| line == value);
+            if !is_right || lines.next().is_some() {
                 headers.insert(name, HeaderValue::from_static(value));
             }
         };

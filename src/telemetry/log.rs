@@ -1,12 +1,9 @@
-use std::{
-    error::Error,
-    fmt::{self, Write as _},
-    time::Duration,
-};
+use std::{error::Error, fmt, time::Duration};
 
 use tracing::Level;
 
 use super::outcome::{Head, Outcome};
+use crate::http::field::OneLine;
 #[cfg(feature = "axum")]
 use crate::rejection::Rejection;
 
@@ -61,22 +58,6 @@ impl fmt::Display for WithSources<'_> {
         while let Some(error) = source {
             write!(f, "; because: {}", OneLine(&error.to_string()))?;
             source = error.source();
-        }
-        Ok(())
-    }
-}
-
-/// Text that may quote an untrusted client: cut, and with control characters escaped.
-struct OneLine<'a>(&'a str);
-
-impl fmt::Display for OneLine<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, character) in self.0.chars().enumerate() {
-            match character {
-                _ if i == 256 => return f.write_char('…'),
-                '"' | '\'' | '\\' => f.write_char(character)?,
-                _ => write!(f, "{}", character.escape_debug())?,
-            }
         }
         Ok(())
     }

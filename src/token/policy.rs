@@ -82,8 +82,8 @@ impl<C: Clone + Send + Sync + 'static> TokenPolicy<C> {
         Self::new([TokenSource::authorization()].into(), verifier)
     }
 
-    /// Takes exactly one credential from all of `sources` together. The same one twice in one source
-    /// is one, and an empty one is none.
+    /// Takes exactly one credential from all of `sources` together. The same one twice in one
+    /// source is one, and an empty one is none.
     ///
     /// # Errors
     ///
@@ -170,7 +170,8 @@ impl<C: Clone + Send + Sync + 'static> TokenPolicy<C> {
     }
 
     /// Takes the credential of the first source that holds one, in the order of the sources, and
-    /// ignores and removes those of the others. For servers behind a proxy that adds its own.
+    /// ignores those of the others. They are removed as well, except for cookies. For servers
+    /// behind a proxy that adds its own.
     ///
     /// Two different credentials in that source are still ambiguous.
     ///
@@ -208,12 +209,12 @@ impl<C: Clone + Send + Sync + 'static> TokenPolicy<C> {
         Ok(self)
     }
 
-    /// Sets the challenge of a 401 (RFC 9110 11.6.1): `SCHEME realm="REALM"`. A second call adds one.
+    /// Sets the challenge of a 401 (RFC 9110 11.6.1): `SCHEME realm="REALM"`. A second call adds
+    /// one.
     ///
-    /// Without a call it follows the sources: `Basic realm="websocket"` for
-    /// [`TokenSource::basic`], no challenge if all sources are cookies, and otherwise
-    /// `Bearer realm="websocket"`. A [`RejectionResponse`](crate::RejectionResponse) can replace it,
-    /// too.
+    /// Without a call it follows the sources: `Basic realm="websocket"` for [`TokenSource::basic`],
+    /// no challenge if all sources are cookies, and otherwise `Bearer realm="websocket"`. A
+    /// [`RejectionResponse`](crate::RejectionResponse) can replace it, too.
     ///
     /// # Errors
     ///
@@ -339,6 +340,8 @@ impl TokenCheck {
             }
             source.find(handshake, |credential| match &only {
                 None => only = Some((index, credential)),
+                // Two are enough, however many a client sends.
+                Some(_) if other.is_some() => {}
                 // Browsers send a cookie twice, for the host and for the domain.
                 Some((first, only)) if *first == index && only.is_equal(&credential) => {}
                 Some(_) => other = Some(index),

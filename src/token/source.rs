@@ -34,10 +34,11 @@ use crate::{
 /// | [`kubernetes`](Self::kubernetes) | `Sec-WebSocket-Protocol: chat, base64url.bearer.authorization.k8s.io.BASE64URL` | `kubernetes` | browsers |
 /// | [`phoenix`](Self::phoenix) | `Sec-WebSocket-Protocol: phoenix, base64url.bearer.phx.BASE64` | `phoenix` | Phoenix's JavaScript client |
 /// | [`pair`](Self::pair) | `Sec-WebSocket-Protocol: MARKER, TOKEN` | `pair:MARKER` | browsers |
-/// | [`extensions`](Self::extensions) | what the server knows of the connection | | client certificates |
+/// | [`request_extensions`](Self::request_extensions) | what the server knows of the connection | | client certificates |
 ///
-/// `FromStr` and `Display` use the text. The response never selects a subprotocol that carries a
-/// token. So the client must offer another one beside it. With `pair` that is the marker.
+/// `FromStr` and `Display` use the text, where there is one. The response never selects a
+/// subprotocol that carries a token. So the client must offer another one beside it. With `pair`
+/// that is the marker.
 ///
 /// ```
 /// use tower_ws_guard::TokenSource;
@@ -98,8 +99,8 @@ impl TokenSource {
 
     /// The whole value of the header `name`. It is not decoded.
     ///
-    /// Only a proxy that sets or removes the header may be trusted to authenticate with it: a client
-    /// can send any header.
+    /// Only a proxy that sets or removes the header may be trusted to authenticate with it: a
+    /// client can send any header.
     ///
     /// # Errors
     ///
@@ -189,7 +190,7 @@ impl TokenSource {
 
     /// What `credential` finds in the extensions of the request, such as the fingerprint of a
     /// client certificate that the server has inserted.
-    pub fn extensions<F>(credential: F) -> Self
+    pub fn request_extensions<F>(credential: F) -> Self
     where
         F: Fn(&Extensions) -> Option<String> + Send + Sync + 'static,
     {
@@ -215,7 +216,7 @@ impl TokenSource {
         }
     }
 
-    /// Whether an offered subprotocol may be selected because a token follows it.
+    /// Whether an offered subprotocol is the marker of a pair, which may be selected.
     pub(crate) fn is_marker(&self, offered: &str) -> bool {
         match &self.0 {
             Carrier::Pair(marker) => marker.as_bytes().eq_ignore_ascii_case(offered.as_bytes()),
@@ -226,6 +227,12 @@ impl TokenSource {
     /// Whether a browser sends the credential by itself, with any page's request.
     pub(crate) const fn is_cookie(&self) -> bool {
         matches!(self.0, Carrier::Cookie(_))
+    }
+
+    /// Whether a browser may send the credential by itself, other than a cookie.
+    #[cfg(feature = "lint")]
+    pub(crate) const fn is_ambient(&self) -> bool {
+        self.is_basic() || matches!(self.0, Carrier::Extensions(_))
     }
 
     pub(crate) const fn is_basic(&self) -> bool {
@@ -316,7 +323,8 @@ impl TokenSource {
         match (&self.0, &other.0) {
             (Carrier::Prefix(prefix, _), Carrier::Prefix(other, _)) => other.starts_with(&**prefix),
             (Carrier::Prefix(prefix, _), Carrier::Pair(marker)) => {
-                marker.as_bytes().starts_with(prefix.as_bytes())
+                let start = marker.as_bytes().get(..prefix.len());
+                start.is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
             }
             (Carrier::Pair(marker), Carrier::Pair(other)) => {
                 marker.as_bytes().eq_ignore_ascii_case(other.as_bytes())
@@ -375,7 +383,7 @@ impl fmt::Display for TokenSource {
             }
             Carrier::Prefix(prefix, _) => write!(f, "subprotocol:{prefix}"),
             Carrier::Pair(marker) => write!(f, "pair:{}", marker.to_str().unwrap_or_default()),
-            Carrier::Extensions(_) => f.write_str("extensions"),
+            Carrier::Extensions(_) => f.write_str("request extensions"),
         }
     }
 }

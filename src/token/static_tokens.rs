@@ -59,8 +59,8 @@ impl<C> StaticTokens<C> {
     ///
     /// # Errors
     ///
-    /// A digest is malformed, is that of an empty token, or is listed twice. The error does not show
-    /// it.
+    /// A digest is malformed, is that of an empty token, or is listed twice. The error does not
+    /// show it.
     ///
     /// ```
     /// use tower_ws_guard::StaticTokens;

@@ -33,6 +33,13 @@ impl Token {
         &self.secret
     }
 
+    /// The user and the password, if it is `USER:PASSWORD`, as [`TokenSource::basic`] takes it. A
+    /// user has no colon (RFC 7617 2).
+    #[must_use]
+    pub fn user_and_password(&self) -> Option<(&str, &str)> {
+        self.secret.split_once(':')
+    }
+
     /// The source in which the client sent it. `None` without a handshake.
     #[must_use]
     pub fn source(&self) -> Option<&TokenSource> {
@@ -261,7 +268,7 @@ impl<V: VerifyToken> VerifyToken for Arc<V> {
     }
 }
 
-/// The verifier that is there when a handshake is verified.
+/// Verifies with the current verifier.
 impl<V: VerifyToken> VerifyToken for Replaceable<V> {
     type Claims = V::Claims;
 

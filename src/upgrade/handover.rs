@@ -50,8 +50,8 @@ impl Handover {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Withholds more. A permit that is already withheld becomes part of the new one. `false` if the
-    /// connection was taken before.
+    /// Withholds more. A permit that is already withheld becomes part of the new one. `false` if
+    /// the connection was taken before.
     #[must_use]
     pub(crate) fn add(&self, upgrade: Option<OnUpgrade>, new: Option<Permit>) -> bool {
         let mut state = self.lock();

@@ -10,7 +10,8 @@ use serde::{
 use serde_json::{Value, json};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_ws_guard::{
-    Claims, Permit, Rejection, Settings, StaticTokens, Token, TokenPolicy, Verified,
+    AllowHost, AllowOrigin, Claims, Host, Permit, Rejection, Settings, StaticTokens, Token,
+    TokenPolicy, TokenSource, Verified,
 };
 
 use crate::common::{HOST, ORIGIN, Raw, handshake};
@@ -37,12 +38,8 @@ fn tokens() -> StaticTokens<&'static str> {
 
 /// The code of the rejection; or the user and the subprotocol that the inner service sees.
 async fn outcome(settings: &Settings, with_token: bool, raw: &Raw) -> String {
-    let guard = settings.guard();
-    let guard = if with_token {
-        guard.token(settings.token_policy(tokens()).unwrap()).unwrap()
-    } else {
-        guard
-    };
+    let guard =
+        if with_token { settings.guard_with_token(tokens()) } else { settings.guard() }.unwrap();
     let inner = service_fn(async |mut request: Request<()>| {
         let permit = Permit::claim(request.extensions_mut());
         let user = request.extensions().get::<Claims<&str>>().map_or("-", |Claims(user)| user);
@@ -185,7 +182,7 @@ async fn max_connections_limits_the_guard() {
         let permit = Permit::claim(request.extensions_mut());
         Ok::<_, Infallible>(Response::builder().status(101).extension(permit).body(()).unwrap())
     });
-    let app = settings.guard().layer(inner);
+    let app = settings.guard().unwrap().layer(inner);
     let open = app.clone().oneshot(handshake().request()).await.unwrap();
     assert_eq!(open.status(), 101);
     assert_eq!(app.clone().oneshot(handshake().request()).await.unwrap().status(), 503);
@@ -206,7 +203,8 @@ async fn check_timeout_is_in_milliseconds() {
                 Ok(Verified::new(()))
             };
             let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
-            let guard = settings(&value).guard().token(TokenPolicy::bearer(verify)).unwrap();
+            let guard =
+                settings(&value).guard().unwrap().token(TokenPolicy::bearer(verify)).unwrap();
             let raw = handshake().and("Authorization", "Bearer x");
             let response = guard.layer(inner).oneshot(raw.request()).await.unwrap();
             assert_eq!(response.status(), expected, "{value} {takes}");
@@ -342,11 +340,41 @@ fn error_names_the_key_and_the_value() {
 }
 
 #[test]
-fn token_sources_that_overlap_are_an_error_of_the_policy() {
-    let value =
-        json!({"same_origin": true, "token_sources": ["subprotocol:a.", "subprotocol:a.b."]});
-    assert!(settings(&value).token_policy(tokens()).is_err());
-    let value = json!({"same_origin": true, "token_sources": []});
-    assert!(settings(&value).token_policy(tokens()).is_err());
-    assert!(!format!("{:?}", settings(&value)).is_empty());
+fn settings_of_tokens_need_a_verifier() {
+    for sources in [json!(["subprotocol:a.", "subprotocol:a.b."]), json!([])] {
+        let error = error(&json!({"same_origin": true, "token_sources": sources}));
+        assert!(error.starts_with("token_sources: "), "{error}");
+    }
+    for (key, value) in [
+        ("token_sources", json!(["cookie:session"])),
+        ("first_token_source_wins", json!(true)),
+        ("max_token_length", json!(100)),
+    ] {
+        let settings = settings(&json!({"same_origin": true, key: value}));
+        assert!(settings.guard().unwrap_err().to_string().contains("guard_with_token"), "{key}");
+        assert!(settings.guard_with_token(tokens()).is_ok(), "{key}");
+    }
+}
+
+#[test]
+fn policies_are_values_of_other_configurations() {
+    #[derive(Deserialize)]
+    struct Mine {
+        origins: AllowOrigin,
+        hosts: AllowHost,
+        source: TokenSource,
+    }
+
+    let mine = r#"{"origins": "https://a.example, https://b.example", "hosts": ["a.example"], "source": "basic"}"#;
+    let mine = serde_json::from_str::<Mine>(mine).unwrap();
+    assert!(mine.origins.allows(&"https://b.example".parse().unwrap()));
+    assert!(!mine.hosts.allows(Host::parse(b"b.example").unwrap()));
+    assert_eq!(mine.source, TokenSource::basic());
+    for (wrong, part) in [
+        (r#"{"origins": ["https://a.example/"]}"#, "https://a.example/"),
+        (r#"{"origins": 1}"#, "`1`: use a list"),
+    ] {
+        let error = serde_json::from_str::<Mine>(wrong).err().unwrap().to_string();
+        assert!(error.contains(part), "{error}");
+    }
 }

@@ -411,7 +411,7 @@ async fn connection_is_a_source() {
     struct Certificate(&'static str);
 
     let source = || {
-        TokenSource::extensions(|extensions| {
+        TokenSource::request_extensions(|extensions| {
             extensions.get::<Certificate>().map(|Certificate(name)| (*name).to_owned())
         })
     };

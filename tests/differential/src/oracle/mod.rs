@@ -298,7 +298,11 @@ impl Head {
             // RFC 8441 4: `:authority` is there.
             return Err("host-invalid");
         }
-        Ok(host)
+        // RFC 9113 8.3.1: the authority counts.
+        match (&self.transport, self.authority.as_deref().and_then(authority)) {
+            (Transport::Http2(_), Some(target)) => Ok(target),
+            _ => Ok(host),
+        }
     }
 
     /// RFC 6455 4.2.1 item 5 and 11.3.1.
