@@ -15,10 +15,13 @@ use tower_ws_guard::{
     test_util::{self, assert_accepted, assert_rejected},
 };
 
+use tracing::{Level, level_filters::LevelFilter};
+
 use crate::{
     common::{ORIGIN, upgradable},
     decisions::{bearer, guard},
     limit::code,
+    telemetry_log::Recorder,
 };
 
 type Log = Arc<Mutex<Vec<&'static str>>>;
@@ -373,4 +376,23 @@ async fn authorized_handshake_is_completed_by_the_layer() {
         assert_rejected(&app.clone().oneshot(request).await.unwrap(), "not-a-member");
     }
     let _: GuardLayer = guard().authorize(room);
+}
+
+#[tokio::test]
+async fn authorization_is_logged_once() {
+    let recorder = Recorder::default();
+    let _guard = recorder.install(LevelFilter::TRACE);
+    let app = guard().token(slow_tokens()).unwrap().authorize(room).layer(service_fn(switch));
+    for (path, level, code, message) in [
+        ("/public", Level::DEBUG, "accepted", "accepted"),
+        ("/elsewhere", Level::WARN, "not-a-member", "rejected: not-a-member"),
+        ("/down", Level::ERROR, "verifier-failed", "; because: no connection to 10.0.0.1"),
+    ] {
+        for request in bearer("s3cr3t").target(path).over_both() {
+            drop(app.clone().oneshot(request).await.unwrap());
+            let [event] = &recorder.take_own()[..] else { panic!("{path}") };
+            assert_eq!((event.level(), &*event.fields["code"]), (level, code), "{path}");
+            assert!(event.message().contains(message), "{}", event.message());
+        }
+    }
 }

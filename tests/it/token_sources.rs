@@ -439,7 +439,8 @@ async fn connection_is_a_source() {
             }
             let response = app.clone().oneshot(request).await.unwrap();
             let rejection = response.extensions().get::<Rejection>();
-            let seen = rejection.map_or(*response.body(), |rejection| rejection.kind().code());
+            let seen =
+                rejection.map_or_else(|| *response.body(), |rejection| rejection.kind().code());
             assert_eq!(seen, expected, "{certificate:?} {raw:?}");
         }
     }

@@ -259,7 +259,7 @@ async fn policies_are_replaced_while_the_guard_runs() {
         let request = handshake("/ws").host(host).origin(origin).token(token).build(());
         let response = app.clone().oneshot(request).await.unwrap();
         let rejection = response.extensions().get::<Rejection>();
-        rejection.map_or(*response.body(), |rejection| rejection.kind().code())
+        rejection.map_or_else(|| *response.body(), |rejection| rejection.kind().code())
     };
     let (a, b) = ("https://a.example", "https://b.example");
     assert_eq!(outcome("a.example", a, "old").await, "alice");
