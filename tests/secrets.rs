@@ -744,7 +744,7 @@ async fn token_is_in_no_log_and_no_response() {
         "OriginalUri(/own/axum/ws",
         "explained as syntax: accepted",
         "TokenSource(basic)",
-        "TokenSource(extensions)",
+        "TokenSource(request extensions)",
     ] {
         assert!(log.contains(there), "{there}");
     }

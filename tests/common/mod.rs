@@ -295,3 +295,8 @@ pub async fn serve_axum(app: axum::Router) -> SocketAddr {
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
     address
 }
+
+/// The assertion that a response completes a handshake over this version of HTTP.
+pub fn accepted_over<B>(version: Version) -> fn(&Response<B>) {
+    if version == Version::HTTP_2 { assert_accepted_http2 } else { assert_accepted }
+}

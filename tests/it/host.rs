@@ -109,7 +109,7 @@ fn patterns_allow_subdomains_ports_and_addresses() {
 fn host_that_never_matches_is_a_config_error() {
     for (value, hint) in [
         ("", "empty"),
-        ("*", "without a list"),
+        ("*", "leave the list out"),
         (".example.com", "`*.`"),
         ("http://a", "without a scheme"),
         ("https://*.a", "without a scheme"),

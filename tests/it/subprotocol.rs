@@ -316,10 +316,12 @@ async fn log_shows_what_was_offered() {
         ("null", "`null`".to_owned()),
         ("undefined", "`undefined`".to_owned()),
         ("v3.chat,\tv2.chat", "`v3.chat, v2.chat`".to_owned()),
-        // Each is cut, because it may be a misplaced credential.
-        (&long, format!("`{}...`", &long[..8])),
         ("graphql-transport-ws", "`graphql-transport-ws`".to_owned()),
-        ("x, graphql-transport-ws2", "`x, graphql-...`".to_owned()),
+        // What does not look like a name is cut, because it may be a misplaced credential.
+        (&long, "`xxxx... (100 bytes)`".to_owned()),
+        ("x, ghp_0123456789abcdefABCD", "`x, ghp_... (24 bytes)`".to_owned()),
+        ("8f14e45fceea167a5a36dedd4bea2543", "`8f14... (32 bytes)`".to_owned()),
+        ("Bearer, correct-Horse-battery", "`Bearer, corr... (21 bytes)`".to_owned()),
         (&many, "`n0, n1, n2, n3, n4, n5, n6, n7`".to_owned()),
         ("auth.s3cr3t", "`nothing but a credential`".to_owned()),
         ("mail, auth.s3cr3t", "`mail`".to_owned()),

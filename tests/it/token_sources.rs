@@ -446,8 +446,8 @@ async fn connection_is_a_source() {
     }
     let extensions = source();
     assert_eq!((extensions.clone() == extensions, source() == source()), (true, false));
-    assert_eq!(extensions.to_string(), "extensions");
-    assert!("extensions".parse::<TokenSource>().is_err());
+    assert_eq!(extensions.to_string(), "request extensions");
+    assert!("request extensions".parse::<TokenSource>().is_err());
 }
 
 #[tokio::test]
