@@ -361,7 +361,9 @@ mod tests {
         let one = Policy { sources: SOURCES, ..Policy::default() };
         let first = Policy { first_source_wins: true, ..one };
         for (query, fields, of_all, of_first) in [
-            ("token=x&token=%78", &[("authorization", "Bearer x")][..], Ok("x"), Ok("x")),
+            ("token=x&token=%78", &[][..], Ok("x"), Ok("x")),
+            // RFC 6750 2: one method only, even for the same token.
+            ("token=x", &[("authorization", "Bearer x")], Err("token-ambiguous"), Ok("x")),
             ("token=", &[("cookie", "sid=x; sid=x")], Ok("x"), Ok("x")),
             ("token=y", &[("cookie", "sid=x")], Err("token-ambiguous"), Ok("x")),
             ("token=%", &[("cookie", "sid=x")], Err("token-ambiguous"), Ok("x")),
