@@ -21,6 +21,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 use tower::Service;
+use tower_ws_guard::test_util::{assert_accepted, assert_accepted_http2};
 
 pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";

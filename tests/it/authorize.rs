@@ -18,7 +18,7 @@ use tower_ws_guard::{
 use tracing::{Level, level_filters::LevelFilter};
 
 use crate::{
-    common::{ORIGIN, upgradable},
+    common::{ORIGIN, accepted_over, upgradable},
     decisions::{bearer, guard},
     limit::code,
     telemetry_log::Recorder,

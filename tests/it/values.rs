@@ -9,7 +9,7 @@ use tower_http::cors::{self, CorsLayer};
 use tower_ws_guard::{
     AllowHost, AllowOrigin, Claims, EmptyBody, GuardLayer, Host, Origin, ProblemJson, Rejection,
     Replaceable, RequestCheckLayer, RequestHead, StaticTokens, TokenPolicy,
-    test_util::{assert_accepted, assert_rejected, handshake},
+    test_util::{assert_rejected, handshake},
 };
 
 use crate::common::{self, HOST, ORIGIN, Raw, plain};
