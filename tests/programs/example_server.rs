@@ -76,6 +76,8 @@ async fn page_shows_every_way_to_fail() {
         "chat",
         "--allow-host",
         "localhost",
+        "--allow-host",
+        common::HOST,
         "--tickets",
         "memory",
     ]);
@@ -143,7 +145,17 @@ fn invalid_flag_is_named_in_the_error() {
         (&["--public-origin", "https://*.example.com"], &["--public-origin", "wildcard"]),
         (&["--allow-host", "http://a"], &["--allow-host", "without a scheme"]),
         (&["--token", ""], &["--token"]),
-        (&["--token", "t", "--token-from", "header:x"], &["--token-from", "subprotocol:PREFIX"]),
+        (&["--allow-host", "*"], &["--allow-host", "leave the list out"]),
+        (&["--allow-host", "a", "--allow-any-host"], &["--allow-any-host"]),
+        (&["--allow-origin", "https://a", "--no-browsers"], &["--no-browsers"]),
+        (&["--token", "t", "--token", "t"], &["--token", "twice"]),
+        (&["--token", "t", "--token-from", "magic:x"], &["--token-from", "subprotocol:PREFIX"]),
+        (
+            &["--token", "t", "--token-from", "header:Cookie"],
+            &["--token-from", "TokenSource::cookie"],
+        ),
+        (&["--token", "t", "--max-token-length", "0"], &["--max-token-length", "0"]),
+        (&["--first-token"], &["--token <TOKEN>"]),
         (&["--token", "t", "--token-from", "cookie:"], &["--token-from", "cookie"]),
         (
             &["--token", "t", "--token-from", "k8s", "--token-from", "k8s"],
@@ -157,7 +169,7 @@ fn invalid_flag_is_named_in_the_error() {
             &["--token", "t", "--tickets", "memory", "--token-from", "query:ticket"],
             &["--token-from", "twice"],
         ),
-        (&["--subprotocol", "a b"], &["--subprotocol", "no spaces"]),
+        (&["--subprotocol", "a b"], &["--subprotocol", "without spaces"]),
         (&["--subprotocol", "a", "--subprotocol", "a"], &["--subprotocol", "twice"]),
         (&["--mode", "proxy"], &["--mode", "guard, responder"]),
         (&["--rejection", "open"], &["--rejection", "empty, plain, problem, close"]),
@@ -217,6 +229,7 @@ async fn report_only_rejections_are_logged() {
         for style in ["problem", "close"] {
             let server = Logged::start(&[
                 "--report-only",
+                "--allow-any-host",
                 "--mode",
                 mode,
                 "--token",
@@ -268,7 +281,7 @@ async fn metrics_scrape_agrees_with_the_requests() {
     let rejected = [
         (handshake(), 401, "token-missing", 7.0),
         (bearer("guess"), 401, "token-invalid", 13.0),
-        (good().and("Authorization", "Bearer good"), 400, "token-ambiguous", 3.0),
+        (good().and("Authorization", "Bearer other"), 400, "token-ambiguous", 3.0),
         (good().with("Origin", EVIL), 403, "origin-not-allowed", 21.0),
         (good().without("Origin"), 403, "origin-missing", 11.0),
         (good().with("Host", "evil.example"), 421, "host-not-allowed", 17.0),

@@ -45,11 +45,15 @@ async fn close(mut socket: TcpStream) {
     socket.read_to_end(&mut Vec::new()).await.unwrap();
 }
 
+/// The requests of these tests have a host of their own.
+fn start(flags: &[&str]) -> Server {
+    Server::start(&[flags, &["--allow-any-host"]].concat())
+}
+
 #[tokio::test]
 async fn max_connections_is_enforced_and_freed_slots_are_reused() {
     for mode in MODES {
-        let server =
-            Server::start(&["--mode", mode, "--max-connections", "100", "--rejection", "empty"]);
+        let server = start(&["--mode", mode, "--max-connections", "100", "--rejection", "empty"]);
         let open_many = async |n| join_all((0..n).map(|_| open(server.address))).await;
         let (mut sockets, rejected): (Vec<_>, Vec<_>) =
             open_many(150).await.into_iter().partition(Result::is_ok);
@@ -82,7 +86,7 @@ fn terminate(server: &Server, signal: &str) {
 async fn sigterm_sends_a_close_frame_to_every_socket() {
     for (mode, signal) in MODES.into_iter().zip(["-TERM", "-INT"]) {
         let mut server =
-            Server::start(&["--mode", mode, "--drain-timeout", "30000", "--rejection", "empty"]);
+            start(&["--mode", mode, "--drain-timeout", "30000", "--rejection", "empty"]);
         let mut sockets = Vec::new();
         for _ in 0..10 {
             sockets.extend(join_all((0..100).map(|_| open(server.address))).await);
@@ -212,7 +216,7 @@ async fn limit_and_drain_work_over_http2_and_tls() {
             ];
             let flags =
                 if tls.is_some() { [&flags[..], &tls_flags].concat() } else { flags.to_vec() };
-            let mut server = Server::start(&flags);
+            let mut server = start(&flags);
             let route = Route { address: server.address, tls, http2 };
             let exchange = async {
                 let (sockets, rejected): (Vec<_>, Vec<_>) =
@@ -260,7 +264,7 @@ async fn limit_and_drain_work_over_http2_and_tls() {
 #[test]
 fn sigterm_stops_a_server_that_has_just_started() {
     for _ in 0..10 {
-        let mut server = Server::start(&[]);
+        let mut server = start(&[]);
         terminate(&server, "-TERM");
         assert!(server.wait(LONG).success());
     }
@@ -273,7 +277,7 @@ async fn second_signal_stops_the_drain() {
         &["--drain-timeout", "60000"][..],
         &["--drain-timeout", "60000", "--handshake-timeout", "60000"],
     ] {
-        let mut server = Server::start(flags);
+        let mut server = start(flags);
         let _socket = match flags.len() {
             2 => open(server.address).await.unwrap(),
             _ => {
@@ -294,7 +298,7 @@ async fn second_signal_stops_the_drain() {
 #[tokio::test]
 async fn drain_timeout_leaves_open_sockets_behind() {
     for mode in MODES {
-        let mut server = Server::start(&["--mode", mode, "--drain-timeout", "1000"]);
+        let mut server = start(&["--mode", mode, "--drain-timeout", "1000"]);
         let socket = open(server.address).await.unwrap();
         let polite = open(server.address).await.unwrap();
         terminate(&server, "-TERM");
@@ -312,7 +316,7 @@ async fn handshake_timeout_closes_a_slow_connection() {
     for flags in
         [&["--handshake-timeout", "300"][..], &["--handshake-timeout", "300", "--tls-self-signed"]]
     {
-        let server = Server::start(flags);
+        let server = start(flags);
         let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
         let settings = format!("{preface}\0\0\0\x04\0\0\0\0\0");
         let silent = [
@@ -334,7 +338,7 @@ async fn handshake_timeout_closes_a_slow_connection() {
         .await;
     }
     // An open socket has no timeout.
-    let server = Server::start(&["--handshake-timeout", "300"]);
+    let server = start(&["--handshake-timeout", "300"]);
     let mut socket = open(server.address).await.unwrap();
     sleep(Duration::from_millis(900)).await;
     socket.write_all(b"\x81\x82\0\0\0\0hi").await.unwrap();
@@ -345,7 +349,7 @@ async fn handshake_timeout_closes_a_slow_connection() {
 
 #[tokio::test]
 async fn oversized_head_is_rejected_with_431() {
-    let server = Server::start(&[]);
+    let server = start(&[]);
     let many = (0..80).fold(handshake(), |raw, i| raw.and(&format!("X-{i}"), "v"));
     assert_eq!(send(server.address, &many.bytes()).await.status, 431);
     let long = handshake().and("X-Long", "v".repeat(20_000));
