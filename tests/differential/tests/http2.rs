@@ -90,7 +90,8 @@ fn nothing_but_an_allowed_handshake_is_accepted() {
                     // hyper's client does not send everything, nor its server take it.
                     Err(why) => {
                         assert_eq!(judge_admitted(&calls, policy), Ok(()), "{name}\n{head:?}");
-                        let unsent = why.is_user() && calls.is_empty();
+                        // An earlier request may have ended the connection.
+                        let unsent = (why.is_user() || why.is_canceled()) && calls.is_empty();
                         assert!(
                             unsent || head.judge(policy).lenient.is_some(),
                             "{name}\n{head:?}\n{why:?}"
