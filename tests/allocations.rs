@@ -160,3 +160,22 @@ fn received_header_value_is_cloned_without_allocation() {
     let value = &request.headers()[HeaderName::from_static("origin")];
     assert_eq!(allocation_counter::measure(|| drop(value.clone())).count_total, 0);
 }
+
+/// Comparing each of many tokens with the first would take minutes for a head of the maximum size.
+#[test]
+fn many_tokens_cost_no_more_than_two() {
+    let policy = TokenPolicy::from_sources(
+        [TokenSource::query("token").unwrap()],
+        StaticTokens::new([("s3cr3t", ())]).unwrap(),
+    );
+    let guard = GuardLayer::new(origins()).token(policy.unwrap()).unwrap();
+    let mut guarded = ServiceBuilder::new().layer(guard).service(service_fn(switch));
+    let tokens = |count| {
+        let target = format!("/ws?token={}{}", "%61".repeat(5000), "&token=b".repeat(count));
+        handshake().target(&target)
+    };
+    allocations(&mut guarded, received(&tokens(1)));
+    let (two, status) = allocations(&mut guarded, received(&tokens(1)));
+    assert_eq!(status, 400);
+    assert_eq!(allocations(&mut guarded, received(&tokens(1000))), (two, 400));
+}
