@@ -82,9 +82,7 @@ impl Tenants {
     }
 
     fn policy(&self, host: Host<'_>) -> Option<AllowOrigin> {
-        // A client may send the name in upper case and with a trailing dot.
-        let name = host.name().trim_end_matches('.').to_ascii_lowercase();
-        self.policies.get().get(&name).cloned()
+        self.policies.get().get(&*host.normal_name()).cloned()
     }
 }
 

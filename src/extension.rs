@@ -102,7 +102,7 @@ impl ExtensionOffer {
     /// The extensions, in the client's order of preference.
     ///
     /// ```
-    /// use tower_ws_guard::{OfferedExtension, ExtensionOffer};
+    /// use tower_ws_guard::{ExtensionOffer, OfferedExtension};
     ///
     /// let offer: ExtensionOffer = "foo; a, bar".parse()?;
     /// assert_eq!(offer.iter().map(OfferedExtension::name).collect::<Vec<_>>(), ["foo", "bar"]);

@@ -126,6 +126,10 @@ impl<'a> Handshake<'a> {
                 }
             }
         }
+        // RFC 8441 4: an extended CONNECT has an authority.
+        if transport == Transport::ExtendedConnect && uri.authority().is_none() {
+            return Err(Kind::HostInvalid.into());
+        }
         let host = parse_host(fields.host, uri, transport)?;
         let key = match transport {
             Transport::Http1 => Some(parse_key(fields.key)?),

@@ -144,6 +144,8 @@ pub(crate) fn parse_host<'a>(
             .with_value(header.to_string())
             .with_source(format!("the request target names the host `{target}`"))),
         (Transport::Http1, Some(host), _) | (Transport::ExtendedConnect, _, Some(host)) => Ok(host),
+        // RFC 9113 8.3.1: a gateway that translates from HTTP/1.1 may leave `:authority` out.
+        (Transport::ExtendedConnect, Some(host), None) => Ok(host),
         _ => Err(invalid()),
     }
 }

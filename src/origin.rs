@@ -120,11 +120,9 @@ impl AllowOrigin {
     /// | `https://*.example.com:*` | both |
     /// | `moz-extension://*` | any host, for schemes whose hosts are random; not for the web's |
     ///
-    /// Patterns are normalized like [origins](Origin). A wildcard over a public suffix, such as
-    /// `https://*.co.uk`, is not detected here, but by the
-    #[cfg_attr(feature = "lint", doc = "[lint](crate::GuardLayer::lint).")]
-    #[cfg_attr(not(feature = "lint"), doc = "lint (feature `lint`).")]
-    /// Origins are looked up, so ten thousand are as fast as a few.
+    /// Patterns are normalized like [origins](Origin). Origins are looked up, so ten thousand are as
+    /// fast as a few. Only the lint of a guard (feature `lint`) notices a wildcard over a public
+    /// suffix, such as `https://*.co.uk`.
     ///
     /// # Errors
     ///

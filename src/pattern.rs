@@ -7,8 +7,7 @@ use crate::{
     http::{Host, Origin, origin::parse_host},
 };
 
-/// A pattern in its normal form. Of two with the same name those with a port follow each other,
-/// because the look-up relies on the order of the fields.
+/// A pattern in its normal form. The look-up relies on the order of the fields.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Pattern {
     name: Name,

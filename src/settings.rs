@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{Error as _, IgnoredAny},
+    de::{Error as _, IgnoredAny, MapAccess, Visitor},
 };
 
 use crate::{
-    config::{ConfigError, nonzero},
+    config::ConfigError,
     connection::ConnectionLimit,
     guard::GuardLayer,
     host::AllowHost,
@@ -136,7 +136,7 @@ impl Settings {
 
 impl<'de> Deserialize<'de> for Settings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let values = Values(BTreeMap::deserialize(deserializer)?);
+        let values = deserializer.deserialize_map(Values::default())?;
         values.into_settings().map_err(D::Error::custom)
     }
 }
@@ -199,7 +199,28 @@ impl Value {
     }
 }
 
+#[derive(Default)]
 struct Values(BTreeMap<String, Value>);
+
+/// A map of serde takes the last of two values with the same key.
+impl<'de> Visitor<'de> for Values {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map of settings")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
+        while let Some((key, value)) = map.next_entry::<String, _>()? {
+            if self.0.contains_key(&key) {
+                let key = key.escape_debug();
+                return Err(A::Error::custom(format!("{key}: the key is there twice")));
+            }
+            self.0.insert(key, value);
+        }
+        Ok(self)
+    }
+}
 
 impl Values {
     fn into_settings(mut self) -> Result<Settings, String> {
@@ -215,7 +236,11 @@ impl Values {
             "allow_null_origin",
             "dangerous_any_origin",
         ];
-        let is_false = |value: &Value| matches!(value, Value::Bool(false));
+        let is_false = |value: &Value| match value {
+            Value::Bool(value) => !value,
+            Value::Text(text) => text == "false",
+            _ => false,
+        };
         let has_other =
             keys.iter().any(|key| self.0.get(*key).is_some_and(|value| !is_false(value)));
         let origins = match (no_browsers, has_other) {
@@ -248,8 +273,7 @@ impl Values {
             first_token_source_wins: self.bool("first_token_source_wins")?,
             max_token_length: self.number("max_token_length")?.unwrap_or(8192) as usize,
             max_connections: self.number("max_connections")?.map(|max| max as usize),
-            check_timeout: nonzero(Duration::from_millis(timeout))
-                .map_err(|error| format!("check_timeout_ms: {error}"))?,
+            check_timeout: Duration::from_millis(timeout),
             has_token_keys,
         };
         let nobody = StaticTokens::<()>::new::<&str>([]);

@@ -210,7 +210,7 @@ fn header(name: &str, value: &str) -> (HeaderName, HeaderValue) {
 ///
 /// # Panics
 ///
-/// It does not. The message names the rejection, and its fix.
+/// The response does not complete it. The message names the rejection, and its fix.
 #[track_caller]
 pub fn assert_accepted<B>(response: &Response<B>) {
     assert_completed(response, StatusCode::SWITCHING_PROTOCOLS);
@@ -240,7 +240,7 @@ fn assert_completed<B>(response: &Response<B>, expected: StatusCode) {
 ///
 /// # Panics
 ///
-/// It has not, or with another one.
+/// The request was not rejected, or with another code.
 #[track_caller]
 pub fn assert_rejected<B>(response: &Response<B>, code: &str) {
     let rejection = response.extensions().get::<Rejection>();

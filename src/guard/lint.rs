@@ -30,8 +30,6 @@ impl fmt::Display for Lint {
     }
 }
 
-impl std::error::Error for Lint {}
-
 impl<R, C> GuardLayer<R, C> {
     /// Names dangerous combinations of settings: for tests, and to log when the server starts.
     /// `listens_on` is the address of the server, if it is known.

@@ -20,7 +20,8 @@ use crate::{
     rejection::{EmptyBody, RejectionKind, RejectionResponse},
 };
 
-/// Rejects handshakes that its policy does not accept. Ordinary requests pass untouched.
+/// Rejects handshakes that its policy does not accept. Ordinary requests pass untouched, except
+/// through a [`RequestCheckLayer`](crate::RequestCheckLayer).
 ///
 /// [`GuardLayer`](crate::GuardLayer) makes it, and so do the separate layers, with fewer steps. See
 /// the [module docs](crate::guard) for an example.

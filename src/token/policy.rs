@@ -355,7 +355,7 @@ impl TokenCheck {
                 format!("`{source}` holds two different tokens")
             } else {
                 // RFC 6750 2: a client uses one method only, even for the same token.
-                format!("`{source}` and `{other}` both hold one")
+                format!("`{source}` and `{other}` both hold a token")
             }));
         }
         match credential.decode(max_length) {

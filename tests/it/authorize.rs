@@ -10,8 +10,8 @@ use http::{Request, Response, StatusCode, request::Parts};
 use tokio::{io::AsyncReadExt, sync::oneshot, time::sleep};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_ws_guard::{
-    AcceptThenClose, Authorize, Claims, ConnectionLimit, GuardLayer, Permit, ProblemJson,
-    Rejection, RejectionKind, Reported, StaticTokens, Token, TokenPolicy, Verified,
+    AcceptThenClose, Authorize, CancellationToken, Claims, ConnectionLimit, GuardLayer, Permit,
+    ProblemJson, Rejection, RejectionKind, Reported, StaticTokens, Token, TokenPolicy, Verified,
     test_util::{self, assert_accepted, assert_rejected},
 };
 
@@ -397,4 +397,21 @@ async fn authorization_is_logged_once() {
             assert!(event.message().contains(message), "{}", event.message());
         }
     }
+}
+
+#[tokio::test]
+async fn claims_that_end_during_the_authorization_are_rejected() {
+    let revocation = CancellationToken::new();
+    let revoked = revocation.clone();
+    let verify = move |_: Token| {
+        let verified = Verified::new("alice").revoked_by(revoked.clone());
+        async move { Ok(verified) }
+    };
+    let revoke = move |_: &Parts| {
+        revocation.cancel();
+        async { Ok(()) }
+    };
+    let app = guard().token(TokenPolicy::bearer(verify)).unwrap().authorize(revoke);
+    let response = app.layer(service_fn(switch)).oneshot(bearer("any").request()).await.unwrap();
+    assert_rejected(&response, "token-invalid");
 }

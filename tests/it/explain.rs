@@ -426,6 +426,14 @@ fn lint_names_dangerous_combinations() {
             &["ambient-credential"],
         ),
         ("cookie with an origin", with(AllowOrigin::same_origin(), "cookie:session"), None, &[]),
+        (
+            "null",
+            with(AllowOrigin::same_origin().allow_null(), "cookie:session"),
+            None,
+            &["ambient-credential"],
+        ),
+        // A charge point is not a browser, and no page is allowed.
+        ("basic, no browsers", with(AllowOrigin::no_browsers(), "basic"), None, &[]),
         ("bearer", with(missing(), "authorization"), None, &[]),
         ("header", with(missing(), "header:x-api-key"), None, &[]),
         ("query", with(AllowOrigin::same_origin(), "query:token"), None, &["token-in-url"]),
@@ -471,6 +479,8 @@ fn lint_names_dangerous_combinations() {
             Some(loopback),
             &[],
         ),
+        ("all addresses", same_origin(), Some("0.0.0.0:80"), &["dns-rebinding"]),
+        ("all addresses, IPv6", same_origin(), Some("[::]:80"), &["dns-rebinding"]),
         ("public address", same_origin(), Some("203.0.113.1:80"), &[]),
         ("unknown address", same_origin(), None, &[]),
         ("suffix", GuardLayer::new(list(&["https://*.co.uk"])), None, &["public-suffix"]),
@@ -535,4 +545,49 @@ fn lint_names_dangerous_combinations() {
 
 fn tokens_of_nobody() -> StaticTokens<()> {
     StaticTokens::new([("x", ())]).unwrap()
+}
+
+#[test]
+fn explanation_asks_a_check_only_about_what_is_accepted_and_shows_it_no_credential() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let verify = |_: &Token, head: &Parts| {
+        assert!(!head.headers.contains_key("authorization"));
+        Ok(Verified::new(()))
+    };
+    let guard = same_origin()
+        .check(check_fn(move |_| {
+            counted.fetch_add(1, SeqCst);
+            Ok(())
+        }))
+        .token(TokenPolicy::bearer(Now(verify)))
+        .unwrap();
+    let foreign = bearer(TOKEN).with("Origin", "https://evil.example");
+    let (head, ()) = foreign.request::<()>().into_parts();
+    let explanation = guard.explain(&head);
+    let unknown = |step: &&Step| matches!(step.verdict(), Verdict::Unknown(_));
+    assert_eq!(explanation.steps().iter().find(unknown).map(Step::name), Some("check"));
+    assert_eq!(asked.load(SeqCst), 0);
+    let (head, ()) = bearer(TOKEN).request::<()>().into_parts();
+    assert!(guard.explain(&head).rejection().is_none());
+    assert_eq!(asked.load(SeqCst), 1);
+    // It says what would be rejected, also if nothing is.
+    let (head, ()) = foreign.request::<()>().into_parts();
+    let rejection = guard.dangerous_report_only().explain(&head);
+    assert_eq!(rejection.rejection().unwrap().kind(), RejectionKind::OriginNotAllowed);
+}
+
+/// Verifies at once.
+struct Now(fn(&Token, &Parts) -> Result<Verified<()>, Rejection>);
+
+impl VerifyToken for Now {
+    type Claims = ();
+
+    async fn verify(&self, token: Token, head: &Parts) -> Result<Verified<()>, Rejection> {
+        (self.0)(&token, head)
+    }
+
+    fn verify_now(&self, token: &Token, head: &Parts) -> Option<Result<Verified<()>, Rejection>> {
+        Some((self.0)(token, head))
+    }
 }

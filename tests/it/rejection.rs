@@ -2,11 +2,16 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use http::{Request, Response, StatusCode, Version, request::Parts};
+use http::{
+    HeaderName, HeaderValue, Request, Response, StatusCode, Version,
+    header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT},
+    request::Parts,
+};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_ws_guard::{
     AllowOrigin, ConnectionLimit, Drain, EmptyBody, GuardLayer, PlainText, ProblemJson, Rejection,
     RejectionKind, RejectionResponse, StaticTokens, TokenCheckLayer, TokenPolicy, check_fn,
+    response_fn,
 };
 
 use crate::common::{self, Raw, handshake, upgradable};
@@ -470,4 +475,36 @@ async fn body_of_any_type_is_made_from_the_text() {
     let response = plain.oneshot(foreign().request()).await.unwrap();
     assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
     assert!(text(response.into_body()).await.contains("origin-not-allowed"));
+}
+
+#[tokio::test]
+async fn header_or_text_of_ones_own_breaks_neither_the_response_nor_the_log() {
+    let rejection = || {
+        Rejection::custom("mine", StatusCode::FORBIDDEN)
+            .with_title("a\nb")
+            .with_fix("c\r\nd")
+            .with_header(HeaderName::from_static("x-mine"), HeaderValue::from_static("1"))
+            .with_header(CONTENT_LENGTH, HeaderValue::from_static("0"))
+            .with_header(CONNECTION, HeaderValue::from_static("keep-alive"))
+            .with_header(SEC_WEBSOCKET_ACCEPT, HeaderValue::from_static("x"))
+    };
+    assert_eq!(rejection().to_string().lines().count(), 1);
+    let inner =
+        service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())));
+    let layer = guard().check(check_fn(move |_| Err(rejection()))).reject_with(response_fn(
+        |_, _, mut prepared| {
+            // Beside the right lines.
+            prepared.headers_mut().append(CONNECTION, HeaderValue::from_static("keep-alive"));
+            prepared.headers_mut().append(CACHE_CONTROL, HeaderValue::from_static("public"));
+            prepared.map(|()| "body".to_owned())
+        },
+    ));
+    let response = layer.layer(inner).oneshot(handshake().request()).await.unwrap();
+    let lines = |name| response.headers().get_all(name).iter().collect::<Vec<_>>();
+    assert_eq!(lines("x-mine"), ["1"]);
+    assert_eq!(lines("connection"), ["close"]);
+    assert_eq!(lines("cache-control"), ["no-store"]);
+    for name in ["content-length", "sec-websocket-accept"] {
+        assert!(lines(name).is_empty(), "{name}");
+    }
 }

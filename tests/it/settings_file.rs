@@ -301,6 +301,7 @@ fn error_names_the_key_and_the_value() {
             json!({"no_browsers": true, "allow_missing_origin": true}),
             &["no_browsers: ", "allow_missing_origin"],
         ),
+        (json!({"no_browsers": true, "same_origin": "true"}), &["no_browsers: ", "same_origin"]),
         (json!({"no_browsers": "no", "origins": [ORIGIN]}), &["no_browsers: ", "`no`"]),
         (
             listed("hosts", json!(["http://a.example"])),
@@ -335,6 +336,10 @@ fn error_names_the_key_and_the_value() {
             assert!(error.contains(part), "{value}: {part}: {error}");
         }
     }
+    let twice = r#"{"same_origin": true, "hosts": "a.example", "hosts": "b.example"}"#;
+    let error = serde_json::from_str::<Settings>(twice).unwrap_err().to_string();
+    assert!(error.starts_with("hosts: the key is there twice"), "{error}");
+    assert!(from_texts(&[("no_browsers", "true"), ("same_origin", "false")]).is_ok());
     assert!(serde_json::from_str::<Settings>("[]").is_err());
     assert!(serde_json::from_str::<Settings>(r#""origins""#).is_err());
 }

@@ -667,6 +667,8 @@ fn sources_that_overlap_are_a_config_error() {
         ("subprotocol:base64url.", "kubernetes", true),
         ("kubernetes", "phoenix", false),
         ("pair:bearer", "pair:Bearer", true),
+        ("subprotocol:BEAR", "pair:bearer", true),
+        ("subprotocol:bearers", "pair:bearer", false),
         ("cookie:a", "cookie:A", false),
         ("cookie:a", "query:a", false),
     ] {

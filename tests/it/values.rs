@@ -209,6 +209,11 @@ async fn request_check_applies_to_every_request() {
             }
         }
     }
+    // A gateway that translates from HTTP/1.1 may leave the authority out.
+    let mut translated = Request::new(());
+    *translated.version_mut() = Version::HTTP_2;
+    translated.headers_mut().insert("host", HOST.parse().unwrap());
+    assert_eq!(app.clone().oneshot(translated).await.unwrap().status(), 200);
     // The host must be valid first.
     let two = plain().and("Host", HOST).request();
     assert_rejected(&app.clone().oneshot(two).await.unwrap(), "host-invalid");
