@@ -5,9 +5,9 @@ import puppeteer from "puppeteer-core";
 
 const launchers = {
   /** The pages of `publicHost` count as from the internet. */
-  async chromium(publicHost) {
-    const args = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-      "--disable-component-update", "--disable-sync", "--no-proxy-server",
+  async chromium(publicHost, { quic = false } = {}) {
+    const args = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+      "--disable-component-update", "--disable-sync", "--no-proxy-server", ...(quic ? [] : ["--disable-quic"]),
       publicHost
         ? `--ip-address-space-overrides=${publicHost}=public`
         // It would not let a page without an origin connect to this machine at all.
@@ -57,7 +57,7 @@ async function handshake(context, page) {
   return async () => ({ status: await status });
 }
 
-export const launch = (name, publicHost) => launchers[name](publicHost);
+export const launch = (name, ...options) => launchers[name](...options);
 
 /** Waits until this holds in the page. */
 export async function until(page, condition, argument) {
