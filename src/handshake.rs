@@ -58,6 +58,7 @@ pub struct Handshake<'a> {
     headers: &'a HeaderMap,
     extensions: &'a mut Extensions,
     transport: Transport,
+    is_webtransport: bool,
     host: Host<'a>,
     origin: SingletonField<'a>,
     key: Option<[u8; 24]>,
@@ -78,6 +79,7 @@ pub(crate) struct AlreadyNormalized {
 
 impl<'a> Handshake<'a> {
     /// Parses a handshake as RFC 6455 4.2.1 requires, over HTTP/2 and newer as RFC 8441 requires.
+    /// That of a [WebTransport session](Self::is_webtransport) needs no version.
     ///
     /// # Errors
     ///
@@ -95,7 +97,8 @@ impl<'a> Handshake<'a> {
     ) -> Result<Self, Rejection> {
         let Parts { method, uri, version, headers, extensions, .. } = request;
         let transport = Transport::new(*version);
-        let fields = Fields::read(headers);
+        let mut is_webtransport = false;
+        let mut fields = Fields::read(headers);
 
         match transport {
             Transport::Http1 => {
@@ -121,8 +124,10 @@ impl<'a> Handshake<'a> {
                 if *method != Method::CONNECT {
                     return Err(Kind::MethodNotAllowed.into());
                 }
-                if !matches!(Protocol::new(uri, extensions), Protocol::WebSocket) {
-                    return Err(Kind::UpgradeMissing.into());
+                match Protocol::new(uri, extensions) {
+                    Protocol::WebSocket => {}
+                    Protocol::WebTransport => is_webtransport = true,
+                    Protocol::Unclear | Protocol::Other => return Err(Kind::UpgradeMissing.into()),
                 }
             }
         }
@@ -136,7 +141,11 @@ impl<'a> Handshake<'a> {
             // RFC 8441 5: the key is not used.
             Transport::ExtendedConnect => None,
         };
-        check_version(fields.version)?;
+        if is_webtransport {
+            fields.subprotocols = SingletonField::Absent;
+        } else {
+            check_version(fields.version)?;
+        }
         if fields.body || (fields.content_length && transport == Transport::ExtendedConnect) {
             return Err(Kind::BodyPresent.into());
         }
@@ -159,6 +168,7 @@ impl<'a> Handshake<'a> {
             headers,
             extensions,
             transport,
+            is_webtransport,
             host,
             origin,
             key,
@@ -201,6 +211,13 @@ impl<'a> Handshake<'a> {
     #[must_use]
     pub fn transport(&self) -> Transport {
         self.transport
+    }
+
+    /// Whether the client asks for a WebTransport session and not for a WebSocket. Then there is no
+    /// version and no key, and no subprotocol is read.
+    #[must_use]
+    pub fn is_webtransport(&self) -> bool {
+        self.is_webtransport
     }
 
     /// The host that the client addressed: `Host`, over HTTP/2 `:authority`.
@@ -247,8 +264,9 @@ impl<'a> Handshake<'a> {
         self.key
     }
 
-    pub(crate) const fn normalized(&self) -> AlreadyNormalized {
-        self.normalized
+    /// `None` for a WebTransport session: handlers see no field of a WebSocket.
+    pub(crate) fn normalized(&self) -> Option<AlreadyNormalized> {
+        (!self.is_webtransport).then_some(self.normalized)
     }
 }
 

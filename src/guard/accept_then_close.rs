@@ -19,6 +19,7 @@ use crate::{
     config::ConfigError,
     connection::Permit,
     context::GuardContext,
+    http::transport::Protocol,
     rejection::{Rejection, RejectionKind, RejectionResponse},
     upgrade::{Handover, HandshakeResponse, PendingDecision},
 };
@@ -182,6 +183,10 @@ impl AcceptThenClose {
         // A browser fails a connection if it made offers and the response selects none. Any offer
         // but one that the server knows may be a misplaced token.
         if head.subprotocol.is_none() && request.headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
+            return None;
+        }
+        // A client of WebTransport expects no frames of a WebSocket.
+        if let Protocol::WebTransport = Protocol::new(&request.uri, &request.extensions) {
             return None;
         }
         let runtime = Handle::try_current().ok()?;

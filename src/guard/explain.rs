@@ -175,7 +175,7 @@ impl GuardConfig {
         if let Some(token) = &self.token {
             token.hide_credentials(&mut head.headers);
         }
-        let mut handshake = match Handshake::parse_for(&mut head, self.subprotocols.as_ref()) {
+        let mut handshake = match self.parse(&mut head) {
             Ok(handshake) => handshake,
             Err(rejection) => return explanation.add("syntax", Err::<&str, _>(rejection)),
         };

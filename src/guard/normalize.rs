@@ -4,7 +4,8 @@
 use http::{
     HeaderMap, HeaderValue,
     header::{
-        CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+        CONNECTION, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+        SEC_WEBSOCKET_VERSION, UPGRADE,
     },
 };
 
@@ -17,13 +18,27 @@ pub(super) enum Offer {
     Only(Option<HeaderValue>),
 }
 
-/// Writes the one form of each field. Over HTTP/2 there is no `key`.
+/// Writes the one form of each field. Over HTTP/2 there is no `key`, and a WebTransport session has
+/// none of the fields.
 pub(super) fn normalize(
     headers: &mut HeaderMap,
-    normalized: AlreadyNormalized,
+    normalized: Option<AlreadyNormalized>,
     key: Option<[u8; 24]>,
     offer: Offer,
 ) {
+    let Some(normalized) = normalized else {
+        for name in [
+            UPGRADE,
+            CONNECTION,
+            SEC_WEBSOCKET_KEY,
+            SEC_WEBSOCKET_VERSION,
+            SEC_WEBSOCKET_PROTOCOL,
+            SEC_WEBSOCKET_EXTENSIONS,
+        ] {
+            headers.remove(name);
+        }
+        return;
+    };
     if let Offer::Only(subprotocols) = offer {
         set_header(headers, SEC_WEBSOCKET_PROTOCOL, subprotocols);
     } else if !normalized.subprotocols {

@@ -191,8 +191,7 @@ impl GuardConfig {
         if self.drains.iter().any(Drain::has_started) {
             return Err(RejectionKind::ShuttingDown.into());
         }
-        // Step 2.
-        let mut handshake = Handshake::parse_for(request, self.subprotocols.as_ref())?;
+        let mut handshake = self.parse(request)?;
         self.check_policies(&mut handshake, report)?;
         let (subprotocol, offer) = self.negotiate(&handshake, report)?;
         let token = self.take_credential(&handshake);
@@ -200,6 +199,18 @@ impl GuardConfig {
         self.normalize(request, normalized, key, offer)?;
         self.insert_context(request, &subprotocol);
         Ok(Examined { key, subprotocol, token })
+    }
+
+    /// Step 2: the syntax.
+    pub(super) fn parse<'a>(&self, request: &'a mut Parts) -> Result<Handshake<'a>, Rejection> {
+        let handshake = Handshake::parse_for(request, self.subprotocols.as_ref())?;
+        if handshake.is_webtransport() && !self.forwards() {
+            return Err(Rejection::new(RejectionKind::UpgradeMissing).with_source(
+                "the layer completes WebSocket handshakes only; a handler of WebTransport sessions \
+                 needs a guard without `respond`",
+            ));
+        }
+        Ok(handshake)
     }
 
     /// Step 3: Host, Origin and the user's checks.
@@ -291,7 +302,7 @@ impl GuardConfig {
     pub(super) fn normalize(
         &self,
         request: &mut Parts,
-        normalized: AlreadyNormalized,
+        normalized: Option<AlreadyNormalized>,
         key: Option<[u8; 24]>,
         offer: Offer,
     ) -> Result<(), Rejection> {

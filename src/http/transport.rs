@@ -13,8 +13,7 @@ use super::field::contains_ignore_case;
 pub enum Transport {
     /// A `GET` with `Upgrade: websocket` over HTTP/1.1, completed by 101 (RFC 6455).
     Http1,
-    /// A `CONNECT` with `:protocol` = `websocket` over HTTP/2 or HTTP/3, completed by 200 (RFC
-    /// 8441, RFC 9220).
+    /// An extended `CONNECT` over HTTP/2 or HTTP/3, completed by 200 (RFC 8441, RFC 9220).
     ExtendedConnect,
 }
 
@@ -32,14 +31,15 @@ impl Transport {
     }
 }
 
-/// Whether a request asks for a WebSocket, well-formed or not.
+/// Whether a request asks for a WebSocket or a WebTransport session, well-formed or not.
 ///
 /// This is true if
 ///
 /// - an `Upgrade` contains `websocket` in any case, even inside a longer word;
 /// - there is a `Sec-WebSocket-Key` or a `Sec-WebSocket-Version`;
-/// - the request is a `CONNECT` over HTTP/2 or newer whose `:protocol` contains `websocket`, or
-///   cannot be read (see [`ConnectProtocol`]), for example without the feature `http2`.
+/// - the request is a `CONNECT` over HTTP/2 or newer whose `:protocol` contains `websocket` or
+///   `webtransport` in any case, or cannot be read (see [`ConnectProtocol`]), for example without
+///   the feature `http2`.
 ///
 /// It is a superset of the requests that axum, hyper-tungstenite, tungstenite and fastwebsockets
 /// would accept as a handshake.
@@ -48,7 +48,7 @@ impl Transport {
 pub fn is_upgrade_request<B>(request: &Request<B>) -> bool {
     has_websocket_header(request.headers())
         || (request.method() == Method::CONNECT
-            && has_websocket_protocol(request.version(), request.uri(), request.extensions()))
+            && has_guarded_protocol(request.version(), request.uri(), request.extensions()))
 }
 
 /// [`is_upgrade_request`] for a request without its body.
@@ -56,10 +56,10 @@ pub fn is_upgrade_request<B>(request: &Request<B>) -> bool {
 pub(crate) fn is_upgrade_request_head(request: &http::request::Parts) -> bool {
     has_websocket_header(&request.headers)
         || (request.method == Method::CONNECT
-            && has_websocket_protocol(request.version, &request.uri, &request.extensions))
+            && has_guarded_protocol(request.version, &request.uri, &request.extensions))
 }
 
-fn has_websocket_protocol(version: Version, uri: &Uri, extensions: &Extensions) -> bool {
+fn has_guarded_protocol(version: Version, uri: &Uri, extensions: &Extensions) -> bool {
     version >= Version::HTTP_2 && !matches!(Protocol::new(uri, extensions), Protocol::Other)
 }
 
@@ -83,8 +83,10 @@ fn has_websocket_header(headers: &HeaderMap) -> bool {
 /// The `:protocol` of a `CONNECT` (RFC 8441 4).
 pub(crate) enum Protocol {
     WebSocket,
-    /// A lax handler may take it for `websocket`, or this build cannot read it.
-    MaybeWebSocket,
+    /// A browser opens a session from any page, as it does a WebSocket.
+    WebTransport,
+    /// A lax handler may take it for one of them, or this build cannot read it.
+    Unclear,
     /// Another protocol, or none: an ordinary `CONNECT`.
     Other,
 }
@@ -93,7 +95,12 @@ impl Protocol {
     pub(crate) fn new(uri: &Uri, extensions: &Extensions) -> Self {
         let classify = |protocol: &str| match protocol {
             "websocket" => Self::WebSocket,
-            _ if contains_ignore_case(protocol.as_bytes(), b"websocket") => Self::MaybeWebSocket,
+            "webtransport" | "webtransport-h3" => Self::WebTransport,
+            _ if contains_ignore_case(protocol.as_bytes(), b"websocket")
+                || contains_ignore_case(protocol.as_bytes(), b"webtransport") =>
+            {
+                Self::Unclear
+            }
             _ => Self::Other,
         };
         #[cfg(feature = "http2")]
@@ -103,7 +110,7 @@ impl Protocol {
         match extensions.get() {
             Some(ConnectProtocol(protocol)) => classify(protocol),
             // Only an extended CONNECT has a path (RFC 8441 4).
-            None if uri.path_and_query().is_some() => Self::MaybeWebSocket,
+            None if uri.path_and_query().is_some() => Self::Unclear,
             None => Self::Other,
         }
     }
@@ -115,6 +122,32 @@ impl Protocol {
 /// The adapter between such a transport and tower inserts it into the extensions of every request
 /// that has a `:protocol`, as it was sent. hyper's own type for HTTP/2 is read with the feature
 /// `http2`. An extended `CONNECT` with neither is rejected, because its protocol is unknown.
+///
+/// The type of the crate h3 is not read, because its versions are 0.0.x. A layer outside of the
+/// guard translates it:
+///
+/// ```
+/// # mod h3 {
+/// #     pub mod ext {
+/// #         #[derive(Clone, Copy)]
+/// #         pub struct Protocol;
+/// #         impl Protocol { pub fn as_str(&self) -> &str { "webtransport" } }
+/// #     }
+/// # }
+/// use http::Request;
+/// use tower_ws_guard::ConnectProtocol;
+///
+/// fn translate_protocol<B>(mut request: Request<B>) -> Request<B> {
+///     if let Some(protocol) = request.extensions().get::<h3::ext::Protocol>() {
+///         let protocol = ConnectProtocol::new(protocol.as_str());
+///         request.extensions_mut().insert(protocol);
+///     }
+///     request
+/// }
+///
+/// let layer = tower::util::MapRequestLayer::new(translate_protocol::<()>);
+/// # let _ = layer;
+/// ```
 ///
 /// ```
 /// use http::{Method, Request, Version};

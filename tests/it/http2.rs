@@ -75,10 +75,19 @@ fn protocol_pseudo_header_makes_an_upgrade_request() {
             protocol(request, name);
         })
     };
-    for name in ["websocket", "WebSocket", "websockets", "xwebsocketx"] {
+    for name in [
+        "websocket",
+        "WebSocket",
+        "websockets",
+        "xwebsocketx",
+        "webtransport",
+        "webtransport-h3",
+        "WebTransport",
+        "webtransport-h2",
+    ] {
         assert!(is_classified_as_upgrade_request(&bare(name)), "{name}");
     }
-    for name in ["connect-udp", "connect-ip", "webtransport", "web-socket"] {
+    for name in ["connect-udp", "connect-ip", "web-transport", "web-socket"] {
         assert!(!is_classified_as_upgrade_request(&bare(name)), "{name}");
     }
     // A `:protocol` that this build cannot read, for example of another HTTP/3 implementation.

@@ -39,3 +39,4 @@ mod upgrade;
 mod validity;
 mod values;
 mod verifiers;
+mod webtransport;
