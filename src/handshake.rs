@@ -10,13 +10,14 @@ use std::{fmt, slice};
 use http::{
     Extensions, HeaderMap, HeaderValue, Method, Uri, Version,
     header::{
-        CONNECTION, CONTENT_LENGTH, HOST, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-        SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+        CONNECTION, CONTENT_LENGTH, HOST, ORIGIN, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
+        SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
     },
     request::Parts,
 };
 
 use crate::{
+    extension::{Agreement, PermessageDeflate},
     head::{RequestHead, parse_host},
     http::{
         Host, RequestOrigin, Transport,
@@ -63,6 +64,9 @@ pub struct Handshake<'a> {
     origin: SingletonField<'a>,
     key: Option<[u8; 24]>,
     subprotocols: SingletonField<'a>,
+    offered_extensions: SingletonField<'a>,
+    /// About the extensions, if the layer negotiates them.
+    agreement: Option<Agreement>,
     normalized: AlreadyNormalized,
 }
 
@@ -86,14 +90,15 @@ impl<'a> Handshake<'a> {
     /// The first fault, in the order of the variants of [`RejectionKind`](crate::RejectionKind) up
     /// to [`SubprotocolInvalid`](crate::RejectionKind::SubprotocolInvalid).
     pub fn parse(request: &'a mut Parts) -> Result<Self, Rejection> {
-        Self::parse_for(request, None)
+        Self::parse_for(request, None, None)
     }
 
-    /// Parses a handshake with a server that has these subprotocols. Some servers have one that is
-    /// not a token, such as `SPDY/3.1+portforward.k8s.io` of Kubernetes.
+    /// Parses a handshake with a server that has these subprotocols and extensions. Some servers
+    /// have a subprotocol that is not a token, such as `SPDY/3.1+portforward.k8s.io` of Kubernetes.
     pub(crate) fn parse_for(
         request: &'a mut Parts,
         ours: Option<&Subprotocols>,
+        deflate: Option<&PermessageDeflate>,
     ) -> Result<Self, Rejection> {
         let Parts { method, uri, version, headers, extensions, .. } = request;
         let transport = Transport::new(*version);
@@ -143,6 +148,7 @@ impl<'a> Handshake<'a> {
         };
         if is_webtransport {
             fields.subprotocols = SingletonField::Absent;
+            fields.extensions = SingletonField::Absent;
         } else {
             check_version(fields.version)?;
         }
@@ -150,6 +156,10 @@ impl<'a> Handshake<'a> {
             return Err(Kind::BodyPresent.into());
         }
         let offers_subprotocols = check_subprotocols(fields.subprotocols, headers, ours)?;
+        let agreement = match (deflate, fields.extensions) {
+            (None, _) | (_, SingletonField::Absent) => None,
+            (Some(deflate), _) => negotiate_extensions(deflate, headers)?,
+        };
 
         let normalized = AlreadyNormalized {
             upgrade: fields.upgrade.is(WEBSOCKET),
@@ -173,6 +183,8 @@ impl<'a> Handshake<'a> {
             origin,
             key,
             subprotocols,
+            offered_extensions: fields.extensions,
+            agreement,
             normalized,
         })
     }
@@ -258,6 +270,24 @@ impl<'a> Handshake<'a> {
         !matches!(self.subprotocols, SingletonField::Absent)
     }
 
+    /// All lines of `Sec-WebSocket-Extensions`, as one.
+    pub(crate) fn offered_extensions(&self) -> Option<HeaderValue> {
+        match self.offered_extensions {
+            SingletonField::Absent => None,
+            SingletonField::One(value) => Some(value.clone()),
+            SingletonField::Repeated => {
+                let lines = self.headers.get_all(SEC_WEBSOCKET_EXTENSIONS).iter();
+                let lines = lines.map(HeaderValue::as_bytes).collect::<Vec<_>>();
+                HeaderValue::from_bytes(&lines.join(&b", "[..])).ok()
+            }
+        }
+    }
+
+    /// What the layer agreed to about extensions.
+    pub(crate) const fn agreement(&self) -> Option<Agreement> {
+        self.agreement
+    }
+
     /// The 24 characters of `Sec-WebSocket-Key`. Over HTTP/2 there are none.
     #[must_use]
     pub fn key(&self) -> Option<[u8; 24]> {
@@ -296,6 +326,7 @@ struct Fields<'a> {
     content_length: bool,
     body: bool,
     subprotocols: SingletonField<'a>,
+    extensions: SingletonField<'a>,
 }
 
 impl<'a> Fields<'a> {
@@ -312,6 +343,7 @@ impl<'a> Fields<'a> {
                 SEC_WEBSOCKET_KEY => fields.key.add(value),
                 SEC_WEBSOCKET_VERSION => fields.version.add(value),
                 SEC_WEBSOCKET_PROTOCOL => fields.subprotocols.add(value),
+                SEC_WEBSOCKET_EXTENSIONS => fields.extensions.add(value),
                 ORIGIN => fields.origin.add(value),
                 CONTENT_LENGTH => {
                     fields.body |= fields.content_length || trim(value.as_bytes()) != b"0";
@@ -418,4 +450,17 @@ fn check_subprotocols(
         return invalid("a list of commas names no subprotocol");
     }
     Ok(count > 0)
+}
+
+/// RFC 6455 9.1: a list of another form fails the connection.
+fn negotiate_extensions(
+    deflate: &PermessageDeflate,
+    headers: &HeaderMap,
+) -> Result<Option<Agreement>, Rejection> {
+    let lines = headers.get_all(SEC_WEBSOCKET_EXTENSIONS);
+    deflate.negotiate(&lines).map_err(|invalid| {
+        Rejection::new(Kind::ExtensionInvalid)
+            .with_header_value(lines.iter().next())
+            .with_source(invalid)
+    })
 }

@@ -60,7 +60,7 @@
 //!
 //! # After the handshake
 //!
-//! [`upgrade`] hands over the connection, and [`connection`] has limits and a drain. [`hardening`]
+//! [`upgrade`] hands over the connection, [`extension`] negotiates compression, and [`connection`] has limits and a drain. [`hardening`]
 //! says what you must bound in hyper and in your codec, [`threats`] lists the attacks that this
 //! crate is made for, and a [table](guard#when-something-fails) says what the client sees when a
 //! part of your own fails.
@@ -108,7 +108,7 @@ pub mod client;
 mod config;
 pub mod connection;
 mod context;
-mod extension;
+pub mod extension;
 pub mod guard;
 mod handshake;
 mod head;
@@ -149,7 +149,10 @@ pub use self::{
     config::ConfigError,
     connection::{ConnectionLimit, Drain, Permit},
     context::OriginChecked,
-    extension::{ExtensionOffer, InvalidExtensionOffer, OfferedExtension},
+    extension::{
+        AgreedDeflate, AgreedExtensions, ExtensionOffer, InvalidExtensionOffer, OfferedExtension,
+        PermessageDeflate,
+    },
     guard::{
         AcceptThenClose, Authorize, Check, Explanation, Forward, Guard, GuardLayer, Respond,
         check_fn,

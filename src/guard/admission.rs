@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     context::{GuardContext, Outer},
+    extension::{self, AgreedExtensions},
     http::{Transport, field::set_header},
     rejection::{
         Rejection, RejectionKind as Kind, RejectionResponse, Reported, reject, reject_late,
@@ -39,6 +40,8 @@ pub(super) struct Admission<R, C> {
     is_outermost: bool,
     key: Option<[u8; 24]>,
     subprotocol: Selected,
+    agreed_extensions: AgreedExtensions,
+    offered_extensions: Option<HeaderValue>,
     acquired: Acquired,
     report: Report,
     /// The end of the time for all waits, set at the first one.
@@ -80,6 +83,8 @@ impl<R, C> Admission<R, C> {
             is_outermost: !outer.has_layer,
             key: None,
             subprotocol: Selected::ByHandler,
+            agreed_extensions: AgreedExtensions::default(),
+            offered_extensions: None,
             acquired: Acquired::default(),
             report: Report::default(),
             deadline: None,
@@ -97,7 +102,7 @@ impl<R, C> Admission<R, C> {
     {
         let timer = (!outer.has_guard).then(CheckTimer::start);
         let config = &self.policy.config;
-        let Examined { key, subprotocol, token } = match config.examine(request, &mut self.report) {
+        let examined = match config.examine(request, &mut self.report) {
             Ok(examined) => examined,
             Err(rejection) => {
                 if let Some(timer) = timer {
@@ -106,8 +111,10 @@ impl<R, C> Admission<R, C> {
                 return Next::Respond(self.policy.reject(rejection, request));
             }
         };
+        let Examined { key, subprotocol, agreed, offered_extensions, token } = examined;
         let token = token.map(|token| config.enforce(token, &mut self.report));
         (self.key, self.subprotocol) = (key, subprotocol);
+        (self.agreed_extensions, self.offered_extensions) = (agreed, offered_extensions);
         self.record = timer.map(|timer| timer.accepted(request));
         self.insert_report(request);
         match token {
@@ -244,6 +251,7 @@ impl<R, C> Admission<R, C> {
         }
         let info = ConnectionInfo {
             subprotocol: self.subprotocol.value().cloned(),
+            extensions: self.agreed_extensions,
             validity: self.validity(request),
             span: ConnectionSpan::new(&request.extensions),
         };
@@ -267,7 +275,7 @@ impl<R, C> Admission<R, C> {
         let (empty, ()) = Request::new(()).into_parts();
         callback(upgrade, mem::replace(request, empty));
         let mut response = Response::new(body);
-        self.handshake_response().write_head(&mut response);
+        self.handshake_response(self.agreed_extensions).write_head(&mut response);
         Next::Respond(self.finish_early(response))
     }
 
@@ -341,6 +349,9 @@ impl<R, C> Admission<R, C> {
         if !is_completed {
             return self.close_declined(response.headers_mut());
         }
+        if let Err(rejection) = self.check_extensions(response) {
+            return self.reject_response(rejection, response);
+        }
         let headers = response.headers_mut();
         match mem::replace(&mut self.subprotocol, Selected::ByHandler) {
             Selected::ByHandler => {}
@@ -361,10 +372,13 @@ impl<R, C> Admission<R, C> {
         let is_accepted =
             self.acquired.handover.as_ref().is_some_and(Handover::decline_unless_taken);
         if is_accepted && !status.is_client_error() && !status.is_server_error() {
+            if let Err(rejection) = self.check_extensions(response) {
+                return self.reject_response(rejection, response);
+            }
             if let Some(body) = C::empty_body() {
                 *response.body_mut() = body;
             }
-            return self.handshake_response().write_head(response);
+            return self.handshake_response(self.agreed_extensions).write_head(response);
         }
         if self.transport.is_completed_by(status) {
             if self.transport == Transport::ExtendedConnect {
@@ -425,8 +439,13 @@ impl<R, C> Admission<R, C> {
         }
     }
 
-    fn handshake_response(&self) -> HandshakeResponse {
-        HandshakeResponse { key: self.key, subprotocol: self.subprotocol.value().cloned() }
+    fn check_extensions<B>(&self, response: &Response<B>) -> Result<(), Rejection> {
+        extension::check_response(self.offered_extensions.as_ref(), response.headers())
+    }
+
+    fn handshake_response(&self, extensions: AgreedExtensions) -> HandshakeResponse {
+        let subprotocol = self.subprotocol.value().cloned();
+        HandshakeResponse { key: self.key, subprotocol, extensions }
     }
 
     /// The connection is handed over only if the response that leaves the outermost layer completes
@@ -483,7 +502,8 @@ impl<R, C> Admission<R, C> {
             Some(accept_then_close) if !is_reported => accept_then_close.response(
                 &rejection,
                 request,
-                &self.handshake_response(),
+                // The close frame is not compressed.
+                &self.handshake_response(AgreedExtensions::default()),
                 &*self.policy.reject_with,
             ),
             _ => None,

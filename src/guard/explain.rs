@@ -79,8 +79,8 @@ impl Explanation {
 }
 
 impl Step {
-    /// The name: `drain`, `syntax`, `host`, `origin`, `check`, `subprotocol`, `token`,
-    /// `authorization` or `limit`.
+    /// The name: `drain`, `syntax`, `host`, `origin`, `check`, `subprotocol`, `extensions`,
+    /// `token`, `authorization` or `limit`.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.name
@@ -182,6 +182,13 @@ impl GuardConfig {
         explanation.accept("syntax", "the handshake is well-formed");
         self.explain_policies(&mut handshake, explanation);
         let offer = self.explain_subprotocol(&handshake, explanation);
+        if self.extensions.is_some() {
+            let because = match handshake.agreement() {
+                Some(agreement) => format!("`{}` is agreed to", agreement.agreed),
+                None => "none is agreed to".to_owned(),
+            };
+            explanation.accept("extensions", because);
+        }
         let token = self.take_credential(&handshake);
         let (key, normalized) = (handshake.key(), handshake.normalized());
         let token =

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     config::{ConfigError, nonzero},
     connection::{ConnectionLimit, Drain},
+    extension::PermessageDeflate,
     host::AllowHost,
     origin::AllowOrigin,
     rejection::EmptyBody,
@@ -209,6 +210,29 @@ impl<R, C> GuardLayer<R, C> {
     /// ```
     pub fn accept_unmatched_subprotocols(mut self) -> Self {
         self.config().accept_unmatched_subprotocols = true;
+        self
+    }
+
+    /// Agrees to the compression of messages, as far as the codec can. Without a call the layer
+    /// agrees to nothing. A later call replaces an earlier one.
+    ///
+    /// With [`respond`](Self::respond) and [`on_upgraded`](Self::on_upgraded) the response names
+    /// what was agreed, and [`Upgraded::extensions`] has it for the codec. Otherwise the handler
+    /// sees an offer that it can agree to, and responds. See [`extension`](crate::extension) for
+    /// the codecs, and for what they must bound.
+    ///
+    /// ```
+    /// use tower_ws_guard::{AllowOrigin, GuardLayer, PermessageDeflate};
+    ///
+    /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
+    /// let guard = GuardLayer::new(AllowOrigin::same_origin())
+    ///     .extensions(PermessageDeflate::new().server_window_bits(9..=15)?);
+    /// # let _ = guard;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn extensions(mut self, extensions: PermessageDeflate) -> Self {
+        self.config().extensions = Some(extensions);
         self
     }
 

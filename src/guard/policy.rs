@@ -3,7 +3,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::{Extensions, HeaderValue, Request, request::Parts};
+use http::{Extensions, HeaderValue, Request, header::SEC_WEBSOCKET_EXTENSIONS, request::Parts};
 use hyper::upgrade::OnUpgrade;
 
 use super::{
@@ -14,10 +14,11 @@ use super::{
 use crate::{
     connection::{ConnectionLimit, Drain, Permit},
     context::{GuardContext, OriginChecked, Outer},
+    extension::{AgreedExtensions, PermessageDeflate},
     handshake::{AlreadyNormalized, Handshake},
     head::RequestHead,
     host::AllowHost,
-    http::is_upgrade_request,
+    http::{field::set_header, is_upgrade_request},
     origin::AllowOrigin,
     rejection::{Rejection, RejectionKind},
     subprotocol::Subprotocols,
@@ -40,6 +41,7 @@ pub(crate) struct GuardConfig {
     pub(crate) checks: Vec<Arc<dyn Check + Send + Sync>>,
     pub(crate) subprotocols: Option<Subprotocols>,
     pub(crate) accept_unmatched_subprotocols: bool,
+    pub(crate) extensions: Option<PermessageDeflate>,
     pub(crate) token: Option<TokenCheck>,
     pub(crate) authorizations: Vec<Authorization>,
     pub(crate) check_timeout: Duration,
@@ -75,6 +77,7 @@ impl Default for GuardConfig {
             checks: Vec::new(),
             subprotocols: None,
             accept_unmatched_subprotocols: false,
+            extensions: None,
             token: None,
             authorizations: Vec::new(),
             check_timeout: Duration::from_secs(10),
@@ -105,6 +108,7 @@ impl fmt::Debug for GuardConfig {
             .field("origins", &self.origins)
             .field("checks", &self.checks.len())
             .field("subprotocols", &self.subprotocols)
+            .field("extensions", &self.extensions)
             .field("token", &self.token)
             .field("authorizations", &self.authorizations.len())
             .field("limit", &self.limit)
@@ -130,6 +134,9 @@ pub(super) enum Detected {
 pub(super) struct Examined {
     pub(super) key: Option<[u8; 24]>,
     pub(super) subprotocol: Selected,
+    pub(super) agreed: AgreedExtensions,
+    /// The offer that inner services see. Their response may name nothing else.
+    pub(super) offered_extensions: Option<HeaderValue>,
     /// `None` without a token policy. A rejection waits until the credential is removed, so that no
     /// response can show it.
     pub(super) token: Option<Result<FoundToken, Rejection>>,
@@ -195,15 +202,20 @@ impl GuardConfig {
         self.check_policies(&mut handshake, report)?;
         let (subprotocol, offer) = self.negotiate(&handshake, report)?;
         let token = self.take_credential(&handshake);
+        let (agreed, offered_extensions) = self.negotiate_extensions(&handshake);
         let (key, normalized) = (handshake.key(), handshake.normalized());
         self.normalize(request, normalized, key, offer)?;
+        if self.extensions.is_some() {
+            set_header(&mut request.headers, SEC_WEBSOCKET_EXTENSIONS, offered_extensions.clone());
+        }
         self.insert_context(request, &subprotocol);
-        Ok(Examined { key, subprotocol, token })
+        Ok(Examined { key, subprotocol, agreed, offered_extensions, token })
     }
 
     /// Step 2: the syntax.
     pub(super) fn parse<'a>(&self, request: &'a mut Parts) -> Result<Handshake<'a>, Rejection> {
-        let handshake = Handshake::parse_for(request, self.subprotocols.as_ref())?;
+        let handshake =
+            Handshake::parse_for(request, self.subprotocols.as_ref(), self.extensions.as_ref())?;
         if handshake.is_webtransport() && !self.forwards() {
             return Err(Rejection::new(RejectionKind::UpgradeMissing).with_source(
                 "the layer completes WebSocket handshakes only; a handler of WebTransport sessions \
@@ -288,6 +300,19 @@ impl GuardConfig {
                 (selected, without_credentials_in(handshake, offered))
             }
         })
+    }
+
+    /// Step 4, too: what the layer agrees to, and the offer of extensions that inner services see.
+    fn negotiate_extensions(
+        &self,
+        handshake: &Handshake<'_>,
+    ) -> (AgreedExtensions, Option<HeaderValue>) {
+        if self.extensions.is_none() {
+            return (AgreedExtensions::default(), handshake.offered_extensions());
+        }
+        let agreement = handshake.agreement();
+        let permessage_deflate = agreement.map(|agreement| agreement.agreed);
+        (AgreedExtensions { permessage_deflate }, agreement.map(|agreement| agreement.offer()))
     }
 
     /// Step 5: finds the one credential. `None` without a token policy.

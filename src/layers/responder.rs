@@ -6,6 +6,7 @@ use tower_layer::Layer;
 use crate::{
     config::ConfigError,
     connection::{ConnectionLimit, Drain},
+    extension::PermessageDeflate,
     guard::{AcceptThenClose, Guard, GuardConfig, GuardLayer, Respond},
     rejection::EmptyBody,
     subprotocol::Subprotocols,
@@ -88,6 +89,12 @@ impl<R> ResponderLayer<R> {
     /// [`GuardLayer::accept_unmatched_subprotocols`].
     pub fn accept_unmatched_subprotocols(self) -> Self {
         Self(self.0.accept_unmatched_subprotocols())
+    }
+
+    /// Agrees to the compression of messages. A later call replaces an earlier one. See
+    /// [`GuardLayer::extensions`].
+    pub fn extensions(self, extensions: PermessageDeflate) -> Self {
+        Self(self.0.extensions(extensions))
     }
 
     /// Shows the reason of a rejection to a browser's script. A later call replaces an earlier one.

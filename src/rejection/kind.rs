@@ -149,6 +149,12 @@ kinds! {
         "offer each subprotocol once, at most 128; a name is a token: no spaces, slashes, quotes \
          or colons; a server accepts another name if `Subprotocols::list` of its guard has exactly \
          that one";
+    /// `Sec-WebSocket-Extensions` breaks its grammar, and the layer
+    /// [negotiates extensions](crate::GuardLayer::extensions). RFC 6455 9.1.
+    ExtensionInvalid: "extension-invalid", BAD_REQUEST, Nothing,
+        "`Sec-WebSocket-Extensions` is malformed",
+        "offer extensions as `name; parameter=value`, with commas between them and with closed \
+         quotes; look for a proxy that changes the header";
     /// The host is not on the list of [`AllowHost`](crate::AllowHost).
     HostNotAllowed: "host-not-allowed", MISDIRECTED_REQUEST, Nothing,
         "this server does not serve that host",
@@ -240,6 +246,13 @@ kinds! {
         "the connection cannot be accepted",
         "use `axum::GuardedUpgrade` in place of axum's `WebSocketUpgrade`, or take the permit with \
          `Permit::claim` and move it into the task of the connection";
+    /// The handler completed the handshake, and its response names an extension that the client did
+    /// not offer. Every browser would fail the connection. RFC 6455 9.1.
+    ExtensionNotOffered: "extension-not-offered", INTERNAL_SERVER_ERROR, Nothing,
+        "the connection cannot be accepted",
+        "let the handler respond with an extension only if `Sec-WebSocket-Extensions` of its \
+         request offers it, and with the parameters that RFC 7692 7.1 allows; or let the layer \
+         negotiate, with `GuardLayer::extensions`";
     /// The request is not an upgrade request, and the layer requires one.
     NotWebsocket: "not-websocket", UPGRADE_REQUIRED, Version,
         "this endpoint accepts WebSocket handshakes only",

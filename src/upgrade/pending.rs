@@ -17,6 +17,7 @@ use tokio::time::{Sleep, sleep};
 use super::{Handover, Upgraded};
 use crate::{
     connection::Permit,
+    extension::AgreedExtensions,
     telemetry::{ConnectionSpan, OpenConnection},
     token::Validity,
 };
@@ -39,6 +40,7 @@ pub struct PendingUpgrade {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ConnectionInfo {
     pub(crate) subprotocol: Option<HeaderValue>,
+    pub(crate) extensions: AgreedExtensions,
     pub(crate) validity: Validity,
     pub(crate) span: ConnectionSpan,
 }
@@ -72,6 +74,12 @@ impl PendingUpgrade {
     #[must_use]
     pub fn subprotocol(&self) -> Option<&str> {
         self.info.subprotocol()
+    }
+
+    /// The extensions that the response will name. See [`extension`](crate::extension).
+    #[must_use]
+    pub const fn extensions(&self) -> AgreedExtensions {
+        self.info.extensions
     }
 
     /// Accepts the handshake: the inner service's response is sent as a 101 (over HTTP/2: 200).

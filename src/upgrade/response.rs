@@ -2,17 +2,19 @@ use http::{
     HeaderValue, Response, StatusCode,
     header::{
         CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT,
-        SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+        SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
+        UPGRADE,
     },
 };
 
-use crate::http::accept_key;
+use crate::{extension::AgreedExtensions, http::accept_key};
 
 /// The response that completes a handshake.
 pub(crate) struct HandshakeResponse {
     /// Over HTTP/2 and newer there is no key.
     pub(crate) key: Option<[u8; 24]>,
     pub(crate) subprotocol: Option<HeaderValue>,
+    pub(crate) extensions: AgreedExtensions,
 }
 
 impl HandshakeResponse {
@@ -46,6 +48,9 @@ impl HandshakeResponse {
         }
         if let Some(subprotocol) = &self.subprotocol {
             headers.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol.clone());
+        }
+        if let Some(deflate) = self.extensions.permessage_deflate() {
+            headers.insert(SEC_WEBSOCKET_EXTENSIONS, deflate.header_value());
         }
         *response.status_mut() = match self.key {
             Some(_) => StatusCode::SWITCHING_PROTOCOLS,

@@ -10,7 +10,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::ConnectionInfo;
-use crate::{connection::Permit, telemetry::OpenConnection, token::Validity};
+use crate::{
+    connection::Permit, extension::AgreedExtensions, telemetry::OpenConnection, token::Validity,
+};
 
 /// The connection after the handshake: a byte stream for a WebSocket codec in the role of the
 /// server.
@@ -29,6 +31,12 @@ impl Upgraded {
     #[must_use]
     pub fn subprotocol(&self) -> Option<&str> {
         self.info.subprotocol()
+    }
+
+    /// The extensions that the response named, for the codec. See [`extension`](crate::extension).
+    #[must_use]
+    pub const fn extensions(&self) -> AgreedExtensions {
+        self.info.extensions
     }
 
     /// The validity of the claims. Without a token check they are valid forever. The crate does

@@ -1,10 +1,10 @@
 //! The extensions that a client offers.
 
-use std::{error::Error, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use http::HeaderValue;
 
-use crate::http::field::{is_token, trim};
+use super::grammar::{Extension, InvalidExtensionOffer, parse_lines};
 
 /// The maximum length of all lines together, in bytes. Browsers send less than 100.
 const MAX_LENGTH: usize = 4096;
@@ -75,27 +75,26 @@ impl ExtensionOffer {
     where
         I: IntoIterator<Item = &'a HeaderValue>,
     {
-        Self::parse_lines(lines.into_iter().map(HeaderValue::as_bytes))
+        Self::from_lines(lines.into_iter().map(HeaderValue::as_bytes))
     }
 
-    fn parse_lines<'a>(
+    fn from_lines<'a>(
         lines: impl Iterator<Item = &'a [u8]>,
     ) -> Result<Self, InvalidExtensionOffer> {
-        let mut extensions = Vec::new();
         let mut length = 0_usize;
-        let mut blank = true;
-        for line in lines {
+        let lines = lines.map(|line| {
             length = length.saturating_add(line.len());
-            if length > MAX_LENGTH {
-                return Err(InvalidExtensionOffer::LENGTH);
+            if length > MAX_LENGTH { Err(InvalidExtensionOffer::LENGTH) } else { Ok(line) }
+        });
+        let lines = lines.collect::<Result<Vec<_>, _>>()?;
+        let mut extensions = Vec::new();
+        parse_lines(lines, |extension| {
+            if extensions.len() == MAX_EXTENSIONS {
+                return Err(InvalidExtensionOffer::EXTENSIONS);
             }
-            let line = trim(line);
-            blank &= line.is_empty();
-            Cursor(line).list(&mut extensions)?;
-        }
-        if extensions.is_empty() && !blank {
-            return Err(InvalidExtensionOffer::EMPTY);
-        }
+            extensions.push(OfferedExtension::new(extension)?);
+            Ok(())
+        })?;
         Ok(Self { extensions })
     }
 
@@ -130,7 +129,7 @@ impl FromStr for ExtensionOffer {
     type Err = InvalidExtensionOffer;
 
     fn from_str(line: &str) -> Result<Self, Self::Err> {
-        Self::parse_lines([line.as_bytes()].into_iter())
+        Self::from_lines([line.as_bytes()].into_iter())
     }
 }
 
@@ -166,6 +165,17 @@ pub struct OfferedExtension {
 }
 
 impl OfferedExtension {
+    fn new(extension: Extension<'_>) -> Result<Self, InvalidExtensionOffer> {
+        let mut parameters = Vec::new();
+        for (name, value) in extension.parameters() {
+            if parameters.len() == MAX_PARAMETERS {
+                return Err(InvalidExtensionOffer::PARAMETERS);
+            }
+            parameters.push((name.into(), value.map(Into::into)));
+        }
+        Ok(Self { name: extension.name().into(), parameters })
+    }
+
     /// The name: a token.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -191,120 +201,6 @@ impl fmt::Display for OfferedExtension {
         Ok(())
     }
 }
-
-/// The rest of a line, without white space around it.
-struct Cursor<'a>(&'a [u8]);
-
-impl<'a> Cursor<'a> {
-    /// `extension-list`, with empty elements.
-    fn list(
-        &mut self,
-        extensions: &mut Vec<OfferedExtension>,
-    ) -> Result<(), InvalidExtensionOffer> {
-        loop {
-            while self.eat(b',') {}
-            if self.0.is_empty() {
-                return Ok(());
-            }
-            if extensions.len() == MAX_EXTENSIONS {
-                return Err(InvalidExtensionOffer::EXTENSIONS);
-            }
-            extensions.push(self.extension()?);
-            if !self.0.is_empty() && !self.eat(b',') {
-                return Err(InvalidExtensionOffer::SEPARATOR);
-            }
-        }
-    }
-
-    fn extension(&mut self) -> Result<OfferedExtension, InvalidExtensionOffer> {
-        let name = self.token().ok_or(InvalidExtensionOffer::NAME)?;
-        let mut parameters = Vec::new();
-        while self.eat(b';') {
-            if parameters.len() == MAX_PARAMETERS {
-                return Err(InvalidExtensionOffer::PARAMETERS);
-            }
-            let name = self.token().ok_or(InvalidExtensionOffer::PARAMETER)?;
-            let value = if self.eat(b'=') { Some(self.value()?) } else { None };
-            parameters.push((name, value));
-        }
-        Ok(OfferedExtension { name, parameters })
-    }
-
-    fn value(&mut self) -> Result<Box<str>, InvalidExtensionOffer> {
-        match self.0 {
-            [b'"', rest @ ..] => self.quoted(rest),
-            _ => self.token().ok_or(InvalidExtensionOffer::VALUE),
-        }
-    }
-
-    /// The part of a `quoted-string` (RFC 9110 5.6.4) behind the opening quote.
-    fn quoted(&mut self, mut rest: &'a [u8]) -> Result<Box<str>, InvalidExtensionOffer> {
-        let mut value = Vec::new();
-        loop {
-            rest = match rest {
-                [] => return Err(InvalidExtensionOffer::QUOTE),
-                [b'"', rest @ ..] => {
-                    self.0 = trim(rest);
-                    return token(&value).ok_or(InvalidExtensionOffer::VALUE);
-                }
-                [b'\\', byte, rest @ ..] | [byte, rest @ ..] => {
-                    value.push(*byte);
-                    rest
-                }
-            };
-        }
-    }
-
-    /// Takes the bytes before the next separator, if they are a token.
-    fn token(&mut self) -> Option<Box<str>> {
-        let is_separator = |byte: &u8| matches!(byte, b' ' | b'\t' | b',' | b';' | b'=' | b'"');
-        let end = self.0.iter().position(is_separator).unwrap_or(self.0.len());
-        let (word, rest) = self.0.split_at(end);
-        self.0 = trim(rest);
-        token(word)
-    }
-
-    /// Takes `byte`, if it is the next one.
-    fn eat(&mut self, byte: u8) -> bool {
-        match self.0 {
-            [first, rest @ ..] if *first == byte => {
-                self.0 = trim(rest);
-                true
-            }
-            _ => false,
-        }
-    }
-}
-
-fn token(bytes: &[u8]) -> Option<Box<str>> {
-    let token = std::str::from_utf8(bytes).ok()?;
-    is_token(bytes).then(|| token.into())
-}
-
-/// The reason why a value is not an [`ExtensionOffer`]. Its `Display` names the rule that the value
-/// breaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InvalidExtensionOffer(&'static str);
-
-impl InvalidExtensionOffer {
-    const LENGTH: Self = Self("an offer of extensions has at most 4096 bytes");
-    const EXTENSIONS: Self = Self("an offer has at most 32 extensions");
-    const PARAMETERS: Self = Self("an extension has at most 32 parameters");
-    const EMPTY: Self = Self("the list has commas but no extension");
-    const NAME: Self = Self("the name of an extension is not a token");
-    const PARAMETER: Self = Self("the name of a parameter is not a token");
-    const VALUE: Self = Self("the value of a parameter is neither a token nor a token in quotes");
-    const QUOTE: Self = Self("the value of a parameter has no closing quote");
-    const SEPARATOR: Self = Self("a comma or a semicolon is missing");
-}
-
-impl fmt::Display for InvalidExtensionOffer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl Error for InvalidExtensionOffer {}
 
 #[cfg(test)]
 mod tests {
