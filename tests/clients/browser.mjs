@@ -5,9 +5,9 @@ import puppeteer from "puppeteer-core";
 
 const launchers = {
   /** The pages of `publicHost` count as from the internet. */
-  async chromium(publicHost, { quic = false } = {}) {
+  async chromium(publicHost, { quic = false, flags = [] } = {}) {
     const args = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-      "--disable-component-update", "--disable-sync", "--no-proxy-server", ...(quic ? [] : ["--disable-quic"]),
+      "--disable-component-update", "--disable-sync", "--no-proxy-server", ...(quic ? [] : ["--disable-quic"]), ...flags,
       publicHost
         ? `--ip-address-space-overrides=${publicHost}=public`
         // It would not let a page without an origin connect to this machine at all.

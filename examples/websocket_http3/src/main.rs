@@ -2,7 +2,8 @@
 //! tokio-tungstenite speaks over the stream.
 //!
 //! `cargo run -p websocket-http3-example`. The HTTP/3 comes from h3x, because h3 0.0.8 does not
-//! parse `:protocol: websocket`.
+//! parse `:protocol: websocket`. Of the browsers, Chromium opens such sockets if it is started with
+//! `--enable-features=EnableWebsocketsOverHttp3`.
 
 pub(crate) mod quic;
 

@@ -1,31 +1,33 @@
-//! The example with clients: h3x on quinn, and aioquic, which is independent.
+//! The example with clients: h3x on quinn, and two that are independent, aioquic and Chromium.
 
 #[path = "../src/main.rs"]
 #[allow(dead_code)]
 mod example;
 
-use std::{
-    io,
-    net::SocketAddr,
-    process::{Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, process::Stdio, sync::Arc, time::Duration};
 
+use axum::{
+    extract,
+    middleware::{Next, from_fn},
+    response::Html,
+    routing::get,
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use example::quic;
 use futures_util::{SinkExt, StreamExt, TryStreamExt};
 use h3x::{H3Connection, ReadResponse, Role, Settings, WriteRequest};
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode, Version};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use quinn::{
     Endpoint,
     crypto::rustls::QuicClientConfig,
-    rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer},
+    rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, server::ParsedCertificate},
 };
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use sha2::{Digest, Sha256};
+use tokio::{io::AsyncWriteExt, process::Command, sync::mpsc, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{Message, protocol::Role as WebSocketRole},
@@ -219,7 +221,8 @@ async fn aioquic() {
         { "url": url, "origin": EVIL, "text": TEXT },
         { "url": url, "text": TEXT },
     ]);
-    let results = tokio::task::spawn_blocking(move || in_python(&cases)).await.unwrap();
+    let python = "../../tests/clients/venv/bin/python";
+    let results = run(&[python, "tests/aioquic_client.py"], &cases).await;
     let expected = json!([
         { "status": 200, "echo": TEXT, "close": 1000 },
         { "status": 403 },
@@ -228,19 +231,60 @@ async fn aioquic() {
     assert_eq!(results, expected);
 }
 
-/// A client of `tests/clients`: it reads a JSON array of cases, and prints one of results.
-fn in_python(cases: &Value) -> Value {
-    let python = "../../tests/clients/venv/bin/python";
+/// The pages come over HTTP/3, too: Chromium opens a socket only over a connection that is there.
+#[tokio::test]
+#[ignore = "needs Chromium"]
+async fn chromium() {
+    let (endpoint, certificate) = example::listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let port = endpoint.local_addr().unwrap().port();
+    let [own, foreign] = ["own", "foreign"].map(|host| format!("https://{host}.test:{port}"));
+    let guard = GuardLayer::new(AllowOrigin::list([&*own]).unwrap());
+    let (seen, mut handshakes) = mpsc::unbounded_channel();
+    let record = from_fn(move |request: extract::Request, next: Next| {
+        let seen = seen.clone();
+        async move {
+            let (method, version) = (request.method().clone(), request.version());
+            let origin = request.headers().get("origin").cloned();
+            let response = next.run(request).await;
+            if method == Method::CONNECT {
+                seen.send((version, origin, response.status())).unwrap();
+            }
+            response
+        }
+    });
+    let page = get(async || Html("<title>page</title>"));
+    tokio::spawn(example::serve(endpoint, example::app(guard).route("/", page).layer(record)));
+
+    let certificate = ParsedCertificate::try_from(&certificate).unwrap();
+    let key = STANDARD.encode(Sha256::digest(certificate.subject_public_key_info()));
+    let url = format!("wss://own.test:{port}/ws");
+    let cases = json!([
+        { "page": own, "url": url, "text": TEXT, "key": key },
+        { "page": foreign, "url": url, "text": TEXT, "key": key },
+    ]);
+    let results = run(&["node", "tests/chromium.mjs"], &cases).await;
+    assert_eq!(results, json!([["open", TEXT, 1000], [1006]]));
+
+    for (origin, status) in [(own, StatusCode::OK), (foreign, StatusCode::FORBIDDEN)] {
+        let expected = (Version::HTTP_3, Some(origin.parse().unwrap()), status);
+        assert_eq!(handshakes.try_recv().unwrap(), expected);
+    }
+    assert!(handshakes.try_recv().is_err());
+}
+
+/// Runs a client: it reads a JSON array of cases, and prints one of results.
+async fn run(program: &[&str], cases: &Value) -> Value {
     let hint = "tests/clients/install installs what is missing";
     let mut client = Command::new("timeout")
-        .args(["--kill-after=5", "150", python, "tests/aioquic_client.py"])
+        .args(["--kill-after=5", "150"])
+        .args(program)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .expect(hint);
-    serde_json::to_writer(client.stdin.take().unwrap(), cases).unwrap();
-    let output = client.wait_with_output().unwrap();
+    client.stdin.take().unwrap().write_all(cases.to_string().as_bytes()).await.unwrap();
+    let output = client.wait_with_output().await.unwrap();
     assert!(output.status.success(), "{}; {hint}", output.status);
     serde_json::from_slice(&output.stdout).unwrap()
 }

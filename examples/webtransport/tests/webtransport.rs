@@ -4,19 +4,13 @@
 #[allow(dead_code)]
 mod example;
 
-use std::{
-    convert::Infallible,
-    io::Write,
-    net::SocketAddr,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{convert::Infallible, net::SocketAddr, process::Stdio, time::Duration};
 
 use bytes::Bytes;
 use h3::ext::Protocol;
 use http::{Method, Request, Response, StatusCode, Version};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{io::AsyncWriteExt, net::TcpListener, process::Command, time::timeout};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_ws_guard::{AllowOrigin, ConnectProtocol, GuardLayer, Rejection};
 use wtransport::{
@@ -193,13 +187,13 @@ async fn page_of_another_origin_is_rejected() {
     }
 
     let cases = json!([{ "url": own_url }, { "url": foreign_url }]);
-    let shown = tokio::task::spawn_blocking(move || in_chromium(&cases)).await.unwrap();
+    let shown = in_chromium(&cases).await;
     assert_eq!(shown[0], "open\nby a stream\nby a datagram\nclosed\n");
     let rejected = shown[1].as_str().unwrap_or_else(|| panic!("{shown}"));
     assert!(rejected.starts_with("rejected: WebTransportError"), "{rejected}");
 }
 
-fn in_chromium(cases: &Value) -> Value {
+async fn in_chromium(cases: &Value) -> Value {
     let hint = "tests/clients/install installs what is missing";
     let mut client = Command::new("timeout")
         .args(["--kill-after=5", "150", "node", "tests/chromium.mjs"])
@@ -208,8 +202,8 @@ fn in_chromium(cases: &Value) -> Value {
         .stdout(Stdio::piped())
         .spawn()
         .expect(hint);
-    client.stdin.take().unwrap().write_all(cases.to_string().as_bytes()).unwrap();
-    let output = client.wait_with_output().unwrap();
+    client.stdin.take().unwrap().write_all(cases.to_string().as_bytes()).await.unwrap();
+    let output = client.wait_with_output().await.unwrap();
     assert!(output.status.success(), "{}; {hint}", output.status);
     serde_json::from_slice(&output.stdout).unwrap()
 }
