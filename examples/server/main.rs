@@ -27,7 +27,7 @@ use axum::{
     routing::{MethodRouter, any, get},
 };
 use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::SinkExt;
 use hyper_util::server::graceful::GracefulShutdown;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::{
@@ -35,17 +35,14 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::protocol::{CloseFrame, Role, frame::coding::CloseCode},
-};
 use tower_ws_guard::{
     AcceptThenClose, AllowHost, AllowOrigin, ConfigError, ConnectionLimit, Drain, EmptyBody,
-    GuardLayer, PendingUpgrade, Permit, PlainText, ProblemJson, RejectionResponse,
-    RequestCheckLayer, StaticTokens, Subprotocols, TokenPolicy, TokenSource, Upgraded,
-    axum::GuardedUpgrade, is_upgrade_request, response_fn, telemetry::describe_metrics,
+    GuardLayer, PendingUpgrade, PermessageDeflate, Permit, PlainText, ProblemJson,
+    RejectionResponse, RequestCheckLayer, StaticTokens, Subprotocols, TokenPolicy, TokenSource,
+    Upgraded, axum::GuardedUpgrade, is_upgrade_request, response_fn, telemetry::describe_metrics,
     token::ticket::TicketVerifier,
 };
+use yawc::{CompressionLevel, Frame, OpCode, Role, close::CloseCode};
 
 use self::{
     attempts::{Attempts, Explain},
@@ -113,6 +110,9 @@ struct Options {
     /// Accept clients that offer only other subprotocols, without one.
     #[arg(long)]
     accept_unmatched_subprotocols: bool,
+    /// Compress messages for clients that can. In mode guard, axum's codec cannot.
+    #[arg(long)]
+    deflate: bool,
     /// The response to a rejected handshake.
     #[arg(long, value_enum, default_value_t = Style::Problem)]
     rejection: Style,
@@ -230,6 +230,10 @@ impl Options {
         }
         if self.accept_unmatched_subprotocols {
             guard = guard.accept_unmatched_subprotocols();
+        }
+        if self.deflate {
+            let zlib = PermessageDeflate::new().server_window_bits(9..=15);
+            guard = guard.extensions(zlib.map_err(|error| ("--deflate", error))?);
         }
         if self.require_websocket {
             guard = guard.require_websocket();
@@ -368,28 +372,45 @@ async fn responded(pending: Option<PendingUpgrade>) -> &'static str {
     if let Some(pending) = pending {
         pending.on_upgrade(async |upgraded: Upgraded| {
             let draining = upgraded.draining();
-            let mut socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, None).await;
+            let Ok(mut socket) = frames(upgraded) else { return };
             tokio::select! {
                 () = echo(&mut socket) => return,
                 () = draining => {}
             }
-            socket
-                .close(Some(CloseFrame { code: CloseCode::Away, reason: SHUTTING_DOWN.into() }))
-                .await
-                .ok();
-            while let Some(Ok(_)) = socket.next().await {}
+            socket.send(Frame::close(CloseCode::Away, SHUTTING_DOWN)).await.ok();
+            while socket.next_frame().await.is_ok() {}
         });
         return "";
     }
     HINT
 }
 
-async fn echo(socket: &mut WebSocketStream<Upgraded>) {
-    while let Some(Ok(message)) = socket.next().await {
-        if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
-            break;
+type Socket = yawc::WebSocket<Upgraded>;
+
+fn frames(upgraded: Upgraded) -> yawc::Result<Socket> {
+    let agreed = upgraded.extensions().permessage_deflate().map(|agreed| agreed.to_string());
+    let options = yawc::Options::default()
+        .with_compression_level(CompressionLevel::fast())
+        // Of a frame and of a message, also of what it expands to.
+        .with_limits(MAX_MESSAGE, MAX_MESSAGE)
+        .with_read_buffer_capacity(1024)
+        .with_write_buffer_capacity(1024)
+        .with_utf8();
+    Socket::from_stream_with_extensions(upgraded, Role::Server, agreed.as_deref(), options)
+}
+
+/// In bytes.
+const MAX_MESSAGE: usize = 16 << 20;
+
+async fn echo(socket: &mut Socket) {
+    while let Ok(frame) = socket.next_frame().await {
+        let is_message = matches!(frame.opcode(), OpCode::Text | OpCode::Binary);
+        if is_message && socket.send(frame).await.is_err() {
+            return;
         }
     }
+    // This read sends the close frame with the reason of the error.
+    socket.next_frame().await.ok();
 }
 
 /// The metrics, in the format of Prometheus.

@@ -2,7 +2,10 @@
 
 use http::{HeaderMap, HeaderValue, header::SEC_WEBSOCKET_EXTENSIONS};
 
-use super::{deflate, grammar::parse_lines};
+use super::{
+    deflate,
+    grammar::{Extension, InvalidExtensionOffer, parse_lines},
+};
 use crate::{
     http::field::Escaped,
     rejection::{Rejection, RejectionKind},
@@ -23,35 +26,36 @@ pub(crate) fn check_response(
             .with_header_value(lines.iter().next())
             .with_source(problem))
     };
-    let mut accepted = Vec::new();
-    let list = parse_lines(lines.iter().map(HeaderValue::as_bytes), |extension| {
-        accepted.push(extension);
-        Ok(())
-    });
-    if let Err(invalid) = list {
-        return fault(format!("the response is malformed: {invalid}"));
-    }
-    for (i, accepted_here) in accepted.iter().enumerate() {
-        let name = accepted_here.name();
-        let shown = Escaped(name.as_bytes());
-        if accepted[..i].iter().any(|before| before.name() == name) {
-            return fault(format!("the response names `{shown}` twice"));
+    let accepted = match list(lines.iter()) {
+        Ok(accepted) => accepted,
+        Err(invalid) => return fault(format!("the response is malformed: {invalid}")),
+    };
+    // A malformed offer offers nothing.
+    let offered = list(offered).unwrap_or_default();
+    for (i, extension) in accepted.iter().enumerate() {
+        let is_same = |other: &&Extension<'_>| other.name() == extension.name();
+        let name = Escaped(extension.name().as_bytes());
+        if accepted[..i].iter().any(|other| is_same(&other)) {
+            return fault(format!("the response names `{name}` twice"));
         }
-        let (mut is_offered, mut is_accepted) = (false, false);
-        // A malformed offer offers nothing behind the fault.
-        let _ = parse_lines(offered.map(HeaderValue::as_bytes), |extension| {
-            if extension.name() == name {
-                is_offered = true;
-                is_accepted |= deflate::is_accepted(extension, *accepted_here);
-            }
-            Ok(())
-        });
-        if !is_offered {
-            return fault(format!("the client did not offer `{shown}`"));
+        let mut offers = offered.iter().filter(is_same).peekable();
+        if offers.peek().is_none() {
+            return fault(format!("the client did not offer `{name}`"));
         }
-        if !is_accepted {
-            return fault(format!("the parameters of `{shown}` fit no offer of the client"));
+        if !offers.any(|offer| deflate::is_accepted(*offer, *extension)) {
+            return fault(format!("the parameters of `{name}` fit no offer of the client"));
         }
     }
     Ok(())
+}
+
+fn list<'a>(
+    lines: impl IntoIterator<Item = &'a HeaderValue>,
+) -> Result<Vec<Extension<'a>>, InvalidExtensionOffer> {
+    let mut extensions = Vec::new();
+    parse_lines(lines.into_iter().map(HeaderValue::as_bytes), |extension| {
+        extensions.push(extension);
+        Ok(())
+    })?;
+    Ok(extensions)
 }

@@ -7,7 +7,7 @@
 //! 2. **Parse**: the syntax of RFC 6455 4.2.1. A malformed handshake reaches no policy and no
 //!    handler. During a [drain](crate::Drain) every handshake is rejected before this step.
 //! 3. **Check the policies**: [`AllowHost`], [`AllowOrigin`], and then your own [`Check`]s.
-//! 4. **Negotiate**: the [subprotocol](crate::Subprotocols).
+//! 4. **Negotiate**: the [subprotocol](crate::Subprotocols) and the [extensions](crate::extension).
 //! 5. **Take the credential** out of the request.
 //! 6. **Normalize** the request for the inner service.
 //! 7. **Verify** the [token](crate::token). A foreign page learns nothing about tokens, and a
@@ -22,8 +22,8 @@
 //!
 //! Inner services see a handshake in one normalized form, so no handler can read it differently:
 //! one `Upgrade: websocket`, one `Connection: Upgrade`, no token in a subprotocol, the query or its
-//! header, and, if the guard has [`Subprotocols`](crate::Subprotocols), only the selected
-//! one. When they respond with 101 (over HTTP/2: 2xx), the guard sets `Sec-WebSocket-Protocol` to
+//! header, and, if the guard has [`Subprotocols`](crate::Subprotocols) or
+//! [`extensions`](crate::GuardLayer::extensions), only what it selected. When they respond with 101 (over HTTP/2: 2xx), the guard sets `Sec-WebSocket-Protocol` to
 //! the selected subprotocol. If they decline with any other status, it closes the HTTP/1.1
 //! connection as for a rejection.
 //!
@@ -32,11 +32,20 @@
 //!
 //! Two differences remain; in both the handler rejects more. tungstenite, unlike RFC 6455, rejects
 //! keys with stray bits behind the 16th byte, such as the one of the RFC's own example; clients do
-//! not make such keys. soketto rejects a `Sec-WebSocket-Extensions` that is not UTF-8; the guard
-//! does not touch that header.
+//! not make such keys. soketto rejects a `Sec-WebSocket-Extensions` that is not UTF-8; a guard that
+//! does not negotiate extensions does not touch that header.
 //!
 //! A guard inside of another one does not see the token, nor a token in a subprotocol that the
 //! outer one did not select. Give the whole configuration to one of them.
+//!
+//! # WebTransport
+//!
+//! A browser opens a WebTransport session from any page, just as a WebSocket. So an extended
+//! `CONNECT` for `webtransport` or `webtransport-h3` goes through the same steps, without what is
+//! WebSocket's own: the key, the version, subprotocols and extensions. Inner services see no header
+//! of a WebSocket then, and complete the session. A layer that completes handshakes itself rejects
+//! it with [`upgrade-missing`](crate::RejectionKind::UpgradeMissing). Over HTTP/3 an adapter says
+//! what the protocol is: see [`ConnectProtocol`](crate::ConnectProtocol).
 //!
 //! # When something fails
 //!
@@ -54,6 +63,7 @@
 //! | the inner service hangs | nothing: it decides how long a response may take; if the client leaves, its future is dropped |
 //! | the inner service responds with 101, but has not accepted the [`PendingUpgrade`](crate::PendingUpgrade) | 500 `not-upgradable`; over HTTP/2, with 2xx: 404 |
 //! | the inner service responds with 101, but does not hold the [`Permit`](crate::Permit) | 500 `permit-unclaimed`; over HTTP/2, with 2xx, if it never took it: 404; without a limit and a drain the 101 is its own |
+//! | the inner service responds with 101, and names an extension that was not offered | 500 [`extension-not-offered`](crate::RejectionKind::ExtensionNotOffered) |
 //! | an outer layer has taken `OnUpgrade`, and this layer completes handshakes | 500 `not-upgradable` |
 //! | an outer layer replaces the 101 | its response; the connection is not handed over behind a [`ConfirmUpgradeLayer`](crate::ConfirmUpgradeLayer) |
 //! | a callback with the connection panics | the end of the connection, after the 101 |

@@ -13,6 +13,7 @@ mod decisions;
 mod docs;
 mod drain;
 mod explain;
+mod extensions;
 mod extractors;
 mod faults;
 mod handover;

@@ -19,9 +19,10 @@ use tokio::{
 };
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_ws_guard::{
-    AcceptThenClose, ConnectionLimit, Drain, GuardLayer, OriginCheckLayer, PendingUpgrade, Permit,
-    Rejection, RejectionKind, ResponderLayer, Token, TokenCheckLayer, TokenPolicy, TokenSource,
-    Upgraded, Verified, VersionCheckLayer, check_fn, telemetry::describe_metrics, test_util,
+    AcceptThenClose, ConnectionLimit, Drain, GuardLayer, OriginCheckLayer, PendingUpgrade,
+    PermessageDeflate, Permit, Rejection, RejectionKind, ResponderLayer, Token, TokenCheckLayer,
+    TokenPolicy, TokenSource, Upgraded, Verified, VersionCheckLayer, check_fn,
+    telemetry::describe_metrics, test_util,
 };
 
 use crate::{
@@ -59,17 +60,19 @@ fn good() -> Raw {
     bearer("good")
 }
 
+fn responder() -> ResponderLayer {
+    ResponderLayer::new().extensions(PermessageDeflate::new())
+}
+
 /// The guard with a responder, and all four layers; both with all checks.
 fn stacks() -> [App; 2] {
     [
-        app(ServiceBuilder::new()
-            .layer(guard().token(policy()).unwrap())
-            .layer(ResponderLayer::new())),
+        app(ServiceBuilder::new().layer(guard().token(policy()).unwrap()).layer(responder())),
         app(ServiceBuilder::new()
             .layer(VersionCheckLayer::new())
             .layer(OriginCheckLayer::new(origins()).allow_host(hosts()))
             .layer(TokenCheckLayer::new(policy()))
-            .layer(ResponderLayer::new().subprotocols(chat()))),
+            .layer(responder().subprotocols(chat()))),
     ]
 }
 
@@ -77,12 +80,12 @@ fn reporting_stacks() -> [App; 2] {
     [
         app(ServiceBuilder::new()
             .layer(guard().token(policy()).unwrap().dangerous_report_only())
-            .layer(ResponderLayer::new().dangerous_report_only())),
+            .layer(responder().dangerous_report_only())),
         app(ServiceBuilder::new()
             .layer(VersionCheckLayer::new().dangerous_report_only())
             .layer(OriginCheckLayer::new(origins()).allow_host(hosts()).dangerous_report_only())
             .layer(TokenCheckLayer::new(policy()).dangerous_report_only())
-            .layer(ResponderLayer::new().subprotocols(chat()).dangerous_report_only())),
+            .layer(responder().subprotocols(chat()).dangerous_report_only())),
     ]
 }
 
@@ -118,6 +121,7 @@ fn rejected() -> Vec<(Raw, &'static str)> {
         (line("Sec-WebSocket-Version", "8"), "version-unsupported"),
         (good().and("Content-Length", "5"), "body-present"),
         (offer("a b"), "subprotocol-invalid"),
+        (line("Sec-WebSocket-Extensions", "a b"), "extension-invalid"),
         (line("Host", "evil.example"), "host-not-allowed"),
         (good().and("Origin", EVIL), "origin-repeated"),
         (line("Origin", "https://chat.example.com/"), "origin-invalid"),
@@ -134,7 +138,7 @@ fn rejected() -> Vec<(Raw, &'static str)> {
     ]
 }
 
-/// Servers that drain, are slow, full or broken, with the code of their rejection.
+/// Servers that drain, or are slow, full or wrong, with the code of their rejection.
 async fn full_or_slow(report_only: bool) -> Vec<(App, &'static str)> {
     let guard = || match report_only {
         true => guard().dangerous_report_only(),
@@ -157,6 +161,12 @@ async fn full_or_slow(report_only: bool) -> Vec<(App, &'static str)> {
     ];
     if !report_only {
         apps.push((app(guard().drain(&drain)), "shutting-down"));
+        let names_extension = service_fn(async |_: Request<()>| {
+            let response = Response::builder().status(101).header("sec-websocket-extensions", "a");
+            Ok(response.body(()).unwrap())
+        });
+        let app = BoxCloneSyncService::new(guard().layer(names_extension));
+        apps.push((app, "extension-not-offered"));
     }
     apps
 }
