@@ -23,9 +23,9 @@ use tokio::{
 };
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_ws_guard::{
-    AllowHost, AllowOrigin, Claims, ConnectionLimit, Drain, GuardLayer, PendingUpgrade, Rejection,
-    ResponderLayer, StaticTokens, Subprotocols, TokenPolicy, TokenSource, axum::GuardedUpgrade,
-    is_upgrade_request,
+    AllowHost, AllowOrigin, Claims, ConnectProtocol, ConnectionLimit, Drain, GuardLayer,
+    PendingUpgrade, Rejection, ResponderLayer, StaticTokens, Subprotocols, TokenPolicy,
+    TokenSource, axum::GuardedUpgrade, is_upgrade_request, test_util,
 };
 use tracing::{Level, level_filters::LevelFilter};
 
@@ -462,6 +462,37 @@ async fn upgrade_in_axum_is_accepted_over_http2() {
             let codes = recorder.take_own();
             let codes = codes.iter().map(|event| &*event.fields["code"]).collect::<Vec<_>>();
             assert_eq!(codes, ["accepted"], "{name}");
+        }
+    }
+}
+
+/// Over HTTP/3 an adapter tells what the protocol is.
+#[tokio::test]
+async fn http3_is_completed_by_its_adapter() {
+    let guard = GuardLayer::new(AllowOrigin::list(["https://app.example.com"]).unwrap())
+        .on_upgraded(async |mut socket, _| drop(socket.write_all(b"hi").await));
+    let ordinary =
+        service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())));
+    let service = ServiceBuilder::new().layer(guard).service(ordinary);
+    for (protocol, origin, code) in [
+        ("websocket", "https://app.example.com", None),
+        ("websocket", "https://evil.example", Some("origin-not-allowed")),
+        ("WebSocket", "https://app.example.com", Some("upgrade-missing")),
+        ("", "https://app.example.com", Some("upgrade-missing")),
+    ] {
+        let request = test_util::handshake("/ws").origin(origin).http2();
+        let (mut request, mut client) = request.upgradable(()).await;
+        *request.version_mut() = Version::HTTP_3;
+        request.extensions_mut().insert(ConnectProtocol::new(protocol));
+        let response = service.clone().oneshot(request).await.unwrap();
+        match code {
+            Some(code) => test_util::assert_rejected(&response, code),
+            None => {
+                test_util::assert_accepted_http2(&response);
+                let mut received = [0; 2];
+                client.read_exact(&mut received).await.unwrap();
+                assert_eq!(&received, b"hi");
+            }
         }
     }
 }
