@@ -187,6 +187,8 @@ mod upgrade {
     /// The callback runs only if the response that leaves the outermost layer of this crate
     /// completes the handshake. See [`upgrade`](crate::upgrade#when-the-connection-is-handed-over).
     ///
+    /// axum's codec has no extensions, so nothing is compressed, whatever the guard may agree to.
+    ///
     /// The response to an ordinary request is 426. A client must read the response within 10
     /// seconds after the handshake was accepted, or it loses its slot. Call
     /// [`on_upgrade`](Self::on_upgrade) last.

@@ -4,7 +4,9 @@ use std::convert::Infallible;
 
 use http::{Request, Response};
 use tower::{Layer, Service};
-use tower_ws_guard::{AllowOrigin, GuardLayer, StaticTokens, TokenPolicy, TokenSource};
+use tower_ws_guard::{
+    AllowOrigin, GuardLayer, PermessageDeflate, StaticTokens, TokenPolicy, TokenSource,
+};
 
 use crate::{
     Case, Operation, app, case,
@@ -107,6 +109,18 @@ pub(crate) const CASES: &[Case] = &[
         let guard = GuardLayer::new(origins("https://*.app", 10_000));
         guarded(guard, input::with("Origin", &format!("https://{}a", "a.".repeat(K64 / 2))), 403)
     }),
+    case(HOSTILE, "8 KiB of `Sec-WebSocket-Extensions: a;a;…`, negotiated", || {
+        extensions("a;", K8, "a", 101)
+    }),
+    case(HOSTILE, "64 KiB of `Sec-WebSocket-Extensions: a;a;…`, negotiated", || {
+        extensions("a;", K64, "a", 101)
+    }),
+    case(HOSTILE, "64 KiB of `Sec-WebSocket-Extensions: a,a,…`, negotiated", || {
+        extensions("a,", K64, "a", 101)
+    }),
+    case(HOSTILE, "64 KiB of `Sec-WebSocket-Extensions: a;a=\"\\a\\a…`, negotiated", || {
+        extensions("\\a", K64, "", 400)
+    }),
     case(HOSTILE, "8 KiB of `Host: aa…`", || hostile("Host", "a", K8, "", 101)),
     case(HOSTILE, "64 KiB of `Host: aa…`", || hostile("Host", "a", K64, "", 101)),
     case(HOSTILE, "64 KiB of `Sec-WebSocket-Key: AA…`", || {
@@ -155,6 +169,13 @@ fn lines(line: fn(usize) -> String) -> String {
 
 fn hostile(name: &str, part: &str, length: usize, end: &str, status: u16) -> Box<dyn Operation> {
     guarded(app::guard(), input::with(name, &(part.repeat(length / part.len()) + end)), status)
+}
+
+fn extensions(part: &str, length: usize, end: &str, status: u16) -> Box<dyn Operation> {
+    let start = if status == 400 { "a;a=\"" } else { "" };
+    let list = format!("{start}{}{end}", part.repeat(length / part.len()));
+    let guard = app::guard().extensions(PermessageDeflate::new());
+    guarded(guard, input::with("Sec-WebSocket-Extensions", &list), status)
 }
 
 /// The maximum number of elements, which differ only at their ends.

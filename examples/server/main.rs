@@ -3,6 +3,7 @@
 //! `cargo run --example server`, then open the address that it prints. `--help` lists the flags.
 
 mod attempts;
+mod echo;
 mod serve;
 mod tickets;
 
@@ -18,16 +19,11 @@ use std::{
 
 use axum::{
     Router,
-    extract::{
-        Request,
-        ws::{self, WebSocket},
-    },
     http::request::Parts,
-    response::{Html, IntoResponse, Response},
+    response::Html,
     routing::{MethodRouter, any, get},
 };
 use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind};
-use futures_util::SinkExt;
 use hyper_util::server::graceful::GracefulShutdown;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::{
@@ -37,12 +33,10 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tower_ws_guard::{
     AcceptThenClose, AllowHost, AllowOrigin, ConfigError, ConnectionLimit, Drain, EmptyBody,
-    GuardLayer, PendingUpgrade, PermessageDeflate, Permit, PlainText, ProblemJson,
-    RejectionResponse, RequestCheckLayer, StaticTokens, Subprotocols, TokenPolicy, TokenSource,
-    Upgraded, axum::GuardedUpgrade, is_upgrade_request, response_fn, telemetry::describe_metrics,
+    GuardLayer, PermessageDeflate, PlainText, ProblemJson, RejectionResponse, RequestCheckLayer,
+    StaticTokens, Subprotocols, TokenPolicy, TokenSource, response_fn, telemetry::describe_metrics,
     token::ticket::TicketVerifier,
 };
-use yawc::{CompressionLevel, Frame, OpCode, Role, close::CloseCode};
 
 use self::{
     attempts::{Attempts, Explain},
@@ -232,8 +226,7 @@ impl Options {
             guard = guard.accept_unmatched_subprotocols();
         }
         if self.deflate {
-            let zlib = PermessageDeflate::new().server_window_bits(9..=15);
-            guard = guard.extensions(zlib.map_err(|error| ("--deflate", error))?);
+            guard = guard.extensions(compression().map_err(|error| ("--deflate", error))?);
         }
         if self.require_websocket {
             guard = guard.require_websocket();
@@ -250,10 +243,11 @@ impl Options {
         let explained = guard.clone();
         let explain = Arc::new(move |head: &Parts| explained.explain(head));
         let endpoint = match self.mode {
-            Mode::Guard => any(guarded).layer(guard),
+            Mode::Guard => any(echo::guarded).layer(guard),
             Mode::Responder => {
                 let timeout = self.handshake_timeout();
-                any(responded).layer(guard.respond().upgrade_timeout(timeout).map_err(too_short)?)
+                any(echo::responded)
+                    .layer(guard.respond().upgrade_timeout(timeout).map_err(too_short)?)
             }
         };
         Ok((endpoint, explain))
@@ -331,86 +325,16 @@ impl Options {
     }
 }
 
+/// No window is kept between two messages, so that sockets can share them.
+fn compression() -> Result<PermessageDeflate, ConfigError> {
+    let zlib = PermessageDeflate::new().server_window_bits(9..=15)?;
+    Ok(zlib.server_no_context_takeover().client_no_context_takeover())
+}
+
 /// One of the hosts or origins that match a pattern.
 fn matching(pattern: &str) -> String {
     let pattern = pattern.strip_suffix(":*").unwrap_or(pattern);
     pattern.to_ascii_lowercase().replace('*', "www")
-}
-
-const SHUTTING_DOWN: &str = "the server is shutting down";
-
-const HINT: &str = "This is a WebSocket endpoint: connect to it with a WebSocket client.\n";
-
-/// Mode `guard`: axum completes the handshake.
-async fn guarded(upgrade: Result<GuardedUpgrade<Permit>, Response>, request: Request) -> Response {
-    match upgrade {
-        Ok(upgrade) => upgrade.on_upgrade(async |mut socket, permit| {
-            tokio::select! {
-                () = echo_by_axum(&mut socket) => return,
-                () = permit.draining() => {}
-            }
-            let close = ws::CloseFrame { code: ws::close_code::AWAY, reason: SHUTTING_DOWN.into() };
-            socket.send(ws::Message::Close(Some(close))).await.ok();
-            while let Some(Ok(_)) = socket.recv().await {}
-        }),
-        Err(_) if !is_upgrade_request(&request) => HINT.into_response(),
-        Err(response) => response,
-    }
-}
-
-async fn echo_by_axum(socket: &mut WebSocket) {
-    use ws::Message::{Binary, Text};
-    while let Some(Ok(message)) = socket.recv().await {
-        if matches!(message, Text(_) | Binary(_)) && socket.send(message).await.is_err() {
-            break;
-        }
-    }
-}
-
-/// Mode `responder`: the guard completes the handshake.
-async fn responded(pending: Option<PendingUpgrade>) -> &'static str {
-    if let Some(pending) = pending {
-        pending.on_upgrade(async |upgraded: Upgraded| {
-            let draining = upgraded.draining();
-            let Ok(mut socket) = frames(upgraded) else { return };
-            tokio::select! {
-                () = echo(&mut socket) => return,
-                () = draining => {}
-            }
-            socket.send(Frame::close(CloseCode::Away, SHUTTING_DOWN)).await.ok();
-            while socket.next_frame().await.is_ok() {}
-        });
-        return "";
-    }
-    HINT
-}
-
-type Socket = yawc::WebSocket<Upgraded>;
-
-fn frames(upgraded: Upgraded) -> yawc::Result<Socket> {
-    let agreed = upgraded.extensions().permessage_deflate().map(|agreed| agreed.to_string());
-    let options = yawc::Options::default()
-        .with_compression_level(CompressionLevel::fast())
-        // Of a frame and of a message, also of what it expands to.
-        .with_limits(MAX_MESSAGE, MAX_MESSAGE)
-        .with_read_buffer_capacity(1024)
-        .with_write_buffer_capacity(1024)
-        .with_utf8();
-    Socket::from_stream_with_extensions(upgraded, Role::Server, agreed.as_deref(), options)
-}
-
-/// In bytes.
-const MAX_MESSAGE: usize = 16 << 20;
-
-async fn echo(socket: &mut Socket) {
-    while let Ok(frame) = socket.next_frame().await {
-        let is_message = matches!(frame.opcode(), OpCode::Text | OpCode::Binary);
-        if is_message && socket.send(frame).await.is_err() {
-            return;
-        }
-    }
-    // This read sends the close frame with the reason of the error.
-    socket.next_frame().await.ok();
 }
 
 /// The metrics, in the format of Prometheus.

@@ -19,7 +19,8 @@
 //!
 //! The body of the inner service's response must be `Default`, because a 101 has an empty body.
 //!
-//! The crate knows no frames: [`Upgraded`] is a byte stream for any WebSocket codec. axum's
+//! The crate knows no frames: [`Upgraded`] is a byte stream for any WebSocket codec. If the layer
+//! agreed to compression, the codec must know: see [`extension`](crate::extension). axum's
 //! `WebSocketUpgrade` does not work behind a layer that completes the handshake, because the layer
 //! takes `OnUpgrade` out of the request. Use it behind a guard that forwards.
 //!

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod autobahn;
 mod clients;
 mod doctor;
 mod example_server;

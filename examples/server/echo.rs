@@ -1,0 +1,109 @@
+//! The endpoint: echoes messages, until the client closes the socket or the server drains.
+
+use std::sync::LazyLock;
+
+use axum::{
+    extract::{Request, ws},
+    response::{IntoResponse, Response},
+};
+use futures_util::SinkExt;
+use tower_ws_guard::{PendingUpgrade, Permit, Upgraded, axum::GuardedUpgrade, is_upgrade_request};
+use yawc::{
+    CompressionLevel, DeflatePool, Frame, OpCode, Options, Role, WebSocket, WebSocketError,
+    close::CloseCode,
+};
+
+const SHUTTING_DOWN: &str = "the server is shutting down";
+
+const HINT: &str = "This is a WebSocket endpoint: connect to it with a WebSocket client.\n";
+
+/// Of a frame and of a message, and of what it expands to, in bytes.
+const MAX_MESSAGE: usize = 16 << 20;
+
+static OPTIONS: LazyLock<Options> = LazyLock::new(|| {
+    Options::default()
+        .with_compression_level(CompressionLevel::fast())
+        // An idle socket keeps no window: 4 KiB in place of 340.
+        .with_deflate_pool(DeflatePool::new(16))
+        .with_read_buffer_capacity(1024)
+        .with_write_buffer_capacity(1024)
+        .with_limits(MAX_MESSAGE, MAX_MESSAGE)
+        .with_utf8()
+});
+
+/// Mode `guard`: axum completes the handshake.
+pub(crate) async fn guarded(
+    upgrade: Result<GuardedUpgrade<Permit>, Response>,
+    request: Request,
+) -> Response {
+    match upgrade {
+        Ok(upgrade) => upgrade.on_upgrade(async |mut socket, permit| {
+            tokio::select! {
+                () = echo_by_axum(&mut socket) => return,
+                () = permit.draining() => {}
+            }
+            let close = ws::CloseFrame { code: ws::close_code::AWAY, reason: SHUTTING_DOWN.into() };
+            socket.send(ws::Message::Close(Some(close))).await.ok();
+            while let Some(Ok(_)) = socket.recv().await {}
+        }),
+        Err(_) if !is_upgrade_request(&request) => HINT.into_response(),
+        Err(response) => response,
+    }
+}
+
+async fn echo_by_axum(socket: &mut ws::WebSocket) {
+    use ws::Message::{Binary, Text};
+    while let Some(Ok(message)) = socket.recv().await {
+        if matches!(message, Text(_) | Binary(_)) && socket.send(message).await.is_err() {
+            break;
+        }
+    }
+}
+
+/// Mode `responder`: the guard completes the handshake.
+pub(crate) async fn responded(pending: Option<PendingUpgrade>) -> &'static str {
+    let Some(pending) = pending else { return HINT };
+    pending.on_upgrade(async |upgraded: Upgraded| {
+        let draining = upgraded.draining();
+        let Ok(mut socket) = frames(upgraded) else { return };
+        let close = tokio::select! {
+            close = echo(&mut socket) => close,
+            () = draining => Some(Frame::close(CloseCode::Away, SHUTTING_DOWN)),
+        };
+        if let Some(close) = close {
+            socket.send(close).await.ok();
+            while socket.next_frame().await.is_ok() {}
+        }
+    });
+    ""
+}
+
+fn frames(upgraded: Upgraded) -> yawc::Result<WebSocket<Upgraded>> {
+    let agreed = upgraded.extensions().permessage_deflate().map(|agreed| agreed.to_string());
+    let (role, options) = (Role::Server, OPTIONS.clone());
+    WebSocket::from_stream_with_extensions(upgraded, role, agreed.as_deref(), options)
+}
+
+/// Returns the close frame that the client must get, if it broke a rule.
+async fn echo(socket: &mut WebSocket<Upgraded>) -> Option<Frame> {
+    loop {
+        match socket.next_frame().await {
+            Ok(frame) if matches!(frame.opcode(), OpCode::Text | OpCode::Binary) => {
+                socket.send(frame).await.ok()?;
+            }
+            Ok(_) => {}
+            Err(error) => return close_frame(&error),
+        }
+    }
+}
+
+fn close_frame(error: &WebSocketError) -> Option<Frame> {
+    let code = match error {
+        WebSocketError::InvalidUTF8 => CloseCode::Invalid,
+        WebSocketError::FrameTooLarge => CloseCode::Size,
+        error if error.is_protocol_error() => CloseCode::Protocol,
+        // The client closed the socket, or left.
+        _ => return None,
+    };
+    Some(Frame::close(code, error.to_string()))
+}
