@@ -47,6 +47,12 @@
 //! it with [`upgrade-missing`](crate::RejectionKind::UpgradeMissing). Over HTTP/3 an adapter says
 //! what the protocol is: see [`ConnectProtocol`](crate::ConnectProtocol).
 //!
+//! Libraries may send the 200 from inside of the handler, as `WebTransportUpgrade::accept` of
+//! h3-axum does. What the guard thinks of the handler's response comes too late then. So call
+//! [`Permit::claim`](crate::Permit::claim) before, and hold the permit as long as the session is
+//! open: **without it, such a session counts under no limit.** The members `examples/webtransport`
+//! and `examples/websocket_http3` of the repository show WebTransport and WebSocket over HTTP/3.
+//!
 //! # When something fails
 //!
 //! A failure ends its own handshake and no other connection. The slot of the handshake is free

@@ -42,7 +42,7 @@ pub(crate) fn app(origins: AllowOrigin, max_sessions: usize) -> Result<Router, C
 }
 
 /// Tells the guard what h3 has read as `:protocol`. Without it every session is rejected.
-async fn connect_protocol(mut request: Request) -> Request {
+pub(crate) async fn connect_protocol(mut request: Request) -> Request {
     if let Some(protocol) = request.extensions().get::<h3::ext::Protocol>() {
         let protocol = ConnectProtocol::new(protocol.as_str());
         request.extensions_mut().insert(protocol);

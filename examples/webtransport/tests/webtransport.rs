@@ -6,13 +6,15 @@ mod example;
 
 use std::{convert::Infallible, net::SocketAddr, process::Stdio, time::Duration};
 
+use axum::{Router, middleware::map_request, routing::any};
 use bytes::Bytes;
 use h3::ext::Protocol;
+use h3_axum::WebTransportUpgrade;
 use http::{Method, Request, Response, StatusCode, Version};
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, net::TcpListener, process::Command, time::timeout};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_ws_guard::{AllowOrigin, ConnectProtocol, GuardLayer, Rejection};
+use tower_ws_guard::{AllowOrigin, ConnectProtocol, ConnectionLimit, GuardLayer, Rejection};
 use wtransport::{
     ClientConfig, Connection, Endpoint, endpoint::ConnectOptions, error::ConnectingError,
     tls::Sha256Digest,
@@ -29,9 +31,12 @@ struct Server {
 
 impl Server {
     fn start(origins: AllowOrigin, max_sessions: usize) -> Self {
+        Self::serve(example::app(origins, max_sessions).unwrap())
+    }
+
+    fn serve(app: Router) -> Self {
         let (endpoint, hash) = example::listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = endpoint.local_addr().unwrap();
-        let app = example::app(origins, max_sessions).unwrap();
         tokio::spawn(example::serve(endpoint, app));
         Self { address, hash }
     }
@@ -146,6 +151,25 @@ async fn session_holds_its_slot_until_its_end() {
         }
     };
     echoes(&timeout(IN_TIME, again).await.unwrap()).await;
+}
+
+/// The library sends the 200 from inside of the handler, where the guard cannot prevent it.
+#[tokio::test]
+async fn session_without_a_permit_counts_under_no_limit() {
+    async fn open(upgrade: WebTransportUpgrade) {
+        let session = upgrade.accept().await.unwrap();
+        tokio::spawn(async move {
+            let _session = session;
+            std::future::pending::<()>().await;
+        });
+    }
+
+    let limit = ConnectionLimit::total(1).unwrap();
+    let guard = GuardLayer::new(AllowOrigin::list([APP]).unwrap()).limit(limit.clone());
+    let app = Router::new().route("/wt", any(open).layer(guard));
+    let server = Server::serve(app.layer(map_request(example::connect_protocol)));
+    let _sessions = [server.open(Some(APP)).await.unwrap(), server.open(Some(APP)).await.unwrap()];
+    assert_eq!(limit.connections(), 0);
 }
 
 /// A guard around the whole router must not touch other uses of CONNECT.
