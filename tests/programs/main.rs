@@ -4,6 +4,7 @@
 mod common;
 
 mod clients;
+mod deflate_clients;
 mod doctor;
 mod example_server;
 mod examples;
