@@ -1,18 +1,27 @@
-//! A guard that completes the handshake, with yawc for the frames, over HTTP/1.1 and HTTP/2.
+//! A guard that completes the handshake, with yawc for the frames and their compression, over
+//! HTTP/1.1 and HTTP/2.
 //!
 //! `cargo run --example codec_yawc`, then open a socket to ws://127.0.0.1:3000/ws from a page of
 //! http://127.0.0.1:3000.
 
 use axum::{Router, routing::any};
 use futures_util::{SinkExt, StreamExt};
-use tower_ws_guard::{AllowHost, AllowOrigin, GuardLayer, PendingUpgrade, Upgraded};
-use yawc::{OpCode, Options, Role, WebSocket};
+use tower_ws_guard::{
+    AllowHost, AllowOrigin, ConfigError, GuardLayer, PendingUpgrade, PermessageDeflate, Upgraded,
+};
+use yawc::{CompressionLevel, OpCode, Options, Role, WebSocket};
 
-pub(crate) fn app() -> Router {
-    let guard =
-        GuardLayer::new(AllowOrigin::same_origin()).allow_host(AllowHost::loopback()).respond();
+/// The bound of a message, after it is expanded. yawc stops there while it expands a message.
+const MAX_MESSAGE: usize = 16 << 20;
+
+pub(crate) fn app() -> Result<Router, ConfigError> {
+    let guard = GuardLayer::new(AllowOrigin::same_origin())
+        .allow_host(AllowHost::loopback())
+        // What zlib can compress with, so it needs the feature `zlib` of yawc.
+        .extensions(PermessageDeflate::new().server_window_bits(9..=15)?)
+        .respond();
     // `any` and not `get`: over HTTP/2 a handshake is a CONNECT.
-    Router::new().route("/ws", any(handler).layer(guard))
+    Ok(Router::new().route("/ws", any(handler).layer(guard)))
 }
 
 async fn handler(pending: PendingUpgrade) {
@@ -21,9 +30,20 @@ async fn handler(pending: PendingUpgrade) {
 
 /// Reads to the end, because yawc responds to pings and the close while it is read.
 async fn echo(socket: Upgraded) {
-    // By default it rejects 1 MiB, and does not check that text is UTF-8.
-    let options = Options::default().with_max_payload_read(16 << 20).with_utf8();
-    let Ok(mut socket) = WebSocket::from_stream(socket, Role::Server, options) else { return };
+    let agreed = socket.extensions().permessage_deflate().map(|agreed| agreed.to_string());
+    let options = Options::default()
+        .with_compression_level(CompressionLevel::fast())
+        // Empty messages stay as they are: yawc 0.5 would never finish the second one.
+        .with_compression_threshold(1)
+        // Against bombs: a message of 1 MB can expand to 1 GB. The first bounds a frame, the second
+        // a message of several frames. By default yawc rejects 1 MiB.
+        .with_max_payload_read(MAX_MESSAGE)
+        .with_max_read_buffer(MAX_MESSAGE)
+        // By default it does not check that text is UTF-8.
+        .with_utf8();
+    let socket =
+        WebSocket::from_stream_with_extensions(socket, Role::Server, agreed.as_deref(), options);
+    let Ok(mut socket) = socket else { return };
     while let Some(frame) = socket.next().await {
         let is_message = matches!(frame.opcode(), OpCode::Text | OpCode::Binary);
         if is_message && socket.send(frame).await.is_err() {
@@ -33,8 +53,8 @@ async fn echo(socket: Upgraded) {
 }
 
 #[tokio::main]
-async fn main() -> std::io::Result<()> {
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app()).await
+    Ok(axum::serve(listener, app()?).await?)
 }

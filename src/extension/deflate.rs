@@ -16,10 +16,9 @@ const DEFAULT_WINDOW_BITS: u8 = 15;
 
 /// What a server agrees to about `permessage-deflate` (RFC 7692), the compression of messages.
 ///
-/// The layer negotiates, and the codec compresses. So say here what the codec can do. The default
-/// is what each codec with the extension can do: the server does not limit its own window, and
-/// both sides may keep their window from one message to the next. See
-/// [`extension`](crate::extension#codecs) for the codecs.
+/// The layer negotiates, and the codec compresses. So say here what the codec can do. By default
+/// the server does not limit its own window, and both sides may keep their window from one message
+/// to the next. See [`extension`](crate::extension#codecs) for what each codec needs.
 ///
 /// Of the offers of a client the first one counts that the policy can keep. The others are
 /// declined. If all are declined, the handshake goes on without compression.

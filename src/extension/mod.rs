@@ -26,6 +26,7 @@
 //!         let agreed = socket.extensions().permessage_deflate().map(|agreed| agreed.to_string());
 //!         let options = Options::default()
 //!             .with_compression_level(CompressionLevel::fast())
+//!             .with_compression_threshold(1)
 //!             .with_max_payload_read(1 << 20);
 //!         let socket = WebSocket::from_stream_with_extensions(
 //!             socket,
@@ -72,6 +73,14 @@
 //!
 //! The examples `codec_yawc`, `codec_ratchet` and `codec_soketto` are complete.
 //!
+//! - yawc 0.5 with `zlib` never finishes the second empty message that it compresses, and occupies
+//!   its thread. `Options::with_compression_threshold(1)` leaves empty messages as they are.
+//! - ratchet begins each message with an empty window, unless
+//!   `DeflateConfig::accept_no_context_takeover` is `false`. Set it to
+//!   [`AgreedDeflate::server_no_context_takeover`]. After the first compressed message, ratchet 1.2
+//!   ends the connection at a message of several frames that is not compressed.
+//! - ratchet and soketto do not check that text is UTF-8.
+//!
 //! # Memory
 //!
 //! A connection that keeps its windows from one message to the next needs memory while it is idle:
@@ -89,9 +98,12 @@
 //!
 //! | codec | what bounds the expanded size |
 //! |---|---|
-//! | yawc | `Options::with_max_payload_read` for a frame, before and after it is expanded; `with_max_read_buffer` for a message of several frames |
-//! | ratchet | nothing: `WebSocketConfig::max_message_size` bounds what is received, so a limit of 64 KiB bounds the expanded size at 66 MB |
+//! | yawc | `Options::with_max_payload_read` for a frame, before and while it is expanded; `with_max_read_buffer` for a message of several frames, by default twice as much |
+//! | ratchet | nothing: `WebSocketConfig::max_message_size` bounds what is received, so a limit of 64 KiB bounds the expanded size at 68 MB |
 //! | soketto | nothing: `Builder::set_max_message_size` and `set_max_frame_size` bound what is received, as above |
+//!
+//! Such a limit holds for messages that are not compressed, too. A client may send those after it
+//! has agreed to compress.
 
 mod deflate;
 mod grammar;

@@ -6,6 +6,12 @@ mod axum_guard;
 #[path = "../../examples/codec_fastwebsockets.rs"]
 #[allow(dead_code)]
 mod codec_fastwebsockets;
+#[path = "../../examples/codec_ratchet.rs"]
+#[allow(dead_code)]
+pub(crate) mod codec_ratchet;
+#[path = "../../examples/codec_soketto.rs"]
+#[allow(dead_code)]
+pub(crate) mod codec_soketto;
 #[path = "../../examples/codec_tokio_websockets.rs"]
 #[allow(dead_code)]
 mod codec_tokio_websockets;
@@ -14,14 +20,14 @@ mod codec_tokio_websockets;
 mod codec_tungstenite;
 #[path = "../../examples/codec_yawc.rs"]
 #[allow(dead_code)]
-mod codec_yawc;
+pub(crate) mod codec_yawc;
 
 use std::{net::SocketAddr, time::Duration};
 
 use axum::Router;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use http::Request;
+use http::{HeaderMap, Request};
 use http_body_util::Empty;
 use hyper::{client::conn::http2, ext::Protocol};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -41,25 +47,27 @@ use tokio_tungstenite::{
 
 use crate::common::{handshake, send, serve_axum};
 
-fn codecs() -> [(&'static str, Router); 5] {
+fn codecs() -> [(&'static str, Router); 7] {
     [
         ("axum", axum_guard::app().unwrap()),
         ("tokio-tungstenite", codec_tungstenite::app()),
         ("fastwebsockets", codec_fastwebsockets::app()),
         ("tokio-websockets", codec_tokio_websockets::app()),
-        ("yawc", codec_yawc::app()),
+        ("yawc", codec_yawc::app().unwrap()),
+        ("ratchet", codec_ratchet::app().unwrap()),
+        ("soketto", codec_soketto::app().unwrap()),
     ]
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Transport {
+pub(crate) enum Transport {
     Http1,
     Http2,
 }
 
-const TIME: Duration = Duration::from_secs(30);
+pub(crate) const TIME: Duration = Duration::from_secs(30);
 
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 type Client = WebSocketStream<Box<dyn Io>>;
 
@@ -77,29 +85,36 @@ async fn connect(address: SocketAddr, transport: Transport, origin: &str) -> Res
             }
         }
         Transport::Http2 => {
-            let (mut client, connection) =
-                http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-            tokio::spawn(connection);
-            // The client may use `:protocol` only after it received the settings of the server.
-            let warm_up =
-                Request::get(format!("http://{address}/")).body(Empty::<Bytes>::new()).unwrap();
-            client.send_request(warm_up).await.unwrap();
-
-            let request = Request::connect(format!("http://{address}/ws"))
-                .extension(Protocol::from_static("websocket"))
-                .header("sec-websocket-version", "13")
-                .header("origin", origin)
-                .body(Empty::new())
-                .unwrap();
-            let response = client.send_request(request).await.unwrap();
-            if response.status() != 200 {
-                return Err(response.status().as_u16());
-            }
-            let stream: Box<dyn Io> =
-                Box::new(TokioIo::new(hyper::upgrade::on(response).await.unwrap()));
+            let (stream, _) = connect_http2(stream, address, &[("origin", origin)]).await?;
             Ok(WebSocketStream::from_raw_socket(stream, Role::Client, None).await)
         }
     }
+}
+
+/// Opens a byte stream over a new connection; a rejection returns its status.
+pub(crate) async fn connect_http2(
+    stream: TcpStream,
+    address: SocketAddr,
+    headers: &[(&str, &str)],
+) -> Result<(Box<dyn Io>, HeaderMap), u16> {
+    let (mut client, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    // The client may use `:protocol` only after it received the settings of the server.
+    let warm_up = Request::get(format!("http://{address}/")).body(Empty::<Bytes>::new()).unwrap();
+    client.send_request(warm_up).await.unwrap();
+
+    let request = Request::connect(format!("http://{address}/ws"))
+        .extension(Protocol::from_static("websocket"))
+        .header("sec-websocket-version", "13");
+    let request =
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    let response = client.send_request(request.body(Empty::new()).unwrap()).await.unwrap();
+    if response.status() != 200 {
+        return Err(response.status().as_u16());
+    }
+    let headers = response.headers().clone();
+    Ok((Box::new(TokioIo::new(hyper::upgrade::on(response).await.unwrap())), headers))
 }
 
 async fn assert_works(client: &mut Client, cell: &str) -> Result<(), Error> {

@@ -7,6 +7,7 @@ mod accept_then_close;
 mod authorize;
 mod classifier;
 mod client;
+mod codec_compression;
 mod codecs;
 mod compose;
 mod decisions;

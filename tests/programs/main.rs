@@ -5,6 +5,7 @@ mod common;
 
 mod autobahn;
 mod clients;
+mod deflate_clients;
 mod doctor;
 mod example_server;
 mod examples;
