@@ -31,7 +31,7 @@ pub const CLASSES: [(&str, Mutation); 23] = [
     ("fetch metadata", |rng, draft| draft.single(rng, "Sec-Fetch-Site", SITES)),
     ("token", token),
     ("credentials", credentials),
-    ("extensions", |rng, draft| draft.list(rng, "Sec-WebSocket-Extensions", EXTENSIONS)),
+    ("extensions", extensions),
     ("line dropped", dropped),
     ("line repeated", repeated),
     ("white space", white_space),
@@ -132,14 +132,17 @@ impl Draft {
         if has_subprotocol {
             lines.push(Line::new("Sec-WebSocket-Protocol", &subprotocol));
         }
-        for line in [
-            ("User-Agent", "test"),
-            ("Accept-Language", "en, de;q=0.5"),
-            ("Sec-WebSocket-Extensions", "permessage-deflate"),
-        ] {
+        for line in [("User-Agent", "test"), ("Accept-Language", "en, de;q=0.5")] {
             if rng.u8(..4) == 0 {
                 lines.push(Line::new(line.0, line.1));
             }
+        }
+        if rng.u8(..4) == 0 || policy.extensions.is_some() && rng.u8(..4) > 0 {
+            let offer = match rng.u8(..4) {
+                0 => offered_extension(rng, false),
+                _ => pick(rng, CLIENT_EXTENSIONS).to_owned(),
+            };
+            lines.push(Line::new("Sec-WebSocket-Extensions", &offer));
         }
         let mut draft = Self {
             method: b"GET".into(),
@@ -602,6 +605,79 @@ fn credentials(rng: &mut Rng, draft: &mut Draft) {
     }
 }
 
+/// An element of a list of extensions in one of its spellings, and an `odd` one at times.
+fn offered_extension(rng: &mut Rng, odd: bool) -> String {
+    let odd_one = |rng: &mut Rng| odd && rng.u8(..8) == 0;
+    let mut text = match rng.u8(..6) {
+        0 => pick(rng, EXTENSION_NAMES),
+        _ => "permessage-deflate",
+    }
+    .to_owned();
+    let mut names = PARAMETERS.to_vec();
+    rng.shuffle(&mut names);
+    names.truncate(rng.usize(..=4));
+    if odd_one(rng) {
+        names.push(pick(rng, &["unknown", "server_max_window_bits", "client_max_window_bits", ""]));
+    }
+    for name in names {
+        let [before, behind, after] =
+            [(); 3].map(|()| pick(rng, &["", "", "", " ", " ", "\t", " \t "]));
+        text += &format!("{before};{behind}{name}{after}");
+        let has_value = match name {
+            "server_max_window_bits" => !odd_one(rng),
+            "client_max_window_bits" => rng.bool(),
+            "unknown" => rng.bool(),
+            _ => odd_one(rng),
+        };
+        if has_value {
+            let bits = match odd_one(rng) {
+                true => pick(rng, &["", "7", "16", "08", "1 0", "+9", "a", "\u{661}"]).to_owned(),
+                false => rng.u8(8..16).to_string(),
+            };
+            let bits = match rng.u8(..8) {
+                0 => format!("\"{bits}\""),
+                1 => format!("\"{}\"", bits.replacen('1', "\\1", 1)),
+                _ => bits,
+            };
+            let space = pick(rng, &["", "", "", " ", "\t"]);
+            text += &format!("{space}={space}{bits}");
+        }
+    }
+    text
+}
+
+fn extensions(rng: &mut Rng, draft: &mut Draft) {
+    const NAME: &str = "Sec-WebSocket-Extensions";
+    if rng.u8(..3) == 0 {
+        return draft.list(rng, NAME, EXTENSIONS);
+    }
+    draft.without(NAME);
+    for _ in 0..pick(rng, &[1, 1, 1, 2, 3]) {
+        let mut elements = Vec::new();
+        for _ in 0..pick(rng, &[1, 1, 1, 2, 3, 4]) {
+            elements.push(match rng.u8(..8) {
+                0 => String::new(),
+                1 => pick(rng, CLIENT_EXTENSIONS).to_owned(),
+                2 => pick(rng, EXTENSIONS).to_owned(),
+                _ => offered_extension(rng, true),
+            });
+        }
+        if rng.u8(..16) == 0 {
+            // As many as come to an agreement, or one more or less.
+            let others = (31 - elements.len().min(30) + rng.usize(..3)).max(1);
+            let filler = pick(rng, &["x-a", "permessage-deflate;x", ""]);
+            elements.splice(0..0, vec![filler.to_owned(); others]);
+        }
+        let mut value = elements.join(pick(rng, &[",", ", ", "\t,"])).into_bytes();
+        if rng.u8(..6) == 0 {
+            flip(rng, &mut value);
+            value.retain(|byte| !b"\r\n".contains(byte));
+        }
+        let line = Line { value, ..Line::new(NAME, "") };
+        draft.insert(rng, line);
+    }
+}
+
 fn dropped(rng: &mut Rng, draft: &mut Draft) {
     for _ in 0..rng.usize(1..4).min(draft.lines.len()) {
         draft.lines.remove(rng.usize(..draft.lines.len()));
@@ -746,6 +822,7 @@ pub fn stream(rng: &mut Rng, policy: &Policy) -> Stream {
                 (class, pick(rng, &["GET", "POST", "CONNECT"]), pick(rng, PROTOCOLS))
             }
             (_, 0) => (":protocol", "CONNECT", pick(rng, PROTOCOLS)),
+            (_, 1) => ("webtransport", "CONNECT", pick(rng, &["webtransport", "webtransport-h3"])),
             _ => (class, "CONNECT", "websocket"),
         };
         let protocol =
@@ -772,6 +849,12 @@ pub fn stream(rng: &mut Rng, policy: &Policy) -> Stream {
         }
         if rng.bool() {
             draft.without("Sec-WebSocket-Key");
+        }
+        // Browsers send none of them there.
+        if protocol.is_some_and(|protocol| protocol.starts_with("webtransport")) && rng.bool() {
+            for name in ["Key", "Version", "Protocol", "Extensions"] {
+                draft.without(&format!("Sec-WebSocket-{name}"));
+            }
         }
         let path =
             String::from_utf8(draft.target.clone()).ok().filter(|target| target.starts_with('/'));
