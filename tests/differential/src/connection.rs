@@ -40,14 +40,9 @@ pub type App<B = Incoming> = BoxCloneService<Request<B>, Response<Body>, Infalli
 /// What each response says of itself: the code of a rejection, `ordinary`, or `accepted`.
 pub const CODE: &str = "x-code";
 
-/// Puts the guard in front of `inner`.
-pub fn guarded<B, S>(policy: &Policy, inner: S) -> App<B>
-where
-    B: Send + 'static,
-    S: Service<Request<B>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    let responder = response_fn(
+/// What is rejected says why.
+pub fn coded() -> impl RejectionResponse<Body> + Clone + Send + Sync + 'static {
+    response_fn(
         |rejection: &tower_ws_guard::Rejection,
          _: &http::request::Parts,
          prepared: Response<()>| {
@@ -57,7 +52,17 @@ where
                 .insert(CODE, rejection.kind().code().parse().expect("a code is a value"));
             response
         },
-    );
+    )
+}
+
+/// Puts the guard in front of `inner`.
+pub fn guarded<B, S>(policy: &Policy, inner: S) -> App<B>
+where
+    B: Send + 'static,
+    S: Service<Request<B>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let responder = coded();
     if policy.separate {
         return separate(policy, responder, inner);
     }

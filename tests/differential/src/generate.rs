@@ -7,7 +7,10 @@ use http::{HeaderName, HeaderValue, Request, Uri, Version};
 use hyper::ext::Protocol;
 
 use crate::{
-    oracle::{DEFAULT_MAX_LENGTH, Head, Policy, Source, TOKENS as KNOWN},
+    oracle::{
+        DEFAULT_MAX_LENGTH, Head, Policy, Source, TOKENS as KNOWN,
+        extensions::{Deflate, Extension},
+    },
     pools::*,
 };
 
@@ -652,6 +655,15 @@ fn extensions(rng: &mut Rng, draft: &mut Draft) {
         return draft.list(rng, NAME, EXTENSIONS);
     }
     draft.without(NAME);
+    for value in extension_lines(rng) {
+        let line = Line { value, ..Line::new(NAME, "") };
+        draft.insert(rng, line);
+    }
+}
+
+/// Lines of `Sec-WebSocket-Extensions`, most of them well-formed.
+pub fn extension_lines(rng: &mut Rng) -> Vec<Vec<u8>> {
+    let mut lines = Vec::new();
     for _ in 0..pick(rng, &[1, 1, 1, 2, 3]) {
         let mut elements = Vec::new();
         for _ in 0..pick(rng, &[1, 1, 1, 2, 3, 4]) {
@@ -673,9 +685,52 @@ fn extensions(rng: &mut Rng, draft: &mut Draft) {
             flip(rng, &mut value);
             value.retain(|byte| !b"\r\n".contains(byte));
         }
-        let line = Line { value, ..Line::new(NAME, "") };
-        draft.insert(rng, line);
+        lines.push(value);
     }
+    lines
+}
+
+/// What a handler may name that was offered `offers`, and what it may not.
+pub fn extensions_in_response(rng: &mut Rng, offers: &[Extension]) -> Vec<Vec<u8>> {
+    let mut lines = Vec::new();
+    for _ in 0..pick(rng, &[0, 1, 1, 1, 1, 1, 2]) {
+        let mut elements = Vec::new();
+        for _ in 0..pick(rng, &[1, 1, 1, 1, 2]) {
+            elements.push(match rng.u8(..16) {
+                0 => String::new(),
+                1 => pick(rng, EXTENSIONS).to_owned(),
+                2 => offered_extension(rng, true),
+                3 => pick(rng, CLIENT_EXTENSIONS).to_owned(),
+                4 => pick(rng, EXTENSION_NAMES).to_owned(),
+                5 | 6 if !offers.is_empty() => {
+                    let offer = &offers[rng.usize(..offers.len())];
+                    let parameters = offer.parameters.iter().map(|(name, value)| match value {
+                        Some(value) => format!(";{name}={value}"),
+                        None => format!(";{name}"),
+                    });
+                    format!("{}{}", offer.name, parameters.collect::<String>())
+                }
+                7 => pick(rng, &Deflate::all_responses().collect::<Vec<_>>()).text(),
+                _ => {
+                    let offers = offers.iter().filter_map(Deflate::offered).collect::<Vec<_>>();
+                    let sound = Deflate::all_responses()
+                        .filter(|it| offers.iter().any(|offer| offer.allows(it)))
+                        .collect::<Vec<_>>();
+                    match &sound[..] {
+                        [] => String::new(),
+                        sound => pick(rng, sound).text(),
+                    }
+                }
+            });
+        }
+        let mut value = elements.join(pick(rng, &[",", ", "])).into_bytes();
+        if rng.u8(..16) == 0 {
+            flip(rng, &mut value);
+            value.retain(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..));
+        }
+        lines.push(value);
+    }
+    lines
 }
 
 fn dropped(rng: &mut Rng, draft: &mut Draft) {

@@ -270,23 +270,23 @@ pub const POLICIES: [Policy; 40] = [
 ];
 
 /// What is documented for a codec without limits of its own.
-const DEFAULT: Compression = Compression { least_server_bits: 15, ..Compression::WHOLE };
+pub const DEFAULT: Compression = Compression { least_server_bits: 15, ..Compression::WHOLE };
 /// zlib cannot do 8.
-const ZLIB: Compression = Compression { least_server_bits: 9, ..Compression::WHOLE };
-const LIMITED: Compression = Compression {
+pub const ZLIB: Compression = Compression { least_server_bits: 9, ..Compression::WHOLE };
+pub const LIMITED: Compression = Compression {
     least_server_bits: 10,
     most_server_bits: 12,
     client_bits: 11,
     ..Compression::WHOLE
 };
-const NO_TAKEOVER: Compression = Compression {
+pub const NO_TAKEOVER: Compression = Compression {
     most_server_bits: 13,
     server_no_context_takeover: true,
     client_no_context_takeover: true,
     ..ZLIB
 };
 
-const POLICY: Policy = Policy {
+pub const POLICY: Policy = Policy {
     name: "",
     hosts: &[],
     loopback: false,
