@@ -806,11 +806,14 @@ fn no_attempt(rng: &mut Rng, draft: &mut Draft) {
     }
 }
 
-/// A class of requests: that of credentials more often where there may be some.
+/// A class of requests: those of credentials and of extensions more often where the policy reads some.
 fn class(rng: &mut Rng, policy: &Policy) -> (&'static str, Mutation) {
-    match policy.sources.is_empty() || rng.u8(..6) > 0 {
-        true => pick(rng, &CLASSES),
-        false => ("credentials", credentials),
+    if !policy.sources.is_empty() && rng.u8(..6) == 0 {
+        return ("credentials", credentials);
+    }
+    match policy.extensions {
+        Some(_) if rng.u8(..4) == 0 => ("extensions", extensions),
+        _ => pick(rng, &CLASSES),
     }
 }
 

@@ -209,8 +209,8 @@ impl Head {
         if !is_canonical {
             return Err("not in canonical form");
         }
-        // Those that RFC 6455 11.3 registers.
-        let of_websocket = ["key", "extensions", "accept", "protocol", "version"];
+        // Those of RFC 6455 11.3 that a request has.
+        let of_websocket = ["key", "extensions", "protocol", "version"];
         let mut of_websocket = of_websocket.iter().map(|name| format!("sec-websocket-{name}"));
         if self.is_webtransport() && of_websocket.any(|name| self.has(&name)) {
             return Err("a header of a WebSocket");
