@@ -1,5 +1,7 @@
 //! `Sec-WebSocket-Extensions`: the grammar of RFC 6455 9.1, and permessage-deflate of RFC 7692 7.1.
 
+use std::fmt;
+
 use super::{is_token, trim};
 
 pub const NAME: &str = "permessage-deflate";
@@ -246,11 +248,19 @@ pub fn may_respond<'a>(
 }
 
 /// The header of an accepted request, and what comes of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Negotiation {
     pub sent: Vec<Vec<u8>>,
     /// What a guard that reads it agrees to.
     pub agreed: Option<Deflate>,
+}
+
+impl fmt::Debug for Negotiation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sent = self.sent.iter().map(|line| line.escape_ascii().to_string());
+        let agreed = self.agreed.map(|agreed| agreed.text());
+        write!(f, "{:?} agreed as {agreed:?}", sent.collect::<Vec<_>>())
+    }
 }
 
 impl Negotiation {

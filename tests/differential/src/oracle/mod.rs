@@ -702,4 +702,87 @@ mod tests {
         };
         assert_eq!(head.judge(&policy).verdict, Verdict::Rejected("body-present"));
     }
+
+    #[test]
+    fn extensions_in_the_order_of_the_checks() {
+        let reads = Policy {
+            origins: &["http://a"],
+            hosts: &["a"],
+            subprotocols: Some(&["chat"]),
+            extensions: Some(Compression::WHOLE),
+            ..Policy::default()
+        };
+        let all = [
+            ("sec-websocket-protocol", "chat,chat", "chat", "subprotocol-invalid"),
+            ("sec-websocket-extensions", "a;", "permessage-deflate", "extension-invalid"),
+            ("host", "b", "a", "host-not-allowed"),
+            ("origin", "http://b", "http://a", "origin-not-allowed"),
+        ];
+        for first in 0..=all.len() {
+            let fields = all.iter().enumerate().map(|(at, (name, faulty, sound, _))| {
+                (*name, if at < first { *sound } else { *faulty })
+            });
+            let fields = fields.collect::<Vec<_>>();
+            match (judged(&fields, None, &reads), all.get(first)) {
+                (Verdict::Rejected(code), Some((.., expected))) => assert_eq!(code, *expected),
+                (Verdict::Accepted(accepted), None) => {
+                    assert_eq!(accepted.subprotocol.as_deref(), Some("chat"));
+                    assert!(accepted.extensions.agreed.is_some());
+                }
+                (verdict, _) => panic!("{verdict:?}"),
+            }
+            let reports = Policy { report_only: true, ..reads };
+            let rejected = matches!(judged(&fields, None, &reports), Verdict::Rejected(_));
+            assert_eq!(rejected, first < 2);
+        }
+        let malformed = [("host", "a"), ("origin", "http://a"), ("sec-websocket-extensions", ";")];
+        let unread = Policy { extensions: None, ..reads };
+        let Verdict::Accepted(accepted) = judged(&malformed, None, &unread) else {
+            panic!("it is not read")
+        };
+        assert_eq!(accepted.extensions.sent, [b";"]);
+    }
+
+    #[test]
+    fn webtransport() {
+        let guard = Policy {
+            origins: &["https://a"],
+            subprotocols: Some(&["chat"]),
+            extensions: Some(Compression::WHOLE),
+            ..Policy::default()
+        };
+        let tokens = Policy { sources: &[Source::Subprotocol("bearer.")], ..guard };
+        let completes = Policy { completes: true, ..guard };
+        let fields = [
+            ("sec-websocket-key", "x"),
+            ("sec-websocket-version", "8"),
+            ("sec-websocket-protocol", "bearer.tr0ub4dor-3,,/"),
+            ("sec-websocket-extensions", ";"),
+        ];
+        let missing = Verdict::Rejected("upgrade-missing");
+        for (protocol, origin, policy, expected) in [
+            ("webtransport", "https://a", guard, accepted()),
+            ("webtransport-h3", "https://a", guard, accepted()),
+            ("webtransport-h3", "https://b", guard, Verdict::Rejected("origin-not-allowed")),
+            ("webtransport", "https://a", tokens, Verdict::Rejected("token-missing")),
+            ("webtransport", "https://a", completes, missing.clone()),
+            ("WebTransport", "https://a", guard, missing.clone()),
+            ("webtransport-h4", "https://a", guard, missing.clone()),
+            ("connect-udp", "https://a", guard, missing),
+        ] {
+            let sent = fields.into_iter().chain([("origin", origin)]);
+            let sent = sent.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
+            let head = Head {
+                method: "CONNECT".to_owned(),
+                authority: Some("a".to_owned()),
+                transport: Transport::Http2(Some(protocol.to_owned())),
+                fields: sent.collect(),
+                ..Head::default()
+            };
+            assert_eq!(head.judge(&policy).verdict, expected, "{protocol} {origin}");
+            let bare = Head { fields: Vec::new(), ..head };
+            let is_ordinary = bare.judge(&policy).verdict == Verdict::Ordinary;
+            assert_eq!(is_ordinary, protocol == "connect-udp");
+        }
+    }
 }
