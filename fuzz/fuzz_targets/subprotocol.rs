@@ -3,7 +3,7 @@
 
 use differential::{
     connection::run,
-    oracle::{Policy, Verdict},
+    oracle::{Accepted, Policy, Verdict},
     policies,
 };
 use fuzz::{handshake, parse, trim};
@@ -38,7 +38,7 @@ fuzz_target!(|input: &[u8]| {
         .map(|line| line.as_bytes())
         .collect::<Vec<_>>();
     match head.judge(&policy).verdict {
-        Verdict::Accepted(chosen) => {
+        Verdict::Accepted(Accepted { subprotocol: chosen, .. }) => {
             assert!(
                 answer.status() == 101
                     && named == Vec::from_iter(chosen.as_deref().map(str::as_bytes)),

@@ -23,12 +23,12 @@ use hyper::{
 };
 use tower::{Layer, Service, ServiceExt, util::BoxCloneService};
 use tower_ws_guard::{
-    Claims, GuardLayer, OriginCheckLayer, Permit, RejectionResponse, ResponderLayer,
-    TokenCheckLayer, VersionCheckLayer, response_fn,
+    Claims, GuardLayer, OriginCheckLayer, PendingUpgrade, Permit, RejectionResponse,
+    ResponderLayer, TokenCheckLayer, VersionCheckLayer, response_fn,
 };
 
 use crate::{
-    oracle::{self, Judgement, Policy, TOKENS, Verdict, judge_stream},
+    oracle::{self, Accepted, Judgement, Policy, TOKENS, Verdict, judge_stream},
     policies,
 };
 
@@ -40,14 +40,9 @@ pub type App<B = Incoming> = BoxCloneService<Request<B>, Response<Body>, Infalli
 /// What each response says of itself: the code of a rejection, `ordinary`, or `accepted`.
 pub const CODE: &str = "x-code";
 
-/// Puts the guard in front of `inner`.
-pub fn guarded<B, S>(policy: &Policy, inner: S) -> App<B>
-where
-    B: Send + 'static,
-    S: Service<Request<B>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    let responder = response_fn(
+/// What is rejected says why.
+pub fn coded() -> impl RejectionResponse<Body> + Clone + Send + Sync + 'static {
+    response_fn(
         |rejection: &tower_ws_guard::Rejection,
          _: &http::request::Parts,
          prepared: Response<()>| {
@@ -57,7 +52,17 @@ where
                 .insert(CODE, rejection.kind().code().parse().expect("a code is a value"));
             response
         },
-    );
+    )
+}
+
+/// Puts the guard in front of `inner`.
+pub fn guarded<B, S>(policy: &Policy, inner: S) -> App<B>
+where
+    B: Send + 'static,
+    S: Service<Request<B>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let responder = coded();
     if policy.separate {
         return separate(policy, responder, inner);
     }
@@ -77,13 +82,23 @@ where
     if let Some(drain) = policies::drain(policy) {
         guard = guard.drain(&drain);
     }
-    match policies::token(policy) {
-        Some(token) => BoxCloneService::new(guard.token(token).unwrap().layer(inner)),
-        None => BoxCloneService::new(guard.layer(inner)),
+    if let Some(extensions) = policies::extensions(policy) {
+        guard = guard.extensions(extensions);
+    }
+    if policy.report_only {
+        guard = guard.dangerous_report_only();
+    }
+    if let Some(token) = policies::token(policy) {
+        guard = guard.token(token).unwrap();
+    }
+    match policy.completes {
+        true => BoxCloneService::new(guard.respond().layer(inner)),
+        false => BoxCloneService::new(guard.layer(inner)),
     }
 }
 
-/// The checks in the order that is documented, with hosts, subprotocols and a token; an [`inner`](responder) is their responder.
+/// The checks in the order that is documented, with hosts, subprotocols and a token; an [`inner`](responder) is their responder, or a
+/// layer of them.
 fn separate<R, B, S>(policy: &Policy, responder: R, inner: S) -> App<B>
 where
     R: RejectionResponse<Body> + Clone + Send + Sync + 'static,
@@ -96,12 +111,22 @@ where
     let origin =
         OriginCheckLayer::new(policies::allow_origin(policy)).reject_with(responder.clone());
     let origin = origin.allow_host(policies::allow_host(policy).expect(WHOLE));
-    let token = TokenCheckLayer::new(policies::token(policy).expect(WHOLE)).reject_with(responder);
+    let token =
+        TokenCheckLayer::new(policies::token(policy).expect(WHOLE)).reject_with(responder.clone());
     let token = token.subprotocols(policies::subprotocols(policy).expect(WHOLE));
+    let inner = match policy.completes {
+        true => {
+            let layer = ResponderLayer::new().reject_with(responder);
+            let layer = layer.subprotocols(policies::subprotocols(policy).expect(WHOLE));
+            let layer = layer.extensions(policies::extensions(policy).expect(WHOLE));
+            BoxCloneService::new(layer.layer(inner))
+        }
+        false => BoxCloneService::new(inner),
+    };
     BoxCloneService::new(version.layer(origin.layer(token.layer(inner))))
 }
 
-/// Runs `inner` for handshakes, and answers everything else itself. What it saw is in `calls`.
+/// Runs `inner` for handshakes, and answers everything else itself, WebTransport among it. What it saw is in `calls`.
 pub fn recorded<B>(
     inner: Inner,
     calls: Calls,
@@ -117,11 +142,15 @@ where
         let (mut parts, body) = request.into_parts();
         let permit = Permit::claim(&mut parts.extensions);
         let head = Request::from_parts(parts, ());
-        let is_upgrade = is_upgrade(&head);
+        let (is_upgrade, is_webtransport) =
+            (is_upgrade(&head), oracle::Head::from(&head).is_webtransport());
         calls.lock().expect("no panic before").push(head.clone());
         async move {
             if is_upgrade {
-                let mut response = inner.oneshot(head).await?;
+                let mut response = match is_webtransport {
+                    true => answer(200, "accepted"),
+                    false => inner.oneshot(head).await?,
+                };
                 // Held until the answer is out.
                 response.extensions_mut().insert(permit);
                 return Ok(response);
@@ -148,22 +177,28 @@ pub fn is_upgrade<B>(request: &Request<B>) -> bool {
         .get_all("upgrade")
         .iter()
         .any(|line| websocket(&String::from_utf8_lossy(line.as_bytes())));
+    let session =
+        |value: &str| websocket(value) || value.to_ascii_lowercase().contains("webtransport");
     let protocol =
-        request.extensions().get::<hyper::ext::Protocol>().is_some_and(|it| websocket(it.as_str()));
+        request.extensions().get::<hyper::ext::Protocol>().is_some_and(|it| session(it.as_str()));
     has("sec-websocket-key") || has("sec-websocket-version") || upgrades || protocol
 }
 
-/// Answers as this crate does.
+/// Answers as this crate does: takes the connection from a layer that completes handshakes, which is here unless the policy has one.
 pub fn responder(policy: &Policy) -> Inner {
+    let handler = tower::service_fn(async |request: Request<()>| {
+        let pending = request.extensions().get::<PendingUpgrade>();
+        drop(pending.and_then(PendingUpgrade::accept));
+        Ok(answer(200, "accepted"))
+    });
+    if policy.completes {
+        return Inner::new(handler);
+    }
     let layer = match policies::subprotocols(policy) {
         Some(subprotocols) => ResponderLayer::new().subprotocols(subprotocols),
         None => ResponderLayer::new().accept_unmatched_subprotocols(),
     };
-    Inner::new(layer.layer(tower::service_fn(async |request: Request<()>| {
-        let pending = request.extensions().get::<tower_ws_guard::PendingUpgrade>();
-        drop(pending.and_then(tower_ws_guard::PendingUpgrade::accept));
-        Ok(answer(200, "accepted"))
-    })))
+    Inner::new(layer.layer(handler))
 }
 
 /// The head of a response, as it was on the wire.
@@ -349,6 +384,36 @@ pub fn judge_admitted(calls: &[Request<()>], policy: &Policy) -> Result<(), &'st
     })
 }
 
+/// Holds the extensions that the handler is shown, and told of, against those that the client offers.
+///
+/// # Errors
+///
+/// Where they differ.
+pub fn judge_extensions(
+    accepted: &Accepted,
+    policy: &Policy,
+    call: &Request<()>,
+) -> Result<(), &'static str> {
+    let shown = oracle::Head::from(call);
+    let lines = shown.lines("sec-websocket-extensions");
+    accepted.extensions.judge_shown(policy.extensions.is_some(), lines)?;
+    let pending = call.extensions().get::<PendingUpgrade>();
+    if pending.is_some() != policy.completes {
+        return Err("a connection to accept, or none");
+    }
+    let told = pending.and_then(|pending| pending.extensions().permessage_deflate());
+    let agreed = accepted.extensions.agreed.filter(|_| policy.completes);
+    match told.map(|told| told.to_string()) == agreed.map(|agreed| agreed.text()) {
+        true => Ok(()),
+        false => Err("another agreement"),
+    }
+}
+
+/// What a response names that completes a handshake: nobody behind the guard names an extension.
+fn named_extensions(accepted: &Accepted, policy: &Policy) -> Option<String> {
+    accepted.extensions.agreed.filter(|_| policy.completes).map(|agreed| agreed.text())
+}
+
 /// Holds what came of a request over HTTP/2 against what the oracle says of its head: the code of the answer.
 ///
 /// # Errors
@@ -402,11 +467,20 @@ pub fn compare_stream(
     if TOKENS.iter().any(|token| shown.contains(token)) {
         return differ("a credential in an answer");
     }
-    if let (Verdict::Accepted(subprotocol), Some(_), false) =
-        (&verdict, policy.subprotocols, may_differ)
-        && !headers.get_all("sec-websocket-protocol").iter().eq(subprotocol)
-    {
-        return differ("another subprotocol");
+    if let (Verdict::Accepted(accepted), false) = (&verdict, may_differ) {
+        let named = headers.get_all("sec-websocket-protocol").iter();
+        if policy.subprotocols.is_some() && !named.eq(&accepted.subprotocol) {
+            return differ("another subprotocol");
+        }
+        let named = headers.get_all("sec-websocket-extensions").iter();
+        if !named.eq(&named_extensions(accepted, policy)) {
+            return differ("another extension");
+        }
+        if let [call] = calls
+            && let Err(why) = judge_extensions(accepted, policy, call)
+        {
+            return differ(&format!("the extensions behind the guard: {why}"));
+        }
     }
     Ok(code.to_owned())
 }
@@ -440,14 +514,14 @@ pub fn compare(input: &[u8], policy: &Policy, outcome: &Outcome) -> Result<End, 
     if switched > outcome.calls.iter().filter(|call| is_upgrade(call)).count() {
         return differ("a 101 for what is no handshake");
     }
-    let mut calls = outcome.calls.iter().map(is_upgrade);
+    let mut calls = outcome.calls.iter();
     let mut responses = outcome.responses.iter();
     let mut end = End::Unfinished;
     for Judgement { verdict, lenient } in &judgements {
         let Some(response) = responses.next() else {
             // A body that never ends is waited for; the request is there. So is the end of a malformed head.
             match (verdict, lenient) {
-                (Verdict::Ordinary, Some(_)) if calls.all(|upgrade| !upgrade) => {
+                (Verdict::Ordinary, Some(_)) if !calls.any(is_upgrade) => {
                     return Ok(End::Unfinished);
                 }
                 (Verdict::Malformed, _) if calls.next().is_none() => return Ok(End::Unfinished),
@@ -488,14 +562,23 @@ pub fn compare(input: &[u8], policy: &Policy, outcome: &Outcome) -> Result<End, 
             End::Accepted | End::Declined => Some(true),
             _ => None,
         };
-        if called.is_some() && calls.next() != called {
+        let call = called.and_then(|_| calls.next());
+        if call.map(is_upgrade) != called {
             return differ("not what the services behind saw");
         }
-        if let (End::Accepted, Verdict::Accepted(subprotocol)) = (&end, verdict) {
-            let named = response.lines("sec-websocket-protocol").collect::<Vec<_>>();
-            let chosen = subprotocol.as_deref();
-            if policy.subprotocols.is_some() && !named.iter().copied().eq(chosen) {
+        if let (Some(call), Verdict::Accepted(accepted)) = (call, verdict)
+            && let Err(why) = judge_extensions(accepted, policy, call)
+        {
+            return differ(&format!("the extensions behind the guard: {why}"));
+        }
+        if let (End::Accepted, Verdict::Accepted(accepted)) = (&end, verdict) {
+            let named = response.lines("sec-websocket-protocol");
+            if policy.subprotocols.is_some() && !named.eq(accepted.subprotocol.as_deref()) {
                 return differ("another subprotocol");
+            }
+            let named = response.lines("sec-websocket-extensions");
+            if !named.eq(named_extensions(accepted, policy).as_deref()) {
+                return differ("another extension");
             }
             let single = |name| response.lines(name).count() == 1;
             let absent = |name| response.lines(name).next().is_none();

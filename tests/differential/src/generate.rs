@@ -7,7 +7,10 @@ use http::{HeaderName, HeaderValue, Request, Uri, Version};
 use hyper::ext::Protocol;
 
 use crate::{
-    oracle::{DEFAULT_MAX_LENGTH, Head, Policy, Source, TOKENS as KNOWN},
+    oracle::{
+        DEFAULT_MAX_LENGTH, Head, Policy, Source, TOKENS as KNOWN,
+        extensions::{Deflate, Extension},
+    },
     pools::*,
 };
 
@@ -31,7 +34,7 @@ pub const CLASSES: [(&str, Mutation); 23] = [
     ("fetch metadata", |rng, draft| draft.single(rng, "Sec-Fetch-Site", SITES)),
     ("token", token),
     ("credentials", credentials),
-    ("extensions", |rng, draft| draft.list(rng, "Sec-WebSocket-Extensions", EXTENSIONS)),
+    ("extensions", extensions),
     ("line dropped", dropped),
     ("line repeated", repeated),
     ("white space", white_space),
@@ -132,14 +135,17 @@ impl Draft {
         if has_subprotocol {
             lines.push(Line::new("Sec-WebSocket-Protocol", &subprotocol));
         }
-        for line in [
-            ("User-Agent", "test"),
-            ("Accept-Language", "en, de;q=0.5"),
-            ("Sec-WebSocket-Extensions", "permessage-deflate"),
-        ] {
+        for line in [("User-Agent", "test"), ("Accept-Language", "en, de;q=0.5")] {
             if rng.u8(..4) == 0 {
                 lines.push(Line::new(line.0, line.1));
             }
+        }
+        if rng.u8(..4) == 0 || policy.extensions.is_some() && rng.u8(..4) > 0 {
+            let offer = match rng.u8(..4) {
+                0 => offered_extension(rng, false),
+                _ => pick(rng, CLIENT_EXTENSIONS).to_owned(),
+            };
+            lines.push(Line::new("Sec-WebSocket-Extensions", &offer));
         }
         let mut draft = Self {
             method: b"GET".into(),
@@ -602,6 +608,131 @@ fn credentials(rng: &mut Rng, draft: &mut Draft) {
     }
 }
 
+/// An element of a list of extensions in one of its spellings, and an `odd` one at times.
+fn offered_extension(rng: &mut Rng, odd: bool) -> String {
+    let odd_one = |rng: &mut Rng| odd && rng.u8(..8) == 0;
+    let mut text = match rng.u8(..6) {
+        0 => pick(rng, EXTENSION_NAMES),
+        _ => "permessage-deflate",
+    }
+    .to_owned();
+    let mut names = PARAMETERS.to_vec();
+    rng.shuffle(&mut names);
+    names.truncate(rng.usize(..=4));
+    if odd_one(rng) {
+        names.push(pick(rng, &["unknown", "server_max_window_bits", "client_max_window_bits", ""]));
+    }
+    for name in names {
+        let [before, behind, after] =
+            [(); 3].map(|()| pick(rng, &["", "", "", " ", " ", "\t", " \t "]));
+        text += &format!("{before};{behind}{name}{after}");
+        let has_value = match name {
+            "server_max_window_bits" => !odd_one(rng),
+            "client_max_window_bits" => rng.bool(),
+            "unknown" => rng.bool(),
+            _ => odd_one(rng),
+        };
+        if has_value {
+            let bits = match odd_one(rng) {
+                true => pick(rng, &["", "7", "16", "08", "1 0", "+9", "a", "\u{661}"]).to_owned(),
+                false => rng.u8(8..16).to_string(),
+            };
+            let bits = match rng.u8(..8) {
+                0 => format!("\"{bits}\""),
+                1 => format!("\"{}\"", bits.replacen('1', "\\1", 1)),
+                _ => bits,
+            };
+            let space = pick(rng, &["", "", "", " ", "\t"]);
+            text += &format!("{space}={space}{bits}");
+        }
+    }
+    text
+}
+
+fn extensions(rng: &mut Rng, draft: &mut Draft) {
+    const NAME: &str = "Sec-WebSocket-Extensions";
+    if rng.u8(..3) == 0 {
+        return draft.list(rng, NAME, EXTENSIONS);
+    }
+    draft.without(NAME);
+    for value in extension_lines(rng) {
+        let line = Line { value, ..Line::new(NAME, "") };
+        draft.insert(rng, line);
+    }
+}
+
+/// Lines of `Sec-WebSocket-Extensions`, most of them well-formed.
+pub fn extension_lines(rng: &mut Rng) -> Vec<Vec<u8>> {
+    let mut lines = Vec::new();
+    for _ in 0..pick(rng, &[1, 1, 1, 2, 3]) {
+        let mut elements = Vec::new();
+        for _ in 0..pick(rng, &[1, 1, 1, 2, 3, 4]) {
+            elements.push(match rng.u8(..8) {
+                0 => String::new(),
+                1 => pick(rng, CLIENT_EXTENSIONS).to_owned(),
+                2 => pick(rng, EXTENSIONS).to_owned(),
+                _ => offered_extension(rng, true),
+            });
+        }
+        if rng.u8(..16) == 0 {
+            // As many as come to an agreement, or one more or less.
+            let others = (31 - elements.len().min(30) + rng.usize(..3)).max(1);
+            let filler = pick(rng, &["x-a", "permessage-deflate;x", ""]);
+            elements.splice(0..0, vec![filler.to_owned(); others]);
+        }
+        let mut value = elements.join(pick(rng, &[",", ", ", "\t,"])).into_bytes();
+        if rng.u8(..6) == 0 {
+            flip(rng, &mut value);
+            value.retain(|byte| !b"\r\n".contains(byte));
+        }
+        lines.push(value);
+    }
+    lines
+}
+
+/// What a handler may name that was offered `offers`, and what it may not.
+pub fn extensions_in_response(rng: &mut Rng, offers: &[Extension]) -> Vec<Vec<u8>> {
+    let mut lines = Vec::new();
+    for _ in 0..pick(rng, &[0, 1, 1, 1, 1, 1, 2]) {
+        let mut elements = Vec::new();
+        for _ in 0..pick(rng, &[1, 1, 1, 1, 2]) {
+            elements.push(match rng.u8(..16) {
+                0 => String::new(),
+                1 => pick(rng, EXTENSIONS).to_owned(),
+                2 => offered_extension(rng, true),
+                3 => pick(rng, CLIENT_EXTENSIONS).to_owned(),
+                4 => pick(rng, EXTENSION_NAMES).to_owned(),
+                5 | 6 if !offers.is_empty() => {
+                    let offer = &offers[rng.usize(..offers.len())];
+                    let parameters = offer.parameters.iter().map(|(name, value)| match value {
+                        Some(value) => format!(";{name}={value}"),
+                        None => format!(";{name}"),
+                    });
+                    format!("{}{}", offer.name, parameters.collect::<String>())
+                }
+                7 => pick(rng, &Deflate::all_responses().collect::<Vec<_>>()).text(),
+                _ => {
+                    let offers = offers.iter().filter_map(Deflate::offered).collect::<Vec<_>>();
+                    let sound = Deflate::all_responses()
+                        .filter(|it| offers.iter().any(|offer| offer.allows(it)))
+                        .collect::<Vec<_>>();
+                    match &sound[..] {
+                        [] => String::new(),
+                        sound => pick(rng, sound).text(),
+                    }
+                }
+            });
+        }
+        let mut value = elements.join(pick(rng, &[",", ", "])).into_bytes();
+        if rng.u8(..16) == 0 {
+            flip(rng, &mut value);
+            value.retain(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..));
+        }
+        lines.push(value);
+    }
+    lines
+}
+
 fn dropped(rng: &mut Rng, draft: &mut Draft) {
     for _ in 0..rng.usize(1..4).min(draft.lines.len()) {
         draft.lines.remove(rng.usize(..draft.lines.len()));
@@ -675,11 +806,14 @@ fn no_attempt(rng: &mut Rng, draft: &mut Draft) {
     }
 }
 
-/// A class of requests: that of credentials more often where there may be some.
+/// A class of requests: those of credentials and of extensions more often where the policy reads some.
 fn class(rng: &mut Rng, policy: &Policy) -> (&'static str, Mutation) {
-    match policy.sources.is_empty() || rng.u8(..6) > 0 {
-        true => pick(rng, &CLASSES),
-        false => ("credentials", credentials),
+    if !policy.sources.is_empty() && rng.u8(..6) == 0 {
+        return ("credentials", credentials);
+    }
+    match policy.extensions {
+        Some(_) if rng.u8(..4) == 0 => ("extensions", extensions),
+        _ => pick(rng, &CLASSES),
     }
 }
 
@@ -746,6 +880,7 @@ pub fn stream(rng: &mut Rng, policy: &Policy) -> Stream {
                 (class, pick(rng, &["GET", "POST", "CONNECT"]), pick(rng, PROTOCOLS))
             }
             (_, 0) => (":protocol", "CONNECT", pick(rng, PROTOCOLS)),
+            (_, 1) => ("webtransport", "CONNECT", pick(rng, &["webtransport", "webtransport-h3"])),
             _ => (class, "CONNECT", "websocket"),
         };
         let protocol =
@@ -772,6 +907,12 @@ pub fn stream(rng: &mut Rng, policy: &Policy) -> Stream {
         }
         if rng.bool() {
             draft.without("Sec-WebSocket-Key");
+        }
+        // Browsers send none of them there.
+        if protocol.is_some_and(|protocol| protocol.starts_with("webtransport")) && rng.bool() {
+            for name in ["Key", "Version", "Protocol", "Extensions"] {
+                draft.without(&format!("Sec-WebSocket-{name}"));
+            }
         }
         let path =
             String::from_utf8(draft.target.clone()).ok().filter(|target| target.starts_with('/'));

@@ -5,13 +5,13 @@ use std::{convert::Infallible, mem};
 use http::{Request, Response};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_ws_guard::{
-    AllowHost, AllowOrigin, ConnectionLimit, Drain, Permit, StaticTokens, Subprotocols,
-    TokenPolicy, TokenSource, VersionCheckLayer,
+    AllowHost, AllowOrigin, ConnectionLimit, Drain, PermessageDeflate, Permit, StaticTokens,
+    Subprotocols, TokenPolicy, TokenSource, VersionCheckLayer,
 };
 
 use crate::{
     connection::run,
-    oracle::{Policy, Source, TOKENS},
+    oracle::{Compression, Policy, Source, TOKENS},
 };
 
 const APP: &[&str] = &[
@@ -64,7 +64,7 @@ const SHORT: &[Source] = &[
     Source::Cookie("session"),
 ];
 
-pub const POLICIES: [Policy; 30] = [
+pub const POLICIES: [Policy; 40] = [
     Policy { name: "a list", origins: APP, ..POLICY },
     Policy {
         name: "same origin and hosts",
@@ -193,9 +193,100 @@ pub const POLICIES: [Policy; 30] = [
         max_length: Some(13),
         ..POLICY
     },
+    Policy { name: "extensions", origins: APP, extensions: Some(DEFAULT), ..POLICY },
+    Policy {
+        name: "extensions by zlib, and subprotocols",
+        origins: APP,
+        subprotocols: SUBPROTOCOLS,
+        extensions: Some(ZLIB),
+        ..POLICY
+    },
+    Policy {
+        name: "extensions within limits",
+        any_origin: true,
+        hosts: HOSTS,
+        extensions: Some(LIMITED),
+        ..POLICY
+    },
+    Policy {
+        name: "extensions without takeover, and tokens",
+        origins: APP,
+        sources: SOURCES,
+        extensions: Some(NO_TAKEOVER),
+        ..POLICY
+    },
+    Policy {
+        name: "extensions, and reports",
+        origins: APP,
+        hosts: &["chat.example.com"],
+        extensions: Some(Compression::WHOLE),
+        report_only: true,
+        ..POLICY
+    },
+    Policy {
+        name: "completed, with extensions",
+        origins: APP,
+        accept_unmatched: true,
+        extensions: Some(DEFAULT),
+        completes: true,
+        ..POLICY
+    },
+    Policy {
+        name: "completed, with limited extensions, subprotocols and tokens",
+        origins: APP,
+        subprotocols: SUBPROTOCOLS,
+        sources: CARRIERS,
+        extensions: Some(LIMITED),
+        completes: true,
+        ..POLICY
+    },
+    Policy {
+        name: "completed without extensions",
+        same_origin: true,
+        subprotocols: SUBPROTOCOLS,
+        completes: true,
+        ..POLICY
+    },
+    Policy {
+        name: "completed by a layer of its own",
+        origins: APP,
+        hosts: &["chat.example.com", "localhost:3000"],
+        subprotocols: SUBPROTOCOLS,
+        sources: CARRIERS,
+        separate: true,
+        extensions: Some(ZLIB),
+        completes: true,
+        ..POLICY
+    },
+    Policy {
+        name: "completed, and reports",
+        same_origin: true,
+        accept_unmatched: true,
+        extensions: Some(NO_TAKEOVER),
+        completes: true,
+        report_only: true,
+        ..POLICY
+    },
 ];
 
-const POLICY: Policy = Policy {
+/// What is documented for a codec without limits of its own.
+pub const DEFAULT: Compression = Compression { least_server_bits: 15, ..Compression::WHOLE };
+/// zlib cannot do 8.
+pub const ZLIB: Compression = Compression { least_server_bits: 9, ..Compression::WHOLE };
+pub const LIMITED: Compression = Compression {
+    least_server_bits: 10,
+    most_server_bits: 12,
+    client_bits: 11,
+    ..Compression::WHOLE
+};
+pub const NO_TAKEOVER: Compression = Compression {
+    most_server_bits: 13,
+    server_no_context_takeover: true,
+    client_no_context_takeover: true,
+    ..ZLIB
+};
+
+pub const POLICY: Policy = Policy {
     name: "",
     hosts: &[],
     loopback: false,
@@ -215,6 +306,9 @@ const POLICY: Policy = Policy {
     places: None,
     draining: false,
     separate: false,
+    extensions: None,
+    completes: false,
+    report_only: false,
 };
 
 const RIGHT: &str = "the policy is right";
@@ -252,6 +346,31 @@ pub fn allow_host(policy: &Policy) -> Option<AllowHost> {
 pub fn subprotocols(policy: &Policy) -> Option<Subprotocols> {
     let listed = Subprotocols::list(policy.subprotocols?).expect(RIGHT);
     Some(if policy.prefer_client_order { listed.prefer_client_order() } else { listed })
+}
+
+pub fn extensions(policy: &Policy) -> Option<PermessageDeflate> {
+    let Compression {
+        least_server_bits,
+        most_server_bits,
+        client_bits,
+        server_no_context_takeover,
+        client_no_context_takeover,
+    } = policy.extensions?;
+    let mut deflate = PermessageDeflate::new();
+    // What is the default need not be said.
+    if (least_server_bits, most_server_bits) != (15, 15) {
+        deflate = deflate.server_window_bits(least_server_bits..=most_server_bits).expect(RIGHT);
+    }
+    if client_bits < 15 {
+        deflate = deflate.client_max_window_bits(client_bits).expect(RIGHT);
+    }
+    if server_no_context_takeover {
+        deflate = deflate.server_no_context_takeover();
+    }
+    if client_no_context_takeover {
+        deflate = deflate.client_no_context_takeover();
+    }
+    Some(deflate)
 }
 
 pub fn source(source: &Source) -> TokenSource {

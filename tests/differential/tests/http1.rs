@@ -80,16 +80,18 @@ fn nothing_but_an_allowed_handshake_is_upgraded() {
     let calls = Calls::default();
     let app = |policy: &Policy, inner| guarded(policy, recorded(inner, Arc::clone(&calls)));
     let apps = POLICIES.map(|policy| {
+        // A layer that completes handshakes leaves them nothing.
+        let outside = HANDSHAKERS.iter().filter(|_| !policy.completes);
         let handshakers =
-            HANDSHAKERS.iter().map(|(name, handshaker)| (*name, app(&policy, inner(*handshaker))));
+            outside.map(|(name, handshaker)| (*name, app(&policy, inner(*handshaker))));
         handshakers.chain([("this crate", app(&policy, responder(&policy)))]).collect::<Vec<_>>()
     });
 
     let (seed, first) = (setting("DIFFERENTIAL_SEED", 1), setting("DIFFERENTIAL_FIRST", 0));
     let count = setting("DIFFERENTIAL_COUNT", 20_000);
     let mut tally = BTreeMap::<&str, BTreeMap<End, u64>>::new();
-    let (mut answered_by, mut accepted_by, mut requests) =
-        (BTreeMap::<&str, u64>::new(), BTreeSet::new(), 0);
+    let (mut answered_by, mut accepted_by, mut agreed_by, mut requests) =
+        (BTreeMap::<&str, u64>::new(), BTreeSet::new(), BTreeSet::new(), 0);
     for case in first..first + count {
         let name =
             format!("DIFFERENTIAL_SEED={seed} DIFFERENTIAL_FIRST={case} DIFFERENTIAL_COUNT=1");
@@ -107,7 +109,10 @@ fn nothing_but_an_allowed_handshake_is_upgraded() {
         // Whether or not it was asked, each must see a handshake in it exactly if it is one.
         for request in &outcome.calls {
             let upgrade = differential::connection::is_upgrade(request);
-            for (name_of, handshaker) in HANDSHAKERS {
+            // The others look for the connection, too.
+            let readers =
+                |name: &str| !policy.completes || ["tungstenite", "soketto"].contains(&name);
+            for (name_of, handshaker) in HANDSHAKERS.into_iter().filter(|(name, _)| readers(name)) {
                 let accepts = handshaker(request.clone()).is_some();
                 let expected = upgrade && !is_stricter(name_of, request);
                 assert_eq!(accepts, expected, "{name}\n{name_of}: {request:?}");
@@ -127,6 +132,11 @@ fn nothing_but_an_allowed_handshake_is_upgraded() {
                 assert_eq!(accept, Some(derive_accept_key(key.as_bytes())), "{name}");
                 *answered_by.entry(handshaker).or_default() += 1;
                 accepted_by.insert(policy.name);
+                if let Some(Verdict::Accepted(accepted)) =
+                    judge_stream(&input, policy).pop().map(|judgement| judgement.verdict)
+                {
+                    agreed_by.insert((policy.name, accepted.extensions.agreed.is_some()));
+                }
             }
             End::Declined => assert!(
                 is_stricter(handshaker, outcome.calls.last().unwrap()),
@@ -153,6 +163,11 @@ fn nothing_but_an_allowed_handshake_is_upgraded() {
     assert_eq!(answered_by.len(), HANDSHAKERS.len() + 1);
     let open = POLICIES.iter().filter(|policy| !policy.draining && policy.places != Some(0));
     assert_eq!(accepted_by, open.map(|policy| policy.name).collect());
+    for policy in POLICIES.iter().filter(|policy| policy.extensions.is_some()) {
+        for agreed in [true, false] {
+            assert!(agreed_by.contains(&(policy.name, agreed)), "{}: {agreed}", policy.name);
+        }
+    }
     let seen = tally.values().flat_map(BTreeMap::keys).collect::<BTreeSet<_>>();
     for code in CODES {
         assert!(seen.contains(&End::Rejected(code.to_owned())), "{code}");
@@ -165,7 +180,7 @@ fn nothing_but_an_allowed_handshake_is_upgraded() {
 }
 
 /// All that a request over HTTP/1.1 can be rejected for by [`POLICIES`].
-const CODES: [&str; 24] = [
+const CODES: [&str; 25] = [
     "method-not-allowed",
     "http-version",
     "upgrade-missing",
@@ -179,6 +194,7 @@ const CODES: [&str; 24] = [
     "version-unsupported",
     "body-present",
     "subprotocol-invalid",
+    "extension-invalid",
     "host-not-allowed",
     "origin-repeated",
     "origin-invalid",

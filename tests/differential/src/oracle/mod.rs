@@ -1,6 +1,7 @@
 //! A second opinion: which requests are handshakes that a policy allows, from RFC 9110, 9112, 6455 and 8441 and from what this crate
 //! documents, and from nothing in its code. It is written to be checked by reading and not to be fast.
 
+pub mod extensions;
 mod host;
 mod http1;
 mod origin;
@@ -12,6 +13,7 @@ use http::{Request, Version};
 use hyper::ext::Protocol;
 
 pub use self::{
+    extensions::{Compression, Negotiation},
     http1::judge_stream,
     origin::Origin,
     token::{DEFAULT_MAX_LENGTH, Source, TOKENS, challenges},
@@ -26,8 +28,16 @@ pub enum Verdict {
     Ordinary,
     /// Rejected, with this code.
     Rejected(&'static str),
-    /// A handshake; the subprotocol that must be named, if the policy lists some.
-    Accepted(Option<String>),
+    /// A handshake, or a WebTransport session.
+    Accepted(Accepted),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// What must be named, if the policy lists some.
+    pub subprotocol: Option<String>,
+    /// What the handler is shown; a policy that completes handshakes names what was agreed to.
+    pub extensions: Negotiation,
 }
 
 #[derive(Clone, Debug)]
@@ -66,6 +76,12 @@ pub struct Policy {
     pub draining: bool,
     /// Told to the separate layers, which answer as a guard does.
     pub separate: bool,
+    /// The header is not read if there is none.
+    pub extensions: Option<Compression>,
+    /// Whether the handler only says that it takes the connection. Of separate layers, the innermost does it.
+    pub completes: bool,
+    /// Whether hosts and origins are let in that are not allowed.
+    pub report_only: bool,
 }
 
 /// The head of a request, whatever the transport.
@@ -147,7 +163,9 @@ impl Head {
         };
         let protocol = match &self.transport {
             Transport::Http2(Some(protocol)) => {
-                self.method == "CONNECT" && contains(protocol.as_bytes())
+                let protocol = protocol.to_ascii_lowercase();
+                self.method == "CONNECT"
+                    && (protocol.contains("websocket") || protocol.contains("webtransport"))
             }
             _ => false,
         };
@@ -157,12 +175,18 @@ impl Head {
             || self.has("sec-websocket-version")
     }
 
+    /// A session of WebTransport over HTTP/2 or HTTP/3, which has no part in RFC 6455.
+    pub fn is_webtransport(&self) -> bool {
+        let Transport::Http2(Some(protocol)) = &self.transport else { return false };
+        self.method == "CONNECT" && ["webtransport", "webtransport-h3"].contains(&&**protocol)
+    }
+
     pub fn judge(&self, policy: &Policy) -> Judgement {
         let mut lenient = self.lenient;
         let verdict = match self.is_upgrade_request() {
             false => Verdict::Ordinary,
             true => match self.rejection(policy, &mut lenient) {
-                Ok(subprotocol) => Verdict::Accepted(subprotocol),
+                Ok(accepted) => Verdict::Accepted(accepted),
                 Err(code) => Verdict::Rejected(code),
             },
         };
@@ -172,7 +196,7 @@ impl Head {
     /// Why a handler must not be given this as a handshake, if there is a reason. It is to see an allowed one in the form that is
     /// documented for it, and no credential.
     pub fn judge_admitted(&self, policy: &Policy) -> Result<(), &'static str> {
-        let (offers, subprotocol) = self.without_token(policy, &mut None)?;
+        let (offers, accepted) = self.without_token(policy, &mut None)?;
         if policy.places == Some(0) {
             return Err("no place is left");
         }
@@ -185,8 +209,19 @@ impl Head {
         if !is_canonical {
             return Err("not in canonical form");
         }
-        if policy.subprotocols.is_some() && !offers.iter().eq(&subprotocol) {
+        // Those of RFC 6455 11.3 that a request has.
+        let of_websocket = ["key", "extensions", "protocol", "version"];
+        let mut of_websocket = of_websocket.iter().map(|name| format!("sec-websocket-{name}"));
+        if self.is_webtransport() && of_websocket.any(|name| self.has(&name)) {
+            return Err("a header of a WebSocket");
+        }
+        if policy.subprotocols.is_some() && !offers.iter().eq(&accepted.subprotocol) {
             return Err("a subprotocol that was not chosen");
+        }
+        let extensions = self.negotiate(policy)?;
+        if policy.extensions.is_some() && !extensions.sent.is_empty() && extensions.agreed.is_none()
+        {
+            return Err("an extension that was not agreed to");
         }
         match token::is_left(self, policy, &offers) {
             true => Err("a credential"),
@@ -199,14 +234,21 @@ impl Head {
         &self,
         policy: &Policy,
         lenient: &mut Option<&'static str>,
-    ) -> Result<Option<String>, &'static str> {
-        let (offers, subprotocol) = self.without_token(policy, lenient)?;
+    ) -> Result<Accepted, &'static str> {
+        let (offers, mut accepted) = self.without_token(policy, lenient)?;
         if !policy.sources.is_empty() {
             token::judge(self, policy, &offers)?;
         }
+        // The layer behind the others.
+        if policy.separate && policy.completes {
+            if self.is_webtransport() {
+                return Err("upgrade-missing");
+            }
+            accepted.extensions = self.negotiate(policy)?;
+        }
         match policy.places {
             Some(0) => Err("over-capacity"),
-            _ => Ok(subprotocol),
+            _ => Ok(accepted),
         }
     }
 
@@ -215,7 +257,7 @@ impl Head {
         &self,
         policy: &Policy,
         lenient: &mut Option<&'static str>,
-    ) -> Result<(Vec<String>, Option<String>), &'static str> {
+    ) -> Result<(Vec<String>, Accepted), &'static str> {
         if policy.draining {
             return Err("shutting-down");
         }
@@ -224,17 +266,46 @@ impl Head {
         if !matches!(self.transport, Transport::Http2(_)) {
             self.key()?;
         }
-        self.version()?;
+        if !self.is_webtransport() {
+            self.version()?;
+        }
         self.body()?;
-        let offers = self.offers(policy)?;
+        // Of separate layers, the last completes handshakes.
+        let late = policy.separate && policy.completes;
+        if self.is_webtransport() && policy.completes && !late {
+            return Err("upgrade-missing");
+        }
+        let offers = match self.is_webtransport() {
+            true => Vec::new(),
+            false => self.offers(policy)?,
+        };
+        let extensions = if late { Negotiation::default() } else { self.negotiate(policy)? };
         let any_host = policy.hosts.is_empty() && !policy.loopback;
         let listed = || policy.hosts.iter().any(|pattern| host::matches(pattern, &host));
-        if !(any_host || listed() || policy.loopback && host::is_loopback(&host)) {
-            return Err("host-not-allowed");
+        if !policy.report_only {
+            if !(any_host || listed() || policy.loopback && host::is_loopback(&host)) {
+                return Err("host-not-allowed");
+            }
+            self.origin(policy, &host, lenient)?;
         }
-        self.origin(policy, &host, lenient)?;
         let subprotocol = token::choose(policy, &offers)?;
-        Ok((offers, subprotocol))
+        Ok((offers, Accepted { subprotocol, extensions }))
+    }
+
+    /// RFC 6455 9.1, if it is read at all.
+    fn negotiate(&self, policy: &Policy) -> Result<Negotiation, &'static str> {
+        if self.is_webtransport() {
+            return Ok(Negotiation::default());
+        }
+        let lines = self.lines("sec-websocket-extensions").collect::<Vec<_>>();
+        let agreed = match policy.extensions {
+            Some(compression) => {
+                let offers = extensions::parse(lines.iter().copied()).ok_or("extension-invalid")?;
+                compression.agree(&offers)
+            }
+            None => None,
+        };
+        Ok(Negotiation { sent: lines.iter().map(|line| line.to_vec()).collect(), agreed })
     }
 
     /// The one credential that is to be verified, or the code for which it comes to no verification.
@@ -248,6 +319,7 @@ impl Head {
         match &self.transport {
             Transport::Http2(_) if self.method != "CONNECT" => Err("method-not-allowed"),
             Transport::Http2(Some(protocol)) if protocol == "websocket" => Ok(()),
+            _ if self.is_webtransport() => Ok(()),
             Transport::Http2(_) => Err("upgrade-missing"),
             _ if self.method != "GET" => Err("method-not-allowed"),
             Transport::Http10 => Err("http-version"),
@@ -496,6 +568,10 @@ fn is_ip_literal(name: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn accepted() -> Verdict {
+        Verdict::Accepted(Accepted::default())
+    }
+
     #[test]
     fn the_rfcs_own_examples() {
         let policy = Policy { origins: &["http://example.com"], ..Policy::default() };
@@ -503,7 +579,7 @@ mod tests {
             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: http://example.com\r\n\
             Sec-WebSocket-Protocol: chat, superchat\r\nSec-WebSocket-Version: 13\r\n\r\n";
         let judged = |request: &str| judge_stream(request.as_bytes(), &policy)[0].verdict.clone();
-        assert_eq!(judged(rfc6455_1_2), Verdict::Accepted(None));
+        assert_eq!(judged(rfc6455_1_2), accepted());
         for (there, instead, code) in [
             ("GET", "POST", "method-not-allowed"),
             ("HTTP/1.1", "HTTP/1.0", "http-version"),
@@ -549,15 +625,15 @@ mod tests {
         const FOREIGN: Verdict = Verdict::Rejected("origin-not-allowed");
         let policy = Policy { same_origin: true, ..Policy::default() };
         for (target, host, origin, verdict) in [
-            ("", "LOCALHOST.:3000", "http://localhost.:3000", Verdict::Accepted(None)),
+            ("", "LOCALHOST.:3000", "http://localhost.:3000", accepted()),
             ("", "localhost.:3000", "http://localhost:3000", FOREIGN),
-            ("", "[0:0::1]", "http://[::0:1]", Verdict::Accepted(None)),
-            ("", "a:443", "wss://a", Verdict::Accepted(None)),
+            ("", "[0:0::1]", "http://[::0:1]", accepted()),
+            ("", "a:443", "wss://a", accepted()),
             ("", "a:80", "wss://a", FOREIGN),
             ("", "127.1", "http://127.0.0.1", FOREIGN),
             ("", "a", "ftp://a:80", FOREIGN),
-            ("http://a:80", "a", "http://a", Verdict::Accepted(None)),
-            ("https://a", "a:443", "https://a", Verdict::Accepted(None)),
+            ("http://a:80", "a", "http://a", accepted()),
+            ("https://a", "a:443", "https://a", accepted()),
             ("https://a:80", "a", "https://a", INVALID),
             ("http://a.", "a", "http://a", INVALID),
         ] {
@@ -566,7 +642,7 @@ mod tests {
         }
         let policy = Policy { no_browsers: true, ..policy };
         for (origin, verdict) in [
-            ("", Verdict::Accepted(None)),
+            ("", accepted()),
             ("http://a", FOREIGN),
             ("null", FOREIGN),
             ("http://a/", Verdict::Rejected("origin-invalid")),
@@ -600,7 +676,10 @@ mod tests {
             let offers = lines.iter().map(|line| ("sec-websocket-protocol", *line));
             let fields = [("host", "a")].into_iter().chain(offers).collect::<Vec<_>>();
             let expected = match expected {
-                Ok(chosen) => Verdict::Accepted(chosen.map(str::to_owned)),
+                Ok(chosen) => Verdict::Accepted(Accepted {
+                    subprotocol: chosen.map(str::to_owned),
+                    ..Accepted::default()
+                }),
                 Err(code) => Verdict::Rejected(code),
             };
             assert_eq!(judged(&fields, None, &policy), expected, "{lines:?}");
@@ -611,7 +690,7 @@ mod tests {
     fn a_length_over_http2() {
         let policy = Policy { any_origin: true, ..Policy::default() };
         let length = ("content-length", "0");
-        assert_eq!(judged(&[("host", "a"), length], None, &policy), Verdict::Accepted(None));
+        assert_eq!(judged(&[("host", "a"), length], None, &policy), accepted());
         let fields = [("sec-websocket-version", "13"), length];
         let fields = fields.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
         let head = Head {
@@ -622,5 +701,88 @@ mod tests {
             ..Head::default()
         };
         assert_eq!(head.judge(&policy).verdict, Verdict::Rejected("body-present"));
+    }
+
+    #[test]
+    fn extensions_in_the_order_of_the_checks() {
+        let reads = Policy {
+            origins: &["http://a"],
+            hosts: &["a"],
+            subprotocols: Some(&["chat"]),
+            extensions: Some(Compression::WHOLE),
+            ..Policy::default()
+        };
+        let all = [
+            ("sec-websocket-protocol", "chat,chat", "chat", "subprotocol-invalid"),
+            ("sec-websocket-extensions", "a;", "permessage-deflate", "extension-invalid"),
+            ("host", "b", "a", "host-not-allowed"),
+            ("origin", "http://b", "http://a", "origin-not-allowed"),
+        ];
+        for first in 0..=all.len() {
+            let fields = all.iter().enumerate().map(|(at, (name, faulty, sound, _))| {
+                (*name, if at < first { *sound } else { *faulty })
+            });
+            let fields = fields.collect::<Vec<_>>();
+            match (judged(&fields, None, &reads), all.get(first)) {
+                (Verdict::Rejected(code), Some((.., expected))) => assert_eq!(code, *expected),
+                (Verdict::Accepted(accepted), None) => {
+                    assert_eq!(accepted.subprotocol.as_deref(), Some("chat"));
+                    assert!(accepted.extensions.agreed.is_some());
+                }
+                (verdict, _) => panic!("{verdict:?}"),
+            }
+            let reports = Policy { report_only: true, ..reads };
+            let rejected = matches!(judged(&fields, None, &reports), Verdict::Rejected(_));
+            assert_eq!(rejected, first < 2);
+        }
+        let malformed = [("host", "a"), ("origin", "http://a"), ("sec-websocket-extensions", ";")];
+        let unread = Policy { extensions: None, ..reads };
+        let Verdict::Accepted(accepted) = judged(&malformed, None, &unread) else {
+            panic!("it is not read")
+        };
+        assert_eq!(accepted.extensions.sent, [b";"]);
+    }
+
+    #[test]
+    fn webtransport() {
+        let guard = Policy {
+            origins: &["https://a"],
+            subprotocols: Some(&["chat"]),
+            extensions: Some(Compression::WHOLE),
+            ..Policy::default()
+        };
+        let tokens = Policy { sources: &[Source::Subprotocol("bearer.")], ..guard };
+        let completes = Policy { completes: true, ..guard };
+        let fields = [
+            ("sec-websocket-key", "x"),
+            ("sec-websocket-version", "8"),
+            ("sec-websocket-protocol", "bearer.tr0ub4dor-3,,/"),
+            ("sec-websocket-extensions", ";"),
+        ];
+        let missing = Verdict::Rejected("upgrade-missing");
+        for (protocol, origin, policy, expected) in [
+            ("webtransport", "https://a", guard, accepted()),
+            ("webtransport-h3", "https://a", guard, accepted()),
+            ("webtransport-h3", "https://b", guard, Verdict::Rejected("origin-not-allowed")),
+            ("webtransport", "https://a", tokens, Verdict::Rejected("token-missing")),
+            ("webtransport", "https://a", completes, missing.clone()),
+            ("WebTransport", "https://a", guard, missing.clone()),
+            ("webtransport-h4", "https://a", guard, missing.clone()),
+            ("connect-udp", "https://a", guard, missing),
+        ] {
+            let sent = fields.into_iter().chain([("origin", origin)]);
+            let sent = sent.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
+            let head = Head {
+                method: "CONNECT".to_owned(),
+                authority: Some("a".to_owned()),
+                transport: Transport::Http2(Some(protocol.to_owned())),
+                fields: sent.collect(),
+                ..Head::default()
+            };
+            assert_eq!(head.judge(&policy).verdict, expected, "{protocol} {origin}");
+            let bare = Head { fields: Vec::new(), ..head };
+            let is_ordinary = bare.judge(&policy).verdict == Verdict::Ordinary;
+            assert_eq!(is_ordinary, protocol == "connect-udp");
+        }
     }
 }
