@@ -70,6 +70,18 @@ pub struct Handshake<'a> {
     normalized: AlreadyNormalized,
 }
 
+/// What a layer supports, as far as the parser must know.
+#[derive(Default)]
+pub(crate) struct Supported<'a> {
+    /// Some servers have a subprotocol that is not a token, such as `SPDY/3.1+portforward.k8s.io` of
+    /// Kubernetes.
+    pub(crate) subprotocols: Option<&'a Subprotocols>,
+    /// `None`: the layer does not negotiate.
+    pub(crate) extensions: Option<&'a PermessageDeflate>,
+    /// No WebTransport.
+    pub(crate) only_websocket: bool,
+}
+
 /// Which fields already have the value that handlers are to see.
 #[derive(Clone, Copy)]
 pub(crate) struct AlreadyNormalized {
@@ -90,15 +102,13 @@ impl<'a> Handshake<'a> {
     /// The first fault, in the order of the variants of [`RejectionKind`](crate::RejectionKind) up
     /// to [`SubprotocolInvalid`](crate::RejectionKind::SubprotocolInvalid).
     pub fn parse(request: &'a mut Parts) -> Result<Self, Rejection> {
-        Self::parse_for(request, None, None)
+        Self::parse_for(request, &Supported::default())
     }
 
-    /// Parses a handshake with a server that has these subprotocols and extensions. Some servers
-    /// have a subprotocol that is not a token, such as `SPDY/3.1+portforward.k8s.io` of Kubernetes.
+    /// Parses a handshake with a layer that supports this.
     pub(crate) fn parse_for(
         request: &'a mut Parts,
-        ours: Option<&Subprotocols>,
-        deflate: Option<&PermessageDeflate>,
+        supported: &Supported<'_>,
     ) -> Result<Self, Rejection> {
         let Parts { method, uri, version, headers, extensions, .. } = request;
         let transport = Transport::new(*version);
@@ -131,6 +141,12 @@ impl<'a> Handshake<'a> {
                 }
                 match Protocol::new(uri, extensions) {
                     Protocol::WebSocket => {}
+                    Protocol::WebTransport if supported.only_websocket => {
+                        return Err(Rejection::new(Kind::UpgradeMissing).with_source(
+                            "the layer completes WebSocket handshakes only; a handler of \
+                             WebTransport sessions needs a guard without `respond`",
+                        ));
+                    }
                     Protocol::WebTransport => is_webtransport = true,
                     Protocol::Unclear | Protocol::Other => return Err(Kind::UpgradeMissing.into()),
                 }
@@ -155,8 +171,9 @@ impl<'a> Handshake<'a> {
         if fields.body || (fields.content_length && transport == Transport::ExtendedConnect) {
             return Err(Kind::BodyPresent.into());
         }
-        let offers_subprotocols = check_subprotocols(fields.subprotocols, headers, ours)?;
-        let agreement = match (deflate, fields.extensions) {
+        let offers_subprotocols =
+            check_subprotocols(fields.subprotocols, headers, supported.subprotocols)?;
+        let agreement = match (supported.extensions, fields.extensions) {
             (None, _) | (_, SingletonField::Absent) => None,
             (Some(deflate), _) => negotiate_extensions(deflate, headers)?,
         };

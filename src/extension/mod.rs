@@ -45,7 +45,10 @@
 //!
 //! A guard that forwards leaves the response to the handler, because only the handler knows its
 //! codec. If the guard has a [`PermessageDeflate`], the handler sees one offer, which is what the
-//! guard agrees to, or none. If the guard has none, the handler sees the header as it came.
+//! guard agrees to, or none. If the guard has none, the handler sees the header as it came. The
+//! limits of the client's part, such as
+//! [`client_max_window_bits`](PermessageDeflate::client_max_window_bits), then hold only if the
+//! handler's response names them.
 //!
 //! A browser fails a connection whose 101 names an extension that it did not offer, or in a form
 //! that it did not offer. Such a response becomes a 500

@@ -15,7 +15,7 @@ use crate::{
     connection::{ConnectionLimit, Drain, Permit},
     context::{GuardContext, OriginChecked, Outer},
     extension::{AgreedExtensions, PermessageDeflate},
-    handshake::{AlreadyNormalized, Handshake},
+    handshake::{AlreadyNormalized, Handshake, Supported},
     head::RequestHead,
     host::AllowHost,
     http::{field::set_header, is_upgrade_request},
@@ -214,15 +214,12 @@ impl GuardConfig {
 
     /// Step 2: the syntax.
     pub(super) fn parse<'a>(&self, request: &'a mut Parts) -> Result<Handshake<'a>, Rejection> {
-        let handshake =
-            Handshake::parse_for(request, self.subprotocols.as_ref(), self.extensions.as_ref())?;
-        if handshake.is_webtransport() && !self.forwards() {
-            return Err(Rejection::new(RejectionKind::UpgradeMissing).with_source(
-                "the layer completes WebSocket handshakes only; a handler of WebTransport sessions \
-                 needs a guard without `respond`",
-            ));
-        }
-        Ok(handshake)
+        let supported = Supported {
+            subprotocols: self.subprotocols.as_ref(),
+            extensions: self.extensions.as_ref(),
+            only_websocket: !self.forwards(),
+        };
+        Handshake::parse_for(request, &supported)
     }
 
     /// Step 3: Host, Origin and the user's checks.

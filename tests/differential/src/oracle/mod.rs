@@ -262,6 +262,11 @@ impl Head {
             return Err("shutting-down");
         }
         self.opening()?;
+        // Of separate layers, the last completes handshakes.
+        let late = policy.separate && policy.completes;
+        if self.is_webtransport() && policy.completes && !late {
+            return Err("upgrade-missing");
+        }
         let host = self.host(lenient)?;
         if !matches!(self.transport, Transport::Http2(_)) {
             self.key()?;
@@ -270,11 +275,6 @@ impl Head {
             self.version()?;
         }
         self.body()?;
-        // Of separate layers, the last completes handshakes.
-        let late = policy.separate && policy.completes;
-        if self.is_webtransport() && policy.completes && !late {
-            return Err("upgrade-missing");
-        }
         let offers = match self.is_webtransport() {
             true => Vec::new(),
             false => self.offers(policy)?,
