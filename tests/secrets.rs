@@ -91,6 +91,7 @@ fn capture() {
     static CAPTURE: LazyLock<()> = LazyLock::new(|| {
         let spans = FmtSpan::NEW | FmtSpan::CLOSE;
         tracing_subscriber::fmt()
+            .with_ansi(false)
             .with_max_level(Level::TRACE)
             .with_span_events(spans)
             .with_writer(|| Log)

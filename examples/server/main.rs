@@ -385,6 +385,7 @@ async fn main() -> io::Result<()> {
     let options = Options::parse();
     // For the operator: the cause of each rejection, and the fix.
     tracing_subscriber::fmt()
+        .with_ansi(false)
         .with_max_level(tracing::Level::WARN)
         .with_writer(io::stderr)
         .without_time()

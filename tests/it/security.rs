@@ -34,7 +34,7 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// The tests of a file in `tests`, with their code.
+/// The tests of a file, with their code.
 fn tests(file: &str) -> BTreeMap<String, String> {
     let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
     let source = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}"));
@@ -57,8 +57,10 @@ fn tests(file: &str) -> BTreeMap<String, String> {
 
 /// Lists of tests in a text.
 fn in_brackets(text: &str) -> impl Iterator<Item = &str> {
-    let starts = text.match_indices("(`tests/").map(|(start, _)| &text[start..]);
-    starts.map(|list| list.split_once(')').expect("a closing bracket").0)
+    let starts = text.match_indices("(`").map(|(start, _)| &text[start..]);
+    let of_tests =
+        starts.filter(|list| list.starts_with("(`tests/") || list.starts_with("(`examples/"));
+    of_tests.map(|list| list.split_once(')').expect("a closing bracket").0)
 }
 
 /// Asserts that a list of tests, each after its file, is not empty and that all exist.
@@ -66,7 +68,7 @@ fn assert_are_there(of: &str, list: &str) {
     let mut in_file = None;
     let mut held = 0;
     for name in code(list) {
-        match name.starts_with("tests/") {
+        match name.contains('/') {
             true => in_file = Some(tests(name)),
             false => {
                 assert!(

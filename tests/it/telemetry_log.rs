@@ -588,8 +588,10 @@ async fn hostile_handshake_is_logged_on_one_short_line() {
 async fn token_is_in_no_event_and_no_span() {
     let lines = Lines::default();
     let writer = lines.clone();
-    let fmt =
-        tracing_subscriber::fmt().with_max_level(Level::TRACE).with_span_events(FmtSpan::FULL);
+    let fmt = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_max_level(Level::TRACE)
+        .with_span_events(FmtSpan::FULL);
     let recorder = Recorder::default();
     keep_callsites_enabled();
     let _guard =
