@@ -23,7 +23,7 @@ use crate::{
         Host, RequestOrigin, Transport,
         field::{
             Escaped, SingletonField, all_in, alphanumeric_and, elements, has_element, is_token,
-            text_elements, trim,
+            one_line, text_elements, trim,
         },
         transport::Protocol,
     },
@@ -95,7 +95,8 @@ pub(crate) struct AlreadyNormalized {
 
 impl<'a> Handshake<'a> {
     /// Parses a handshake as RFC 6455 4.2.1 requires, over HTTP/2 and newer as RFC 8441 requires.
-    /// That of a [WebTransport session](Self::is_webtransport) needs no version.
+    /// That of a [WebTransport session](Self::is_webtransport) needs no version: ask for it before you
+    /// complete a WebSocket yourself.
     ///
     /// # Errors
     ///
@@ -139,7 +140,7 @@ impl<'a> Handshake<'a> {
                 if *method != Method::CONNECT {
                     return Err(Kind::MethodNotAllowed.into());
                 }
-                match Protocol::new(uri, extensions) {
+                match Protocol::new(*version, uri, extensions) {
                     Protocol::WebSocket => {}
                     Protocol::WebTransport if supported.only_websocket => {
                         return Err(Rejection::new(Kind::UpgradeMissing).with_source(
@@ -292,11 +293,7 @@ impl<'a> Handshake<'a> {
         match self.offered_extensions {
             SingletonField::Absent => None,
             SingletonField::One(value) => Some(value.clone()),
-            SingletonField::Repeated => {
-                let lines = self.headers.get_all(SEC_WEBSOCKET_EXTENSIONS).iter();
-                let lines = lines.map(HeaderValue::as_bytes).collect::<Vec<_>>();
-                HeaderValue::from_bytes(&lines.join(&b", "[..])).ok()
-            }
+            SingletonField::Repeated => one_line(self.headers.get_all(SEC_WEBSOCKET_EXTENSIONS)),
         }
     }
 

@@ -82,7 +82,7 @@
 //! | `axum-ws` | [`GuardedUpgrade`](axum::GuardedUpgrade): axum's `WebSocketUpgrade` behind a guard; implies `axum` |
 //! | `client` | [`client`]: the check of a server's response, for tests of your own |
 //! | `headers` | `headers::Header` for [`ExtensionOffer`], [`SubprotocolOffer`] and [`Origin`], for axum-extra's `TypedHeader` |
-//! | `http2` | WebSocket over HTTP/2; without it every extended `CONNECT` is rejected, because its protocol cannot be read |
+//! | `http2` | WebSocket over HTTP/2; without it an extended `CONNECT` is rejected, because its protocol cannot be read, unless an adapter sets [`ConnectProtocol`] |
 //! | `lint` | [`GuardLayer::lint`]: names dangerous combinations of settings; has the list of public suffixes |
 //! | `jwt` | [JSON Web Tokens](token::jwt), on `jsonwebtoken` with RustCrypto |
 //! | `tickets` | [one-time tickets](token::ticket), in memory or in a store of your own |

@@ -37,6 +37,8 @@ use crate::{
 /// | `max_connections` | a number: [`ConnectionLimit::total`] |
 /// | `check_timeout_ms` | milliseconds, 10000 by default: [`GuardLayer::check_timeout`] |
 ///
+/// Extensions have no key, because the code of the server must know what its codec can do.
+///
 /// At least one key must allow somebody. Every value may be a string, as in the environment:
 /// `true`, `10`, or a list such as `a, b`. An unknown key is an error, so pass only the variables
 /// of the environment that begin with a prefix of yours, without it and in lower case.

@@ -1,6 +1,6 @@
 //! The endpoint: echoes messages, until the client closes the socket or the server drains.
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use axum::{
     extract::{Request, ws},
@@ -69,13 +69,15 @@ pub(crate) async fn responded(pending: Option<PendingUpgrade>) -> &'static str {
         let draining = upgraded.draining();
         let Ok(mut socket) = frames(upgraded) else { return };
         let close = tokio::select! {
-            close = echo(&mut socket) => close,
-            () = draining => Some(Frame::close(CloseCode::Away, SHUTTING_DOWN)),
+            // A client that broke a rule may not keep its slot.
+            error = echo(&mut socket) => error.map(|close| (close, Duration::from_secs(1))),
+            // The drain has a timeout of its own.
+            () = draining => Some((Frame::close(CloseCode::Away, SHUTTING_DOWN), Duration::MAX)),
         };
-        if let Some(close) = close {
-            socket.send(close).await.ok();
-            while socket.next_frame().await.is_ok() {}
-        }
+        let Some((close, timeout)) = close else { return };
+        socket.send(close).await.ok();
+        let client_closes = async { while socket.next_frame().await.is_ok() {} };
+        tokio::time::timeout(timeout, client_closes).await.ok();
     });
     ""
 }

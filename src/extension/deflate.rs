@@ -4,11 +4,8 @@ use std::{fmt, mem, ops::RangeInclusive};
 
 use http::HeaderValue;
 
-use super::grammar::{Extension, InvalidExtensionOffer, parse_lines};
+use super::grammar::{Extension, InvalidExtensionOffer, MAX_EXTENSIONS, parse_lines};
 use crate::config::ConfigError;
-
-/// The maximum number of extensions in an offer. Browsers send one.
-const MAX_EXTENSIONS: usize = 32;
 
 const NAME: &str = "permessage-deflate";
 /// The window size that is meant where none is named.
@@ -194,7 +191,8 @@ pub(crate) struct Agreement {
 }
 
 impl Agreement {
-    /// The offer that handlers see: whoever accepts it accepts what the layer agreed to.
+    /// The offer that handlers see. What it says about the client's part the layer adds to the
+    /// response, because a handler may leave it out.
     pub(crate) fn offer(&self) -> HeaderValue {
         let can_limit = self.client_can_limit && self.agreed.client_max_window_bits.is_none();
         let rest = if can_limit { "; client_max_window_bits" } else { "" };
@@ -238,6 +236,21 @@ impl AgreedDeflate {
     #[must_use]
     pub fn client_max_window_bits(&self) -> u8 {
         self.client_max_window_bits.unwrap_or(DEFAULT_WINDOW_BITS)
+    }
+
+    /// A handler's response, with the limits of the client's part that it left out. They are agreed
+    /// to only if the client allows a response with them.
+    pub(super) fn limit(&self, response: Extension<'_>) -> Option<HeaderValue> {
+        let response = Parameters::new(response)?;
+        let bits = [response.client_max_window_bits.flatten(), self.client_max_window_bits];
+        let limited = Self {
+            server_no_context_takeover: response.server_no_context_takeover,
+            client_no_context_takeover: response.client_no_context_takeover
+                || self.client_no_context_takeover,
+            server_max_window_bits: response.server_max_window_bits,
+            client_max_window_bits: bits.into_iter().flatten().min(),
+        };
+        Some(limited.header_value())
     }
 
     pub(crate) fn header_value(&self) -> HeaderValue {

@@ -4,6 +4,9 @@ use std::{borrow::Cow, error::Error, fmt, iter};
 
 use crate::http::field::{is_token, trim};
 
+/// The maximum number of extensions in a list that is read. Browsers send one.
+pub(super) const MAX_EXTENSIONS: usize = 32;
+
 /// An extension in a list that was parsed.
 #[derive(Clone, Copy)]
 pub(super) struct Extension<'a> {
@@ -145,7 +148,7 @@ pub struct InvalidExtensionOffer(&'static str);
 
 impl InvalidExtensionOffer {
     pub(super) const LENGTH: Self = Self("an offer of extensions has at most 4096 bytes");
-    pub(super) const EXTENSIONS: Self = Self("an offer has at most 32 extensions");
+    pub(super) const EXTENSIONS: Self = Self("a list has at most 32 extensions");
     pub(super) const PARAMETERS: Self = Self("an extension has at most 32 parameters");
     pub(super) const EMPTY: Self = Self("the list has commas but no extension");
     pub(super) const NAME: Self = Self("the name of an extension is not a token");

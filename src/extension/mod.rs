@@ -45,22 +45,24 @@
 //!
 //! A guard that forwards leaves the response to the handler, because only the handler knows its
 //! codec. If the guard has a [`PermessageDeflate`], the handler sees one offer, which is what the
-//! guard agrees to, or none. If the guard has none, the handler sees the header as it came. The
-//! limits of the client's part, such as
-//! [`client_max_window_bits`](PermessageDeflate::client_max_window_bits), then hold only if the
-//! handler's response names them.
+//! guard agrees to, or none, and the guard adds the limits of the client's part to the response if
+//! the handler leaves them out. If the guard has none, the handler sees the header as it came.
 //!
 //! A browser fails a connection whose 101 names an extension that it did not offer, or in a form
 //! that it did not offer. Such a response becomes a 500
 //! [`extension-not-offered`](crate::RejectionKind::ExtensionNotOffered), and the log says what is
-//! wrong. That holds for each layer of this crate, with and without a policy.
+//! wrong. That holds for each layer that parses handshakes, with and without a policy.
+//!
+//! In a stack, give the policy to the layer that completes the handshake: a layer outside of it only
+//! narrows the offer. A handler that accepts a [`PendingUpgrade`](crate::PendingUpgrade) leaves the
+//! header to the layer, and may not set it.
 //!
 //! # Malformed offers
 //!
 //! RFC 6455 9.1: a server that negotiates extensions fails a connection whose header breaks the
 //! grammar. Such a handshake is rejected with
 //! [`extension-invalid`](crate::RejectionKind::ExtensionInvalid). A layer without a policy does not
-//! read the header. A well-formed offer that cannot be agreed to is declined, and the handshake
+//! read the header, unless the handler's response names an extension. A well-formed offer that cannot be agreed to is declined, and the handshake
 //! goes on without it: an unknown extension or parameter, a parameter twice, a window of 7 or 16
 //! bits, more than 32 extensions.
 //!
@@ -96,13 +98,13 @@
 //!
 //! # Decompression bombs
 //!
-//! A message of 1 MB can expand to 1 GB: deflate's ratio is up to 1032 to 1. Only the codec can
+//! A message of 1 MB can decompress to 1 GB: deflate's ratio is up to 1032 to 1. Only the codec can
 //! bound that.
 //!
-//! | codec | what bounds the expanded size |
+//! | codec | what bounds the decompressed size |
 //! |---|---|
-//! | yawc | `Options::with_max_payload_read` for a frame, before and while it is expanded; `with_max_read_buffer` for a message of several frames, by default twice as much |
-//! | ratchet | nothing: `WebSocketConfig::max_message_size` bounds what is received, so a limit of 64 KiB bounds the expanded size at 68 MB |
+//! | yawc | `Options::with_max_payload_read` for a frame, before and while it is decompressed; `with_max_read_buffer` for a message of several frames, by default twice as much |
+//! | ratchet | nothing: `WebSocketConfig::max_message_size` bounds what is received, so a limit of 64 KiB bounds the decompressed size at 68 MB |
 //! | soketto | nothing: `Builder::set_max_message_size` and `set_max_frame_size` bound what is received, as above |
 //!
 //! Such a limit holds for messages that are not compressed, too. A client may send those after it

@@ -4,12 +4,10 @@ use std::{fmt, str::FromStr};
 
 use http::HeaderValue;
 
-use super::grammar::{Extension, InvalidExtensionOffer, parse_lines};
+use super::grammar::{Extension, InvalidExtensionOffer, MAX_EXTENSIONS, parse_lines};
 
 /// The maximum length of all lines together, in bytes. Browsers send less than 100.
 const MAX_LENGTH: usize = 4096;
-/// The maximum number of extensions in an offer.
-const MAX_EXTENSIONS: usize = 32;
 /// The maximum number of parameters of an extension.
 const MAX_PARAMETERS: usize = 32;
 

@@ -3,59 +3,76 @@
 use http::{HeaderMap, HeaderValue, header::SEC_WEBSOCKET_EXTENSIONS};
 
 use super::{
-    deflate,
-    grammar::{Extension, InvalidExtensionOffer, parse_lines},
+    AgreedExtensions, deflate,
+    grammar::{Extension, InvalidExtensionOffer, MAX_EXTENSIONS, parse_lines},
 };
 use crate::{
-    http::field::Escaped,
-    rejection::{Rejection, RejectionKind},
+    http::field::{Escaped, one_line, set_header},
+    rejection::{Rejection, RejectionKind as Kind},
 };
 
+/// An extension in a response.
+struct Named<'a> {
+    extension: Extension<'a>,
+    is_offered: bool,
+    fits_an_offer: bool,
+}
+
 /// Checks that a response names only extensions that the client offered, each once and in a form
-/// that the client accepts.
+/// that the client accepts, and adds the limits of the client's part that the layer agreed to.
 pub(crate) fn check_response(
     offered: Option<&HeaderValue>,
-    response: &HeaderMap,
+    agreed: AgreedExtensions,
+    response: &mut HeaderMap,
 ) -> Result<(), Rejection> {
-    if !response.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
-        return Ok(());
-    }
     let lines = response.get_all(SEC_WEBSOCKET_EXTENSIONS);
+    let Some(first) = lines.iter().next() else { return Ok(()) };
     let fault = |problem: String| {
-        Err(Rejection::new(RejectionKind::ExtensionNotOffered)
-            .with_header_value(lines.iter().next())
-            .with_source(problem))
+        Err(Rejection::new(Kind::ExtensionNotOffered).with_header_value(first).with_source(problem))
     };
-    let accepted = match list(lines.iter()) {
-        Ok(accepted) => accepted,
-        Err(invalid) => return fault(format!("the response is malformed: {invalid}")),
-    };
-    // A malformed offer offers nothing.
-    let offered = list(offered).unwrap_or_default();
-    for (i, extension) in accepted.iter().enumerate() {
-        let is_same = |other: &&Extension<'_>| other.name() == extension.name();
+    let mut named = Vec::new();
+    let list = parse_lines(lines.iter().map(HeaderValue::as_bytes), |extension| {
+        if named.len() == MAX_EXTENSIONS {
+            return Err(InvalidExtensionOffer::EXTENSIONS);
+        }
+        named.push(Named { extension, is_offered: false, fits_an_offer: false });
+        Ok(())
+    });
+    if let Err(invalid) = list {
+        return fault(format!("the response is malformed: {invalid}"));
+    }
+    let list = parse_lines(offered.map(HeaderValue::as_bytes), |offer| {
+        for named in named.iter_mut().filter(|named| named.extension.name() == offer.name()) {
+            named.is_offered = true;
+            named.fits_an_offer |= deflate::is_accepted(offer, named.extension);
+        }
+        Ok(())
+    });
+    if let Err(invalid) = list {
+        // The handler should have failed the connection.
+        return Err(Rejection::new(Kind::ExtensionInvalid)
+            .with_header_value(offered)
+            .with_source(invalid));
+    }
+    for (i, Named { extension, is_offered, fits_an_offer }) in named.iter().enumerate() {
         let name = Escaped(extension.name().as_bytes());
-        if accepted[..i].iter().any(|other| is_same(&other)) {
+        if named[..i].iter().any(|other| other.extension.name() == extension.name()) {
             return fault(format!("the response names `{name}` twice"));
         }
-        let mut offers = offered.iter().filter(is_same).peekable();
-        if offers.peek().is_none() {
+        if !is_offered {
             return fault(format!("the client did not offer `{name}`"));
         }
-        if !offers.any(|offer| deflate::is_accepted(*offer, *extension)) {
+        if !fits_an_offer {
             return fault(format!("the parameters of `{name}` fit no offer of the client"));
         }
     }
-    Ok(())
-}
 
-fn list<'a>(
-    lines: impl IntoIterator<Item = &'a HeaderValue>,
-) -> Result<Vec<Extension<'a>>, InvalidExtensionOffer> {
-    let mut extensions = Vec::new();
-    parse_lines(lines.into_iter().map(HeaderValue::as_bytes), |extension| {
-        extensions.push(extension);
-        Ok(())
-    })?;
-    Ok(extensions)
+    // RFC 6455 11.3.2: one line, and none for an empty list.
+    let value = match (&*named, agreed.permessage_deflate()) {
+        ([], _) => None,
+        ([only], Some(agreed)) => agreed.limit(only.extension),
+        _ => one_line(response.get_all(SEC_WEBSOCKET_EXTENSIONS)),
+    };
+    set_header(response, SEC_WEBSOCKET_EXTENSIONS, value);
+    Ok(())
 }

@@ -186,7 +186,8 @@ impl AcceptThenClose {
             return None;
         }
         // A client of WebTransport expects no frames of a WebSocket.
-        if let Protocol::WebTransport = Protocol::new(&request.uri, &request.extensions) {
+        let protocol = Protocol::new(request.version, &request.uri, &request.extensions);
+        if let Protocol::WebTransport = protocol {
             return None;
         }
         let runtime = Handle::try_current().ok()?;

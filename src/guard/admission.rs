@@ -2,7 +2,10 @@ use std::{marker::PhantomData, mem, sync::Arc, time::Duration};
 
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode,
-    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, SEC_WEBSOCKET_PROTOCOL, UPGRADE},
+    header::{
+        CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL,
+        UPGRADE,
+    },
     request::Parts,
 };
 use tokio::time::Instant;
@@ -349,7 +352,7 @@ impl<R, C> Admission<R, C> {
         if !is_completed {
             return self.close_declined(response.headers_mut());
         }
-        if let Err(rejection) = self.check_extensions(response) {
+        if let Err(rejection) = self.check_extensions(response.headers_mut()) {
             return self.reject_response(rejection, response);
         }
         let headers = response.headers_mut();
@@ -372,7 +375,7 @@ impl<R, C> Admission<R, C> {
         let is_accepted =
             self.acquired.handover.as_ref().is_some_and(Handover::decline_unless_taken);
         if is_accepted && !status.is_client_error() && !status.is_server_error() {
-            if let Err(rejection) = self.check_extensions(response) {
+            if let Err(rejection) = self.check_extensions(response.headers_mut()) {
                 return self.reject_response(rejection, response);
             }
             if let Some(body) = C::empty_body() {
@@ -439,8 +442,19 @@ impl<R, C> Admission<R, C> {
         }
     }
 
-    fn check_extensions<B>(&self, response: &Response<B>) -> Result<(), Rejection> {
-        extension::check_response(self.offered_extensions.as_ref(), response.headers())
+    fn check_extensions(&self, response: &mut HeaderMap) -> Result<(), Rejection> {
+        let config = &self.policy.config;
+        if !config.forwards() && config.extensions.is_none() {
+            if !response.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
+                return Ok(());
+            }
+            return Err(Rejection::new(Kind::ExtensionNotOffered).with_source(
+                "the handler names an extension, but the layer completes the handshake and agrees \
+                 to none; use `GuardLayer::extensions`",
+            ));
+        }
+        let offered = self.offered_extensions.as_ref();
+        extension::check_response(offered, self.agreed_extensions, response)
     }
 
     fn handshake_response(&self, extensions: AgreedExtensions) -> HandshakeResponse {

@@ -47,6 +47,9 @@
 //! it with [`upgrade-missing`](crate::RejectionKind::UpgradeMissing). Over HTTP/3 an adapter says
 //! what the protocol is: see [`ConnectProtocol`](crate::ConnectProtocol).
 //!
+//! A browser sends neither cookies nor `Authorization` with it, and no subprotocol. So the credential
+//! of a page is a [ticket](crate::token::ticket) in the query.
+//!
 //! Libraries may send the 200 from inside of the handler, as `WebTransportUpgrade::accept` of
 //! h3-axum does. What the guard thinks of the handler's response comes too late then. So call
 //! [`Permit::claim`](crate::Permit::claim) before, and hold the permit as long as the session is

@@ -59,6 +59,16 @@ pub(crate) fn contains_ignore_case(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window.eq_ignore_ascii_case(needle))
 }
 
+/// All lines of a list, as one. `None` if there is nothing in them.
+pub(crate) fn one_line<'a>(
+    lines: impl IntoIterator<Item = &'a HeaderValue>,
+) -> Option<HeaderValue> {
+    let lines = lines.into_iter().map(|line| trim(line.as_bytes()));
+    let lines = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>();
+    // Values and their separators are a value.
+    HeaderValue::from_bytes(&lines.join(&b", "[..])).ok().filter(|line| !line.is_empty())
+}
+
 /// Replaces all lines of a field, or removes them.
 pub(crate) fn set_header(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
     match value {

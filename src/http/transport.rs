@@ -60,7 +60,7 @@ pub(crate) fn is_upgrade_request_head(request: &http::request::Parts) -> bool {
 }
 
 fn has_guarded_protocol(version: Version, uri: &Uri, extensions: &Extensions) -> bool {
-    version >= Version::HTTP_2 && !matches!(Protocol::new(uri, extensions), Protocol::Other)
+    !matches!(Protocol::new(version, uri, extensions), Protocol::Other)
 }
 
 fn has_websocket_header(headers: &HeaderMap) -> bool {
@@ -92,7 +92,9 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
-    pub(crate) fn new(uri: &Uri, extensions: &Extensions) -> Self {
+    /// HTTP/1.1 has no `:protocol`. If an adapter has left its version on a request, the protocol
+    /// counts all the same, and the parser rejects the request.
+    pub(crate) fn new(version: Version, uri: &Uri, extensions: &Extensions) -> Self {
         let classify = |protocol: &str| match protocol {
             "websocket" => Self::WebSocket,
             "webtransport" | "webtransport-h3" => Self::WebTransport,
@@ -110,7 +112,7 @@ impl Protocol {
         match extensions.get() {
             Some(ConnectProtocol(protocol)) => classify(protocol),
             // Only an extended CONNECT has a path (RFC 8441 4).
-            None if uri.path_and_query().is_some() => Self::Unclear,
+            None if version >= Version::HTTP_2 && uri.path_and_query().is_some() => Self::Unclear,
             None => Self::Other,
         }
     }
@@ -121,7 +123,8 @@ impl Protocol {
 ///
 /// The adapter between such a transport and tower inserts it into the extensions of every request
 /// that has a `:protocol`, as it was sent. hyper's own type for HTTP/2 is read with the feature
-/// `http2`. An extended `CONNECT` with neither is rejected, because its protocol is unknown.
+/// `http2`. An extended `CONNECT` with neither is rejected, because its protocol is unknown. The
+/// adapter also sets the version of the request: a request of HTTP/1.1 with a protocol is rejected.
 ///
 /// The type of the crate h3 is not read, because its versions are 0.0.x. A layer outside of the
 /// guard translates it:

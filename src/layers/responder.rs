@@ -20,7 +20,8 @@ use crate::{
 /// checks. See [`upgrade`](crate::upgrade) for the ways to take the connection.
 ///
 /// The layer parses every handshake strictly by itself, so it can stand alone. In a stack it is the
-/// innermost layer, and names the subprotocol that an outer layer selected.
+/// innermost layer, and names the subprotocol that an outer layer selected. Extensions it negotiates
+/// by itself.
 ///
 /// ```
 /// use http::{Request, Response};

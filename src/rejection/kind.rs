@@ -312,7 +312,14 @@ impl RejectionKind {
     #[cfg(feature = "tracing")]
     pub(crate) fn is_fault_of_server(self) -> bool {
         self.status().is_server_error()
-            && !matches!(self, Self::HttpVersion | Self::OverCapacity | Self::ShuttingDown)
+            && !matches!(
+                self,
+                Self::HttpVersion
+                    | Self::OverCapacity
+                    | Self::ShuttingDown
+                    // Some libraries accept offers that they should decline.
+                    | Self::ExtensionNotOffered
+            )
     }
 }
 

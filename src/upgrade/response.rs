@@ -30,6 +30,7 @@ impl HandshakeResponse {
                 UPGRADE,
                 CONNECTION,
                 SEC_WEBSOCKET_ACCEPT,
+                SEC_WEBSOCKET_EXTENSIONS,
                 SEC_WEBSOCKET_PROTOCOL,
                 SEC_WEBSOCKET_VERSION,
                 CONTENT_LENGTH,

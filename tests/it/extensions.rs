@@ -8,7 +8,7 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_ws_guard::{
     AcceptThenClose, AllowHost, AllowOrigin, ConnectionLimit, GuardLayer, OriginCheckLayer,
     PendingUpgrade, PermessageDeflate, Permit, Rejection, RejectionKind, ResponderLayer,
-    StaticTokens, Subprotocols, TokenPolicy, VersionCheckLayer,
+    StaticTokens, Subprotocols, TokenPolicy, VersionCheckLayer, response_fn,
     test_util::{assert_accepted, assert_accepted_http2, assert_rejected, upgradable},
 };
 
@@ -360,7 +360,6 @@ const RESPONSES: &[(&[&str], &str, Option<&str>)] = &[
     (&["a"], "a, a", Some("the response names `a` twice")),
     (&["a"], "a|a", Some("the response names `a` twice")),
     (&["a"], "a b", Some("the response is malformed: a comma or a semicolon is missing")),
-    (&["a b"], "a", Some("the client did not offer `a`")),
     // RFC 7692 7.1.
     (&["permessage-deflate"], "permessage-deflate", None),
     (&["permessage-deflate"], "permessage-deflate; server_max_window_bits=9", None),
@@ -405,7 +404,8 @@ async fn a_response_names_only_what_was_offered() {
             match $fault {
                 None => {
                     assert_accepted(&response);
-                    assert_eq!(extensions(response.headers()).unwrap(), $named.replace('|', " | "));
+                    // RFC 6455 11.3.2: on one line.
+                    assert_eq!(extensions(response.headers()).unwrap(), $named.replace('|', ", "));
                 }
                 Some(fault) => {
                     assert_rejected(&response, "extension-not-offered");
@@ -429,18 +429,60 @@ async fn a_response_names_only_what_was_offered() {
 }
 
 #[tokio::test]
-async fn a_handler_behind_a_responder_names_only_what_was_offered() {
-    for (lines, named, fault) in RESPONSES {
+async fn a_response_without_an_extension_has_no_header() {
+    for named in ["", " ", "|"] {
+        let response = respond(&guard(), &offer(&["a"]), Some(named)).await;
+        assert_accepted(&response);
+        assert_eq!(extensions(response.headers()), None);
+    }
+    let response = respond(&guard(), &offer(&["a"]), Some(",")).await;
+    assert_rejected(&response, "extension-not-offered");
+}
+
+#[tokio::test]
+async fn a_response_to_a_malformed_offer_is_the_fault_of_the_client() {
+    for line in ["a b", "a;", "a, ;", "a; b=\"c"] {
+        let response = respond(&guard(), &offer(&[line]), Some("a")).await;
+        assert_rejected(&response, "extension-invalid");
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    }
+}
+
+/// A handler that sends back what the client offers costs no more than that.
+#[tokio::test]
+async fn a_response_names_at_most_32_extensions() {
+    let list = |count: usize| (0..count).map(|i| format!("a{i}")).collect::<Vec<_>>().join(", ");
+    assert_accepted(&respond(&guard(), &offer(&[&list(10_000)]), Some(&list(32))).await);
+    for count in [33, 10_000] {
+        let list = list(count);
+        let response = respond(&guard(), &offer(&[&list]), Some(&list)).await;
+        assert_rejected(&response, "extension-not-offered");
+    }
+}
+
+#[tokio::test]
+async fn a_layer_that_completes_the_handshake_names_the_extensions_by_itself() {
+    let negotiating = || ResponderLayer::new().extensions(server(8..=15));
+    // Of several offers the layer agrees to one, and a handler sees only that.
+    for (lines, named, fault) in RESPONSES.iter().filter(|(lines, ..)| lines.len() < 2) {
         for over_http2 in [false, true] {
             let raw = offer(lines);
-            let request = if over_http2 { raw.extended_connect() } else { raw.request() };
-            let (request, _client) = upgradable(request).await;
-            let handler = Handler { named: Some((*named).to_owned()) };
-            let response = ResponderLayer::new().layer(handler).oneshot(request).await.unwrap();
-            match fault {
-                Some(_) => assert_rejected(&response, "extension-not-offered"),
-                None if over_http2 => assert_accepted_http2(&response),
-                None => assert_accepted(&response),
+            for (layer, expected) in [(ResponderLayer::new(), None), (negotiating(), Some(fault))] {
+                let request = if over_http2 { raw.extended_connect() } else { raw.request() };
+                let (request, _client) = upgradable(request).await;
+                let handler = Handler { named: Some((*named).to_owned()) };
+                let response = layer.layer(handler).oneshot(request).await.unwrap();
+                // A handler cannot negotiate in its place.
+                if expected.is_none_or(|fault| fault.is_some() || !named.starts_with("permessage"))
+                {
+                    assert_rejected(&response, "extension-not-offered");
+                    assert_eq!(extensions(response.headers()), None);
+                    continue;
+                }
+                assert!(response.extensions().get::<Rejection>().is_none(), "{lines:?}, {named}");
+                let agreed = extensions(response.headers()).unwrap();
+                let without = complete(guard().extensions(server(8..=15)), &raw, over_http2).await;
+                assert_eq!(Some(agreed), extensions(without.headers()), "{lines:?}, {named}");
             }
         }
     }
@@ -495,6 +537,52 @@ async fn a_handler_sees_one_offer_where_extensions_are_negotiated() {
     }
 }
 
+/// A handler may leave out what limits the client, and then the client would not know.
+#[tokio::test]
+async fn the_limits_of_the_client_are_added_to_the_response_of_a_handler() {
+    const BROWSER: &str = "permessage-deflate; client_max_window_bits";
+    let takeover = || deflate().client_no_context_takeover();
+    for (policy, line, named, expected) in [
+        (deflate(), BROWSER, "permessage-deflate", "permessage-deflate"),
+        (
+            takeover(),
+            "permessage-deflate",
+            "permessage-deflate",
+            "permessage-deflate; client_no_context_takeover",
+        ),
+        (
+            takeover(),
+            BROWSER,
+            "permessage-deflate; server_no_context_takeover; client_max_window_bits=9",
+            "permessage-deflate; server_no_context_takeover; client_no_context_takeover; \
+             client_max_window_bits=9",
+        ),
+        (
+            client(10),
+            BROWSER,
+            "permessage-deflate",
+            "permessage-deflate; client_max_window_bits=10",
+        ),
+        (
+            client(10),
+            BROWSER,
+            "permessage-deflate; server_max_window_bits=12; client_max_window_bits=15",
+            "permessage-deflate; server_max_window_bits=12; client_max_window_bits=10",
+        ),
+        (
+            client(10),
+            BROWSER,
+            "permessage-deflate; client_max_window_bits=9",
+            "permessage-deflate; client_max_window_bits=9",
+        ),
+    ] {
+        let guard = guard().extensions(policy.clone());
+        let response = respond(&guard, &offer(&[line]), Some(named)).await;
+        assert_accepted(&response);
+        assert_eq!(extensions(response.headers()).unwrap(), expected, "{policy:?}, {named}");
+    }
+}
+
 #[tokio::test]
 async fn a_callback_gets_what_was_agreed() {
     for (lines, expected) in [
@@ -532,11 +620,21 @@ async fn a_rejection_that_is_shown_agrees_to_nothing() {
         .token(TokenPolicy::bearer(tokens))
         .unwrap()
         .accept_then_close(AcceptThenClose::new());
-    let (request, _client) = upgradable(offer(&["permessage-deflate"]).request()).await;
-    let response = guard.respond().layer(Handler { named: None }).oneshot(request).await.unwrap();
-    assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
-    assert_rejected(&response, "token-missing");
-    assert_eq!(extensions(response.headers()), None);
+    let names = guard.clone().reject_with(response_fn(|_, _, mut prepared| {
+        prepared.headers_mut().insert(NAME, "permessage-deflate".parse().unwrap());
+        prepared
+    }));
+    let request = async || upgradable(offer(&["permessage-deflate"]).request()).await;
+    let (first, _client) = request().await;
+    let (second, _other_client) = request().await;
+    for response in [
+        guard.respond().layer(Handler { named: None }).oneshot(first).await.unwrap(),
+        names.respond().layer(Handler { named: None }).oneshot(second).await.unwrap(),
+    ] {
+        assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+        assert_rejected(&response, "token-missing");
+        assert_eq!(extensions(response.headers()), None);
+    }
 }
 
 #[test]

@@ -131,8 +131,14 @@ async fn a_method_other_than_connect_opens_no_session() {
     request.headers_mut().insert("upgrade", "websocket".parse().unwrap());
     assert_rejected(&respond!(guard(), request), "method-not-allowed");
 
-    // Over HTTP/1.1 there is no `:protocol`, whatever an adapter says.
-    let mut request = session("webtransport");
+    // An adapter has forgotten the version.
+    for protocol in ["webtransport", "websocket"] {
+        let mut request = session(protocol);
+        *request.version_mut() = Version::HTTP_11;
+        assert!(is_upgrade_request(&request));
+        assert_rejected(&respond!(guard(), request), "method-not-allowed");
+    }
+    let mut request = session("connect-udp");
     *request.version_mut() = Version::HTTP_11;
     assert!(!is_upgrade_request(&request));
 }

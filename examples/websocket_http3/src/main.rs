@@ -42,7 +42,8 @@ use tower_ws_guard::{AllowHost, AllowOrigin, ConnectProtocol, GuardLayer, Upgrad
 type BoxError = Box<dyn Error + Send + Sync>;
 
 pub(crate) fn app(guard: GuardLayer) -> Router {
-    let not_a_handshake = any(async || "not a handshake\n");
+    // Another status than 2xx, which would open a tunnel for any other CONNECT.
+    let not_a_handshake = any(async || (StatusCode::NOT_FOUND, "not a handshake\n"));
     Router::new().route("/ws", not_a_handshake.layer(guard.on_upgraded(echo)))
 }
 

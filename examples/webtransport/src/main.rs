@@ -52,6 +52,7 @@ pub(crate) async fn connect_protocol(mut request: Request) -> Request {
 
 async fn open(upgrade: WebTransportUpgrade, mut request: Request) -> StatusCode {
     // `accept` sends the response by itself, so all that may reject the session comes before.
+    // Without a limit and a drain there is no permit.
     let Some(permit) = Permit::claim(request.extensions_mut()) else {
         return StatusCode::INTERNAL_SERVER_ERROR;
     };

@@ -172,29 +172,6 @@ async fn session_without_a_permit_counts_under_no_limit() {
     assert_eq!(limit.connections(), 0);
 }
 
-/// A guard around the whole router must not touch other uses of CONNECT.
-#[tokio::test]
-async fn other_protocols_pass() {
-    let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
-    let guard = GuardLayer::new(AllowOrigin::list([APP]).unwrap()).layer(inner);
-    for (protocol, passes) in [
-        ("connect-udp", true),
-        ("connect-ip", true),
-        ("of-tomorrow", true),
-        ("webtransport", false),
-        ("webtransport-h3", false),
-        ("websocket", false),
-    ] {
-        for version in [Version::HTTP_2, Version::HTTP_3] {
-            let mut request = connect("https://server.example.com/wt", version);
-            request.extensions_mut().insert(ConnectProtocol::new(protocol));
-            let response = guard.clone().oneshot(request).await.unwrap();
-            let rejected = response.extensions().get::<Rejection>();
-            assert_eq!(rejected.is_none(), passes, "{protocol} {version:?}");
-        }
-    }
-}
-
 #[tokio::test]
 #[ignore = "needs Chromium"]
 async fn page_of_another_origin_is_rejected() {

@@ -295,33 +295,55 @@ fn a_response_names_only_what_the_client_can_take() {
 
         let completed = if is_http2 { 200 } else { 101 };
         let sent = lines.iter().map(HeaderValue::as_bytes);
-        let (may, expected) = match (policy.completes, kind) {
-            // A layer writes it, and what a handler writes in the same place is not for it to say.
-            (true, _) | (_, Kind::Responder) => {
-                let agreed = match (kind, policy.extensions) {
-                    (Kind::Responder, None) => match &offered {
-                        // It reads by itself.
-                        Some(offered) => Compression::WHOLE.agree(offered),
-                        None => {
-                            if seen.status != 400 {
-                                differ("a malformed offer was accepted");
-                            }
-                            count("malformed");
-                            continue;
-                        }
-                    },
-                    _ => extensions.agreed,
-                };
-                let agreed = agreed.map(|agreed| agreed.text());
-                let named = agreed.is_some() && status.is_none();
-                (None, named.then(|| Vec::from_iter(agreed)))
+        let own = policy.completes || *kind == Kind::Responder;
+        let shown_offers = parse(shown_lines);
+        let agreed = match (kind, policy.extensions, &offered) {
+            // The responder reads by itself.
+            (Kind::Responder, None, Some(offered)) => Compression::WHOLE.agree(offered),
+            (Kind::Responder, None, None) => {
+                if seen.status != 400 {
+                    differ("a malformed offer was accepted");
+                }
+                count("malformed");
+                continue;
             }
-            _ => {
-                let shown_offers = parse(shown_lines);
+            _ => extensions.agreed,
+        };
+        let negotiates = policy.extensions.is_some() || *kind == Kind::Responder;
+        let (may, expected) = match (own, policy.extensions) {
+            // A layer writes it, and what a handler writes in the same place is not for it to say.
+            (true, _) if negotiates => {
+                let agreed = agreed.map(|agreed| agreed.text());
+                (None, status.is_none().then(|| Vec::from_iter(agreed)))
+            }
+            (true, _) => (Some(lines.is_empty()), Some(Vec::new())),
+            (false, negotiates) => {
+                // On one line. A layer that negotiates adds the limits of the client.
+                let written = sent.clone().map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+                let line = written.map(text).collect::<Vec<_>>().join(", ");
+                let has_elements = parse(sent.clone()).is_none_or(|offers| !offers.is_empty());
+                let expected = has_elements.then_some(line).into_iter().collect();
                 let may = may_respond(shown_offers.as_deref(), sent.clone());
-                (Some(may), Some(sent.clone().map(text).collect()))
+                (Some(may), negotiates.is_none().then_some(expected))
             }
         };
+        if !own && shown_offers.is_none() && status.is_none() && !lines.is_empty() {
+            let code = match parse(sent.clone()) {
+                Some(_) => "extension-invalid",
+                None => "extension-not-offered",
+            };
+            if seen.code != code {
+                differ("a handler may accept a malformed offer");
+            }
+            count("malformed");
+            continue;
+        }
+        let takeover = "; client_no_context_takeover";
+        let forbids = extensions.agreed.is_some_and(|agreed| agreed.text().contains(takeover));
+        let is_told = seen.lines.iter().all(|line| line.contains(takeover));
+        if seen.status == completed && forbids && !is_told {
+            differ("a client does not learn its limits");
+        }
         // Whatever else, no client is sent what it cannot take.
         let is_sound =
             may_respond(offered.as_deref(), seen.lines.iter().map(|line| line.as_bytes()));
@@ -366,7 +388,8 @@ fn a_response_names_only_what_the_client_can_take() {
             for (at, (kind, policy)) in APPS.iter().enumerate() {
                 let seen = |what| tally.contains_key(&(at, is_http2, what));
                 assert!(seen("nothing named") && seen("declined"), "{kind:?} {}", policy.name);
-                assert!(seen("named"), "{kind:?} {}", policy.name);
+                let names = policy.extensions.is_some() || !policy.completes;
+                assert_eq!(seen("named"), names, "{kind:?} {}", policy.name);
                 if policy.extensions.is_some() {
                     assert!(seen("extension-invalid"), "{kind:?} {}", policy.name);
                 }
