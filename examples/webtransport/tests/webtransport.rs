@@ -4,17 +4,16 @@
 #[allow(dead_code)]
 mod example;
 
-use std::{convert::Infallible, net::SocketAddr, process::Stdio, time::Duration};
+use std::{net::SocketAddr, process::Stdio, time::Duration};
 
 use axum::{Router, middleware::map_request, routing::any};
 use bytes::Bytes;
 use h3::ext::Protocol;
 use h3_axum::WebTransportUpgrade;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Method, Request, StatusCode, Version};
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, net::TcpListener, process::Command, time::timeout};
-use tower::{Layer, ServiceExt, service_fn};
-use tower_ws_guard::{AllowOrigin, ConnectProtocol, ConnectionLimit, GuardLayer, Rejection};
+use tower_ws_guard::{AllowOrigin, ConnectionLimit, GuardLayer};
 use wtransport::{
     ClientConfig, Connection, Endpoint, endpoint::ConnectOptions, error::ConnectingError,
     tls::Sha256Digest,
