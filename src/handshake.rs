@@ -73,8 +73,8 @@ pub struct Handshake<'a> {
 /// What a layer supports, as far as the parser must know.
 #[derive(Default)]
 pub(crate) struct Supported<'a> {
-    /// Some servers have a subprotocol that is not a token, such as `SPDY/3.1+portforward.k8s.io` of
-    /// Kubernetes.
+    /// Some servers have a subprotocol that is not a token, such as `SPDY/3.1+portforward.k8s.io`
+    /// of Kubernetes.
     pub(crate) subprotocols: Option<&'a Subprotocols>,
     /// `None`: the layer does not negotiate.
     pub(crate) extensions: Option<&'a PermessageDeflate>,
@@ -95,8 +95,8 @@ pub(crate) struct AlreadyNormalized {
 
 impl<'a> Handshake<'a> {
     /// Parses a handshake as RFC 6455 4.2.1 requires, over HTTP/2 and newer as RFC 8441 requires.
-    /// That of a [WebTransport session](Self::is_webtransport) needs no version: ask for it before you
-    /// complete a WebSocket yourself.
+    /// That of a [WebTransport session](Self::is_webtransport) needs no version: ask for it before
+    /// you complete a WebSocket yourself.
     ///
     /// # Errors
     ///

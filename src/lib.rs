@@ -60,10 +60,10 @@
 //!
 //! # After the handshake
 //!
-//! [`upgrade`] hands over the connection, [`extension`] negotiates compression, and [`connection`] has limits and a drain. [`hardening`]
-//! says what you must bound in hyper and in your codec, [`threats`] lists the attacks that this
-//! crate is made for, and a [table](guard#when-something-fails) says what the client sees when a
-//! part of your own fails.
+//! [`upgrade`] hands over the connection, [`extension`] negotiates compression, and [`connection`]
+//! has limits and a drain. [`hardening`] says what you must bound in hyper and in your codec,
+//! [`threats`] lists the attacks that this crate is made for, and a
+//! [table](guard#when-something-fails) says what the client sees when a part of your own fails.
 //!
 //! # What this crate does not do
 //!

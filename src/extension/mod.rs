@@ -53,18 +53,18 @@
 //! [`extension-not-offered`](crate::RejectionKind::ExtensionNotOffered), and the log says what is
 //! wrong. That holds for each layer that parses handshakes, with and without a policy.
 //!
-//! In a stack, give the policy to the layer that completes the handshake: a layer outside of it only
-//! narrows the offer. A handler that accepts a [`PendingUpgrade`](crate::PendingUpgrade) leaves the
-//! header to the layer, and may not set it.
+//! In a stack, give the policy to the layer that completes the handshake: a layer outside of it
+//! only narrows the offer. A handler that accepts a [`PendingUpgrade`](crate::PendingUpgrade)
+//! leaves the header to the layer, and may not set it.
 //!
 //! # Malformed offers
 //!
 //! RFC 6455 9.1: a server that negotiates extensions fails a connection whose header breaks the
 //! grammar. Such a handshake is rejected with
 //! [`extension-invalid`](crate::RejectionKind::ExtensionInvalid). A layer without a policy does not
-//! read the header, unless the handler's response names an extension. A well-formed offer that cannot be agreed to is declined, and the handshake
-//! goes on without it: an unknown extension or parameter, a parameter twice, a window of 7 or 16
-//! bits, more than 32 extensions.
+//! read the header, unless the handler's response names an extension. A well-formed offer that
+//! cannot be agreed to is declined, and the handshake goes on without it: an unknown extension or
+//! parameter, a parameter twice, a window of 7 or 16 bits, more than 32 extensions.
 //!
 //! # Codecs
 //!

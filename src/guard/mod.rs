@@ -23,7 +23,8 @@
 //! Inner services see a handshake in one normalized form, so no handler can read it differently:
 //! one `Upgrade: websocket`, one `Connection: Upgrade`, no token in a subprotocol, the query or its
 //! header, and, if the guard has [`Subprotocols`](crate::Subprotocols) or
-//! [`extensions`](crate::GuardLayer::extensions), only what it selected. When they respond with 101 (over HTTP/2: 2xx), the guard sets `Sec-WebSocket-Protocol` to
+//! [`extensions`](crate::GuardLayer::extensions), only what it selected. When they respond with 101
+//! (over HTTP/2: 2xx), the guard sets `Sec-WebSocket-Protocol` to
 //! the selected subprotocol. If they decline with any other status, it closes the HTTP/1.1
 //! connection as for a rejection.
 //!
@@ -47,8 +48,8 @@
 //! it with [`upgrade-missing`](crate::RejectionKind::UpgradeMissing). Over HTTP/3 an adapter says
 //! what the protocol is: see [`ConnectProtocol`](crate::ConnectProtocol).
 //!
-//! A browser sends neither cookies nor `Authorization` with it, and no subprotocol. So the credential
-//! of a page is a [ticket](crate::token::ticket) in the query.
+//! A browser sends no cookie with it, and no subprotocol is read. So the credential of a page is
+//! best a [ticket](crate::token::ticket) in the query.
 //!
 //! Libraries may send the 200 from inside of the handler, as `WebTransportUpgrade::accept` of
 //! h3-axum does. What the guard thinks of the handler's response comes too late then. So call

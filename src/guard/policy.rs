@@ -305,7 +305,9 @@ impl GuardConfig {
         handshake: &Handshake<'_>,
     ) -> (AgreedExtensions, Option<HeaderValue>) {
         if self.extensions.is_none() {
-            return (AgreedExtensions::default(), handshake.offered_extensions());
+            // A handler that does not respond by itself may name none.
+            let offered = if self.forwards() { handshake.offered_extensions() } else { None };
+            return (AgreedExtensions::default(), offered);
         }
         let agreement = handshake.agreement();
         let permessage_deflate = agreement.map(|agreement| agreement.agreed);
