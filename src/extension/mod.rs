@@ -91,7 +91,7 @@
 //! A connection that keeps its windows from one message to the next needs memory while it is idle:
 //! with yawc 340 KiB after a message of 1 KiB in each direction. If no side keeps one, and the
 //! codec shares its state between connections, it needs almost none: 5 KiB in the example server,
-//! less than the 8 KiB without compression. That takes both settings of the policy,
+//! less than the 7 KiB without compression. That takes both settings of the policy,
 //! [`server_no_context_takeover`](PermessageDeflate::server_no_context_takeover) and
 //! [`client_no_context_takeover`](PermessageDeflate::client_no_context_takeover), and a
 //! `yawc::DeflatePool`. Smaller windows save less: 217 KiB with 9 bits.
