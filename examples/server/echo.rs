@@ -17,7 +17,7 @@ const SHUTTING_DOWN: &str = "the server is shutting down";
 
 const HINT: &str = "This is a WebSocket endpoint: connect to it with a WebSocket client.\n";
 
-/// Of a frame and of a message, and of what it expands to, in bytes.
+/// Of a frame and of a message, before and after it is decompressed, in bytes.
 const MAX_MESSAGE: usize = 16 << 20;
 
 static OPTIONS: LazyLock<Options> = LazyLock::new(|| {

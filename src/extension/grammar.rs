@@ -29,8 +29,8 @@ impl<'a> Extension<'a> {
 /// The name of a parameter and its value, unescaped.
 pub(super) type Parameter<'a> = (&'a str, Option<Cow<'a, str>>);
 
-/// Parses `extension-list`, over lines and with empty elements, and passes on each extension. One
-/// step back at most, and no allocation but for a value with a backslash.
+/// Parses `extension-list`, over lines and with empty elements, and passes on each extension. The
+/// work is linear, and only a value with a backslash is copied.
 pub(super) fn parse_lines<'a>(
     lines: impl IntoIterator<Item = &'a [u8]>,
     mut each: impl FnMut(Extension<'a>) -> Result<(), InvalidExtensionOffer>,

@@ -150,7 +150,8 @@ kinds! {
          or colons; a server accepts another name if `Subprotocols::list` of its guard has exactly \
          that one";
     /// `Sec-WebSocket-Extensions` breaks its grammar, and the layer
-    /// [negotiates extensions](crate::GuardLayer::extensions). RFC 6455 9.1.
+    /// [negotiates extensions](crate::GuardLayer::extensions), or the handler's response names one.
+    /// RFC 6455 9.1.
     ExtensionInvalid: "extension-invalid", BAD_REQUEST, Nothing,
         "`Sec-WebSocket-Extensions` is malformed",
         "offer extensions as `name; parameter=value`, with commas between them and with closed \

@@ -9,6 +9,12 @@ use std::{
     time::Duration,
 };
 
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
 use crate::{
     common::{
         self, Raw, handshake, plain,
@@ -346,4 +352,37 @@ async fn metrics_scrape_agrees_with_the_requests() {
 async fn metrics_are_served_only_with_the_flag() {
     let server = Server::start(&[]);
     assert_eq!(get_path(&server, "/metrics").await.0, 404);
+}
+
+/// A client that breaks a rule learns which, and keeps no slot, even if it stays.
+#[tokio::test]
+async fn a_client_that_breaks_a_rule_keeps_no_slot() {
+    let flags = ["--max-connections", "1", "--allow-missing-origin", "--deflate"];
+    let server = Server::start(&flags);
+    let raw = handshake()
+        .with("Host", server.address.to_string())
+        .without("Origin")
+        .and("Sec-WebSocket-Extensions", "permessage-deflate");
+    // A mask of zeros leaves the payload as it is.
+    for (frame, code) in [
+        (&[0x81, 0x82, 0, 0, 0, 0, 0xff, 0xff][..], 1007_u16),
+        (&[0xa1, 0x80, 0, 0, 0, 0], 1002),
+        (&[0x82, 0xff, 0, 0, 0, 0, 0x02, 0, 0, 0, 0, 0, 0, 0], 1009),
+    ] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(&raw.bytes()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        let head = String::from_utf8(head).unwrap();
+        assert!(head.starts_with("HTTP/1.1 101") && head.contains("permessage-deflate"), "{head}");
+        stream.write_all(frame).await.unwrap();
+        // It reads on, and never closes.
+        let mut received = Vec::new();
+        let end = timeout(TIMEOUT, stream.read_to_end(&mut received)).await;
+        end.expect("the server closes").ok();
+        assert_eq!(received[0], 0x88, "{received:?}");
+        assert_eq!(received[2..4], code.to_be_bytes(), "{received:?}");
+    }
 }
