@@ -8,7 +8,7 @@ use std::{future::Future, io, time::Duration};
 
 use axum::{
     Router,
-    extract::ws::{CloseFrame, Message, WebSocket, close_code},
+    extract::ws::{CloseFrame, Message, WebSocket},
     response::Response,
     routing::any,
 };
@@ -54,12 +54,11 @@ pub(crate) async fn serve(
 
 async fn handler(upgrade: GuardedUpgrade<Permit>) -> Response {
     upgrade.on_upgrade(async |mut socket, permit| {
-        tokio::select! {
+        let ended = tokio::select! {
             () = echo(&mut socket) => return,
-            () = permit.draining() => {}
-        }
-        let close =
-            CloseFrame { code: close_code::AWAY, reason: "the server is shutting down".into() };
+            ended = permit.ended() => ended,
+        };
+        let close = CloseFrame { code: ended.close_code(), reason: ended.reason().into() };
         socket.send(Message::Close(Some(close))).await.ok();
         // Until the client sends its close frame.
         while let Some(Ok(_)) = socket.recv().await {}

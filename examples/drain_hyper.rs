@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::protocol::{CloseFrame, Role, frame::coding::CloseCode},
+    tungstenite::protocol::{CloseFrame, Role},
 };
 use tower::{ServiceBuilder, service_fn};
 use tower_ws_guard::{
@@ -77,13 +77,13 @@ async fn other_requests(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, I
 }
 
 async fn echo_until_drained(upgraded: Upgraded, _: Parts) {
-    let draining = upgraded.draining();
+    let ended = upgraded.ended();
     let mut socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, None).await;
-    tokio::select! {
+    let ended = tokio::select! {
         () = echo(&mut socket) => return,
-        () = draining => {}
-    }
-    let close = CloseFrame { code: CloseCode::Away, reason: "the server is shutting down".into() };
+        ended = ended => ended,
+    };
+    let close = CloseFrame { code: ended.close_code().into(), reason: ended.reason().into() };
     socket.close(Some(close)).await.ok();
     // Until the client sends its close frame.
     while let Some(Ok(_)) = socket.next().await {}

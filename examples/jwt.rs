@@ -13,7 +13,7 @@ use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
         Message,
-        protocol::{CloseFrame, Role, frame::coding::CloseCode},
+        protocol::{CloseFrame, Role},
     },
 };
 use tower_ws_guard::{
@@ -58,12 +58,13 @@ async fn handler(pending: PendingUpgrade, Claims(user): Claims<User>) {
 }
 
 async fn serve(socket: Upgraded, user: User) {
-    let expired = socket.validity().ended();
+    let ended = socket.ended();
     let mut socket = WebSocketStream::from_raw_socket(socket, Role::Server, None).await;
     tokio::select! {
         () = echo(&mut socket, user) => {}
-        () = expired => {
-            let reason = CloseFrame { code: CloseCode::Policy, reason: "the token has expired".into() };
+        ended = ended => {
+            let reason =
+                CloseFrame { code: ended.close_code().into(), reason: ended.reason().into() };
             // A client that does not read must not delay the end of the task.
             let _ = timeout(Duration::from_secs(5), socket.close(Some(reason))).await;
         }

@@ -21,7 +21,7 @@ use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
         Message,
-        protocol::{CloseFrame, Role, frame::coding::CloseCode},
+        protocol::{CloseFrame, Role},
     },
 };
 use tower_sessions::{MemoryStore, Session, SessionManagerLayer, SessionStore, session::Id};
@@ -132,13 +132,14 @@ async fn handler(pending: PendingUpgrade, Claims(User(name)): Claims<User>) {
 }
 
 async fn serve(socket: Upgraded, name: String) {
-    let ended = socket.validity().ended();
+    let ended = socket.ended();
     let mut socket = WebSocketStream::from_raw_socket(socket, Role::Server, None).await;
     let _ = socket.send(Message::text(format!("hello {name}"))).await;
     tokio::select! {
         () = async { while let Some(Ok(_)) = socket.next().await {} } => {}
-        () = ended => {
-            let reason = CloseFrame { code: CloseCode::Policy, reason: "logged out".into() };
+        ended = ended => {
+            let reason =
+                CloseFrame { code: ended.close_code().into(), reason: ended.reason().into() };
             // A client that does not read must not delay the end of the task.
             let _ = timeout(Duration::from_secs(5), socket.close(Some(reason))).await;
         }

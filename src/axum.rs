@@ -173,6 +173,7 @@ mod upgrade {
     };
     use crate::{
         connection::Permit,
+        token::Validity,
         upgrade::{Handover, PendingDecision, UPGRADE_TIMEOUT},
     };
 
@@ -181,7 +182,7 @@ mod upgrade {
     ///
     /// The callback also gets `E`: any axum extractor or a tuple of them, such as
     /// `GuardedUpgrade<Claims<User>>` or `GuardedUpgrade<(Claims<User>, Permit)>`. `Permit` is an
-    /// extractor here: it tells when the server [drains](Permit::draining), and tasks that the
+    /// extractor here: it tells when the connection [must end](Permit::ended), and tasks that the
     /// callback spawns must hold a clone of it.
     ///
     /// The callback runs only if the response that leaves the outermost layer of this crate
@@ -237,7 +238,7 @@ mod upgrade {
     pub struct GuardedUpgrade<E = (), F = DefaultOnFailedUpgrade> {
         upgrade: WebSocketUpgrade<F>,
         subprotocol: Option<HeaderValue>,
-        permit: Option<Permit>,
+        permit: Permit,
         handover: Handover,
         /// `None` if a layer decides whether the connection is handed over.
         decision: Option<PendingDecision>,
@@ -293,9 +294,9 @@ mod upgrade {
         }
     }
 
-    type Waiting<E> = Mutex<Option<(Option<Permit>, E)>>;
+    type Waiting<E> = Mutex<Option<(Permit, E)>>;
 
-    fn take<E>(waiting: &Waiting<E>) -> Option<(Option<Permit>, E)> {
+    fn take<E>(waiting: &Waiting<E>) -> Option<(Permit, E)> {
         waiting.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -324,6 +325,7 @@ mod upgrade {
             }
             let context = parts.extensions.get::<GuardContext>().cloned().unwrap_or_default();
             let permit = Permit::claim(&mut parts.extensions);
+            let permit = permit.unwrap_or_else(|| Permit::without_limit(Validity::default()));
             let upgrade = WebSocketUpgrade::from_request_parts(parts, state).await;
             let mut upgrade = upgrade.map_err(IntoResponse::into_response)?;
             let subprotocol = context.subprotocol;
@@ -338,7 +340,7 @@ mod upgrade {
                 }
             };
 
-            GuardContext::get_or_insert(&mut parts.extensions).permit.clone_from(&permit);
+            GuardContext::get_or_insert(&mut parts.extensions).permit = Some(permit.clone());
             let extracted = E::from_request_parts(parts, state).await;
             GuardContext::get_or_insert(&mut parts.extensions).permit = None;
             let extracted = extracted.map_err(IntoResponse::into_response)?;
@@ -346,8 +348,7 @@ mod upgrade {
         }
     }
 
-    /// Inside of [`GuardedUpgrade`], behind a layer with a limit or a drain. Elsewhere the response
-    /// is 500.
+    /// Inside of [`GuardedUpgrade`]. Elsewhere the response is 500.
     impl<S: Send + Sync> FromRequestParts<S> for Permit {
         type Rejection = Response;
 

@@ -4,6 +4,7 @@ use http::{Extensions, HeaderValue};
 
 use crate::{
     connection::Permit,
+    token::Validity,
     upgrade::{Handover, PendingUpgrade},
 };
 
@@ -78,16 +79,31 @@ impl Permit {
     ///
     /// Use it in services that complete handshakes by themselves. axum's
     /// [`GuardedUpgrade`](crate::axum::GuardedUpgrade) and
-    /// [`PendingUpgrade`](crate::PendingUpgrade) do it for you. The result is `None` if no layer
-    /// has a limit or a drain, or if the permit was claimed before. Claim it only to accept: hyper
+    /// [`PendingUpgrade`](crate::PendingUpgrade) do it for you. The result is `None` if the
+    /// connection need not be counted and never has to end: no layer has a limit, sessions, a
+    /// drain or a maximum age, and the claims never expire; or if the permit was claimed before.
+    /// Claim it only to accept: hyper
     /// hands over the connection to whoever waits for it, even if the response is another one in
     /// the end.
     pub fn claim(extensions: &mut Extensions) -> Option<Self> {
-        let handover = extensions.get_mut::<GuardContext>()?.handover.take()?;
-        let (on_upgrade, permit) = handover.take()?;
-        if let Some(on_upgrade) = on_upgrade {
-            extensions.insert(on_upgrade);
+        let handover =
+            extensions.get_mut::<GuardContext>().and_then(|context| context.handover.take());
+        let permit = match handover {
+            Some(handover) => {
+                let (on_upgrade, permit) = handover.take()?;
+                if let Some(on_upgrade) = on_upgrade {
+                    extensions.insert(on_upgrade);
+                }
+                permit
+            }
+            None => None,
+        };
+        // Without a limit the connection has a permit only to tell when the claims end.
+        let validity = extensions.get::<Validity>().cloned();
+        match (permit, validity) {
+            (Some(permit), Some(validity)) => Some(permit.valid_while(validity)),
+            (None, validity) => validity.map(Self::without_limit),
+            (permit, None) => permit,
         }
-        permit
     }
 }

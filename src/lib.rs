@@ -147,7 +147,9 @@ pub use self::settings::Settings;
 #[doc(inline)]
 pub use self::{
     config::ConfigError,
-    connection::{ConnectionLimit, Drain, Permit},
+    connection::{
+        ConnectionLimit, Drain, Ended, Permit, SessionInfo, Sessions, SessionsError, WhenFull,
+    },
     context::OriginChecked,
     extension::{
         AgreedDeflate, AgreedExtensions, ExtensionOffer, InvalidExtensionOffer, OfferedExtension,

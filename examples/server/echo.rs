@@ -13,8 +13,6 @@ use yawc::{
     close::CloseCode,
 };
 
-const SHUTTING_DOWN: &str = "the server is shutting down";
-
 const HINT: &str = "This is a WebSocket endpoint: connect to it with a WebSocket client.\n";
 
 /// Of a frame and of a message, before and after it is decompressed, in bytes.
@@ -40,11 +38,11 @@ pub(crate) async fn guarded(
 ) -> Response {
     match upgrade {
         Ok(upgrade) => upgrade.on_upgrade(async |mut socket, permit| {
-            tokio::select! {
+            let ended = tokio::select! {
                 () = echo_by_axum(&mut socket) => return,
-                () = permit.draining() => {}
-            }
-            let close = ws::CloseFrame { code: ws::close_code::AWAY, reason: SHUTTING_DOWN.into() };
+                ended = permit.ended() => ended,
+            };
+            let close = ws::CloseFrame { code: ended.close_code(), reason: ended.reason().into() };
             socket.send(ws::Message::Close(Some(close))).await.ok();
             while let Some(Ok(_)) = socket.recv().await {}
         }),
@@ -66,13 +64,13 @@ async fn echo_by_axum(socket: &mut ws::WebSocket) {
 pub(crate) async fn responded(pending: Option<PendingUpgrade>) -> &'static str {
     let Some(pending) = pending else { return HINT };
     pending.on_upgrade(async |upgraded: Upgraded| {
-        let draining = upgraded.draining();
+        let ended = upgraded.ended();
         let Ok(mut socket) = frames(upgraded) else { return };
         let close = tokio::select! {
             // A client that broke a rule may not keep its slot.
             error = echo(&mut socket) => error.map(|close| (close, Duration::from_secs(1))),
             // The drain has a timeout of its own.
-            () = draining => Some((Frame::close(CloseCode::Away, SHUTTING_DOWN), Duration::MAX)),
+            ended = ended => Some((Frame::close(ended.close_code().into(), ended.reason()), Duration::MAX)),
         };
         let Some((close, timeout)) = close else { return };
         socket.send(close).await.ok();

@@ -1,8 +1,18 @@
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
-use tokio_util::{
-    sync::CancellationToken,
-    task::{TaskTracker, task_tracker::TaskTrackerToken},
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, SetOnce},
+    task::yield_now,
+    time::{Instant, sleep_until},
 };
 
 use crate::rejection::RejectionKind;
@@ -13,23 +23,28 @@ use crate::rejection::RejectionKind;
 /// Clones share their state: give one to the layers, and keep one where the server shuts down. The
 /// graceful shutdown of hyper and axum does not wait for upgraded connections, so use a drain
 /// beside it. The listener may accept meanwhile: handshakes are rejected with
-/// [`ShuttingDown`](RejectionKind::ShuttingDown) (503 and `Retry-After`), and other requests are
-/// served.
+/// [`ShuttingDown`](RejectionKind::ShuttingDown) (503 and a random `Retry-After`), and other
+/// requests are served.
 ///
 /// ```no_run
 /// use std::time::Duration;
-/// use axum::{Router, extract::ws::Message, routing::any};
+/// use axum::{Router, extract::ws::{CloseFrame, Message}, routing::any};
 /// use tower_ws_guard::{AllowOrigin, Drain, GuardLayer, Permit, axum::GuardedUpgrade};
 ///
 /// # async fn shutdown_signal() {}
 /// # async fn serve() -> std::io::Result<()> {
-/// let drain = Drain::new();
+/// // 10,000 clients do not come back at once, but 2,000 in each second.
+/// let drain = Drain::spread_over(Duration::from_secs(5));
 /// let guard = GuardLayer::new(AllowOrigin::same_origin()).drain(&drain);
 /// let handler = async |upgrade: GuardedUpgrade<Permit>| {
 ///     upgrade.on_upgrade(async |mut socket, permit| {
 ///         tokio::select! {
 ///             message = socket.recv() => drop(message),
-///             () = permit.draining() => drop(socket.send(Message::Close(None)).await),
+///             ended = permit.ended() => {
+///                 let (code, reason) = (ended.close_code(), ended.reason().into());
+///                 let close = Message::Close(Some(CloseFrame { code, reason }));
+///                 drop(socket.send(close).await);
+///             }
 ///         }
 ///     })
 /// };
@@ -50,40 +65,93 @@ use crate::rejection::RejectionKind;
 /// # }
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct Drain {
-    started: CancellationToken,
-    connections: TaskTracker,
+pub struct Drain(Arc<State>);
+
+/// The connections are notified lane by lane, so that neither the caller of
+/// [`start`](Drain::start) nor the runtime wakes all of them at once.
+const LANES: usize = 256;
+
+#[derive(Debug)]
+struct State {
+    spread: Duration,
+    has_started: AtomicBool,
+    started: SetOnce<()>,
+    lanes: Box<[Notify]>,
+    /// The lanes before this one are notified.
+    notified: AtomicUsize,
+    entered: AtomicUsize,
+    connections: AtomicUsize,
+    /// No connection is left.
+    empty: Notify,
+    /// The runtime of the first connection.
+    runtime: OnceLock<Handle>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            spread: Duration::ZERO,
+            has_started: AtomicBool::new(false),
+            started: SetOnce::new(),
+            lanes: (0..LANES).map(|_| Notify::new()).collect(),
+            notified: AtomicUsize::new(0),
+            entered: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+            empty: Notify::new(),
+            runtime: OnceLock::new(),
+        }
+    }
 }
 
 impl Drain {
-    /// A drain that has not started.
+    /// A drain that has not started. It notifies the open connections as fast as it can.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
+    /// A drain that has not started. It notifies the open connections evenly over `time`, so that
+    /// their clients do not connect to the other servers at once. Give
+    /// [`wait`](Self::wait) a longer timeout. The runtime must have timers.
+    #[must_use]
+    pub fn spread_over(time: Duration) -> Self {
+        Self(Arc::new(State { spread: time, ..State::default() }))
+    }
+
     /// Starts the drain: rejects handshakes from now on, including those whose token is being
     /// verified, and notifies the open connections. A drain cannot be stopped.
+    ///
+    /// It does not block: a task notifies the connections.
     pub fn start(&self) {
-        self.started.cancel();
-        self.connections.close();
+        if self.0.has_started.swap(true, SeqCst) {
+            return;
+        }
+        self.0.started.set(()).ok();
+        // The caller may be outside of the runtime, such as a handler of signals.
+        let runtime = Handle::try_current().ok().or_else(|| self.0.runtime.get().cloned());
+        match runtime {
+            Some(runtime) => drop(runtime.spawn(Arc::clone(&self.0).notify_all())),
+            None => (0..LANES).for_each(|lane| self.0.notify(lane)),
+        }
     }
 
     /// Whether the drain has started.
     #[must_use]
     pub fn has_started(&self) -> bool {
-        self.started.is_cancelled()
+        self.0.has_started.load(SeqCst)
     }
 
-    /// Resolves when the drain has started.
+    /// Resolves when the drain has started, for the parts of a server that stop then. A connection
+    /// waits for [`Permit::ended`](crate::Permit::ended) instead, which is spread over time.
     pub fn started(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
-        self.started.clone().cancelled_owned()
+        let state = Arc::clone(&self.0);
+        async move { *state.started.wait().await }
     }
 
     /// The number of open connections.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.connections.len()
+        self.0.connections.load(SeqCst)
     }
 
     /// Starts the drain, and resolves when all connections are closed or `timeout` has passed, to
@@ -94,16 +162,89 @@ impl Drain {
     /// The future panics when polled outside of a Tokio runtime with timers.
     pub async fn wait(&self, timeout: Duration) -> usize {
         self.start();
-        match tokio::time::timeout(timeout, self.connections.wait()).await {
+        match tokio::time::timeout(timeout, self.0.wait_until_empty()).await {
             Ok(()) => 0,
             Err(_) => self.connections(),
         }
     }
 
-    /// Counts a connection until the token is dropped. It counts before it looks at the start, so
+    /// Counts a connection until the entry is dropped. It counts before it looks at the start, so
     /// that every connection is either rejected or waited for.
-    pub(crate) fn enter(&self) -> Result<TaskTrackerToken, RejectionKind> {
-        let token = self.connections.token();
-        if self.has_started() { Err(RejectionKind::ShuttingDown) } else { Ok(token) }
+    pub(crate) fn enter(&self) -> Result<Entry, RejectionKind> {
+        let state = &self.0;
+        state.connections.fetch_add(1, SeqCst);
+        // With the bits reversed, few connections are spread as evenly as many.
+        let number = state.entered.fetch_add(1, SeqCst) as u8;
+        let entry = Entry { state: Arc::clone(state), lane: number.reverse_bits().into() };
+        if state.runtime.get().is_none()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            state.runtime.set(runtime).ok();
+        }
+        if self.has_started() { Err(RejectionKind::ShuttingDown) } else { Ok(entry) }
+    }
+}
+
+impl State {
+    fn notify(&self, lane: usize) {
+        self.notified.store(lane + 1, SeqCst);
+        self.lanes[lane].notify_waiters();
+    }
+
+    async fn notify_all(self: Arc<Self>) {
+        let pause = self.spread / LANES as u32;
+        let mut due = Instant::now();
+        for lane in 0..LANES {
+            self.notify(lane);
+            match due.checked_add(pause) {
+                Some(next) if !pause.is_zero() => {
+                    due = next;
+                    sleep_until(due).await;
+                }
+                _ => yield_now().await,
+            }
+        }
+    }
+
+    async fn wait_until_empty(&self) {
+        loop {
+            let mut empty = pin!(self.empty.notified());
+            empty.as_mut().enable();
+            if self.connections.load(SeqCst) == 0 {
+                return;
+            }
+            empty.await;
+        }
+    }
+}
+
+/// A connection in a [`Drain`].
+pub(crate) struct Entry {
+    state: Arc<State>,
+    lane: usize,
+}
+
+impl Entry {
+    /// Resolves when the connection must end. The future does not count as a connection.
+    pub(super) fn drained(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let (state, lane) = (Arc::clone(&self.state), self.lane);
+        async move {
+            loop {
+                let mut notified = pin!(state.lanes[lane].notified());
+                notified.as_mut().enable();
+                if state.notified.load(SeqCst) > lane {
+                    return;
+                }
+                notified.await;
+            }
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if self.state.connections.fetch_sub(1, SeqCst) == 1 {
+            self.state.empty.notify_waiters();
+        }
     }
 }

@@ -70,8 +70,10 @@
 //! ```
 
 mod drain;
+mod ended;
 mod limit;
 mod permit;
+mod sessions;
 
 use std::{
     future::{Future, poll_fn},
@@ -79,14 +81,32 @@ use std::{
     task::Poll,
 };
 
-pub(crate) use self::permit::WeakPermit;
-pub use self::{drain::Drain, limit::ConnectionLimit, permit::Permit};
+pub use self::{
+    drain::Drain,
+    ended::Ended,
+    limit::ConnectionLimit,
+    permit::Permit,
+    sessions::{SessionInfo, Sessions, SessionsError, WhenFull},
+};
+pub(crate) use self::{
+    limit::Slot,
+    permit::{Held, WeakPermit},
+    sessions::{AcquireSession, AcquiredSession},
+};
+use crate::config::ConfigError;
 
-/// Resolves when the first of the signals does. Without signals it never resolves.
-pub(crate) async fn first_of(mut signals: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>) {
+/// Resolves when the first of the futures does. Without futures it never resolves.
+pub(crate) async fn first_of<T>(mut futures: Vec<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
     poll_fn(|cx| {
-        let ready = signals.iter_mut().any(|signal| signal.as_mut().poll(cx).is_ready());
-        if ready { Poll::Ready(()) } else { Poll::Pending }
+        let mut outputs = futures.iter_mut().map(|future| future.as_mut().poll(cx));
+        outputs.find(Poll::is_ready).unwrap_or(Poll::Pending)
     })
-    .await;
+    .await
+}
+
+fn at_least_one(max: usize) -> Result<usize, ConfigError> {
+    if max == 0 {
+        return Err(ConfigError::new("0", "nobody could connect; allow at least one connection"));
+    }
+    Ok(max)
 }

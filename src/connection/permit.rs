@@ -5,58 +5,107 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use tokio_util::task::task_tracker::TaskTrackerToken;
+use tokio::time::{Instant, sleep_until};
 
-use super::{Drain, first_of, limit::Slot};
+use super::{Ended, drain::Entry, first_of, limit::Slot, sessions::AcquiredSession};
+use crate::token::Validity;
 
 /// The permit of a connection: its slots under the [`ConnectionLimit`](crate::ConnectionLimit)s,
-/// and its entry in the [`Drain`]s.
+/// its [`Sessions`](crate::Sessions), and its entry in the [`Drain`](crate::Drain)s. It tells when
+/// the connection must end.
 ///
-/// Behind a layer with a limit or a drain, a connection cannot be upgraded before its permit is
+/// Behind a layer with one of these, a connection cannot be upgraded before its permit is
 /// [claimed](Self::claim). Keep the permit for as long as the connection is open: its slots are
 /// free when the last clone is dropped. See the [module docs](crate::connection).
 #[derive(Clone)]
 #[must_use = "dropping the permit frees the slots of the connection"]
-pub struct Permit(Arc<Held>);
+pub struct Permit {
+    held: Arc<Held>,
+    validity: Validity,
+}
 
-struct Held {
-    #[expect(dead_code, reason = "dropped with the permit")]
-    slots: Vec<Slot>,
-    drains: Vec<(Drain, TaskTrackerToken)>,
+/// What a layer acquired for a connection.
+#[derive(Default)]
+pub(crate) struct Held {
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) sessions: Vec<AcquiredSession>,
+    pub(crate) drains: Vec<Entry>,
+    /// The end of the maximum age.
+    pub(crate) ends_at: Option<Instant>,
     /// The permit of an outer layer.
     outer: Option<Permit>,
 }
 
 impl Permit {
-    /// Resolves when the server drains. Without a drain it never resolves.
+    /// Resolves when the connection must end, to the reason: the server drains, the claims expired
+    /// or were revoked, or the session was ended or evicted. The first reason counts.
     ///
-    /// The future does not hold the permit.
-    pub fn draining(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
-        let mut signals: Vec<Pin<Box<dyn Future<Output = ()> + Send>>> = Vec::new();
+    /// Race it against the frames, and then send a close frame with [`Ended::close_code`] and
+    /// [`Ended::reason`]. Set a timeout for the client's close frame, because a client that does
+    /// not read would keep its connection. The future does not hold the permit.
+    ///
+    /// # Panics
+    ///
+    /// If the claims expire, or the connection has a maximum age, the future panics when polled
+    /// outside of a Tokio runtime with timers.
+    pub fn ended(&self) -> impl Future<Output = Ended> + Send + 'static + use<> {
+        self.ended_with(&self.validity)
+    }
+
+    /// As [`ended`](Self::ended), with this validity in place of the permit's.
+    pub(crate) fn ended_with(
+        &self,
+        validity: &Validity,
+    ) -> impl Future<Output = Ended> + Send + 'static + use<> {
+        let mut ends: Vec<Pin<Box<dyn Future<Output = Ended> + Send>>> = Vec::new();
         let mut permit = Some(self);
-        while let Some(Self(held)) = permit {
-            for (drain, _) in &held.drains {
-                signals.push(Box::pin(drain.started()));
+        while let Some(Self { held, .. }) = permit {
+            for AcquiredSession { session, .. } in &held.sessions {
+                ends.push(Box::pin(Arc::clone(session).ended()));
+            }
+            for entry in &held.drains {
+                let drained = entry.drained();
+                ends.push(Box::pin(async move {
+                    drained.await;
+                    Ended::Drained
+                }));
+            }
+            if let Some(time) = held.ends_at {
+                ends.push(Box::pin(async move {
+                    sleep_until(time).await;
+                    Ended::Drained
+                }));
             }
             permit = held.outer.as_ref();
         }
-        first_of(signals)
+        ends.push(Box::pin(validity.ended()));
+        first_of(ends)
     }
 
-    pub(crate) fn new(slots: Vec<Slot>, drains: Vec<(Drain, TaskTrackerToken)>) -> Self {
-        Self(Arc::new(Held { slots, drains, outer: None }))
+    pub(crate) fn new(held: Held) -> Self {
+        Self { held: Arc::new(held), validity: Validity::default() }
+    }
+
+    /// A permit that holds nothing. It tells when the claims end.
+    pub(crate) fn without_limit(validity: Validity) -> Self {
+        Self::new(Held::default()).valid_while(validity)
+    }
+
+    /// Ends with the validity of the claims, too.
+    pub(crate) fn valid_while(self, validity: Validity) -> Self {
+        Self { validity, ..self }
     }
 
     /// Holds the permit of an outer layer, too. This permit is not shared yet.
     pub(crate) fn inside(mut self, outer: Option<Self>) -> Self {
-        if let Some(held) = Arc::get_mut(&mut self.0) {
+        if let Some(held) = Arc::get_mut(&mut self.held) {
             held.outer = outer;
         }
         self
     }
 
     pub(crate) fn downgrade(&self) -> WeakPermit {
-        WeakPermit(Arc::downgrade(&self.0))
+        WeakPermit(Arc::downgrade(&self.held))
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
     policy::{Acquired, Completion, Examined, Policy, Report, Selected},
 };
 use crate::{
+    connection::{AcquireSession, AcquiredSession, Held},
     context::{GuardContext, Outer},
     extension::{self, AgreedExtensions},
     http::{Transport, field::set_header},
@@ -45,8 +46,12 @@ pub(super) struct Admission<R, C> {
     subprotocol: Selected,
     agreed_extensions: AgreedExtensions,
     offered_extensions: Option<HeaderValue>,
+    /// What the permit will hold.
+    held: Held,
     acquired: Acquired,
     report: Report,
+    /// When the checks began, if there are sessions.
+    began: Option<std::time::Instant>,
     /// The end of the time for all waits, set at the first one.
     deadline: Option<Instant>,
     waited: Waited,
@@ -69,6 +74,7 @@ pub(super) enum Next<B> {
 pub(super) enum Waiting {
     Verification(FoundToken),
     Authorization,
+    Sessions,
 }
 
 /// What a layer has waited for.
@@ -76,6 +82,7 @@ pub(super) enum Waiting {
 enum Waited {
     Verification,
     Authorization,
+    Sessions,
 }
 
 impl<R, C> Admission<R, C> {
@@ -88,7 +95,9 @@ impl<R, C> Admission<R, C> {
             subprotocol: Selected::ByHandler,
             agreed_extensions: AgreedExtensions::default(),
             offered_extensions: None,
+            held: Held::default(),
             acquired: Acquired::default(),
+            began: None,
             report: Report::default(),
             deadline: None,
             waited: Waited::Verification,
@@ -105,6 +114,7 @@ impl<R, C> Admission<R, C> {
     {
         let timer = (!outer.has_guard).then(CheckTimer::start);
         let config = &self.policy.config;
+        self.began = (!config.sessions.is_empty()).then(std::time::Instant::now);
         let examined = match config.examine(request, &mut self.report) {
             Ok(examined) => examined,
             Err(rejection) => {
@@ -150,6 +160,10 @@ impl<R, C> Admission<R, C> {
                 self.waited = Waited::Authorization;
                 authorize(config.authorizations.clone(), request, time_left)
             }
+            Waiting::Sessions => {
+                self.waited = Waited::Sessions;
+                acquire_sessions(config.sessions.clone(), request, self.began(), time_left)
+            }
         }
     }
 
@@ -157,23 +171,24 @@ impl<R, C> Admission<R, C> {
     pub(super) fn resume<B>(
         &mut self,
         request: &mut Parts,
-        result: Result<(), Rejection>,
+        result: Result<Vec<AcquiredSession>, Rejection>,
     ) -> Next<B>
     where
         R: RejectionResponse<B>,
         C: Completes<B>,
     {
+        if matches!(self.waited, Waited::Verification) {
+            return self.verified(request, result.map(drop));
+        }
+        // The claims may have ended meanwhile.
+        let has_ended = request.extensions.get().is_some_and(Validity::has_ended);
+        let result = match result {
+            Ok(_) if has_ended => Err(Kind::TokenInvalid.into()),
+            result => result,
+        };
         match self.waited {
-            Waited::Verification => self.verified(request, result),
-            Waited::Authorization => {
-                // The claims may have ended meanwhile.
-                let has_ended = request.extensions.get().is_some_and(Validity::has_ended);
-                let result = match result {
-                    Ok(()) if has_ended => Err(Kind::TokenInvalid.into()),
-                    result => result,
-                };
-                self.checked(request, result, Self::acquire)
-            }
+            Waited::Sessions => self.admit(request, result),
+            _ => self.checked(request, result.map(drop), Self::acquire),
         }
     }
 
@@ -217,13 +232,43 @@ impl<R, C> Admission<R, C> {
         Next::Wait(Waiting::Authorization)
     }
 
-    /// Step 8: acquires the permit.
+    /// Step 8: acquires what the permit holds. The total limit comes first, so that no session is
+    /// evicted in vain.
     fn acquire<B>(&mut self, request: &mut Parts) -> Next<B>
     where
         R: RejectionResponse<B>,
         C: Completes<B>,
     {
-        match self.policy.config.acquire(request, self.is_outermost, &mut self.report) {
+        let config = &self.policy.config;
+        match config.acquire_slots(&mut self.report) {
+            Ok(slots) => self.held.slots = slots,
+            Err(rejection) => return Next::Respond(self.reject_or_close(rejection, request)),
+        }
+        if config.sessions.iter().any(|sessions| sessions.has_to_wait()) {
+            return Next::Wait(Waiting::Sessions);
+        }
+        let began = self.began();
+        let sessions = config.sessions.iter().map(|sessions| sessions.acquire_now(request, began));
+        let sessions = sessions.collect();
+        self.admit(request, sessions)
+    }
+
+    fn admit<B>(
+        &mut self,
+        request: &mut Parts,
+        sessions: Result<Vec<AcquiredSession>, Rejection>,
+    ) -> Next<B>
+    where
+        R: RejectionResponse<B>,
+        C: Completes<B>,
+    {
+        let config = &self.policy.config;
+        let acquired = config.enforce(sessions, &mut self.report).and_then(|sessions| {
+            let mut held = mem::take(&mut self.held);
+            held.sessions = sessions.unwrap_or_default();
+            config.acquire(request, self.is_outermost, held)
+        });
+        match acquired {
             Ok(acquired) => self.acquired = acquired,
             // A drain may have started meanwhile. `AcceptThenClose` ignores its rejection.
             Err(rejection) => return Next::Respond(self.reject_or_close(rejection, request)),
@@ -289,6 +334,10 @@ impl<R, C> Admission<R, C> {
         let is_origin_checked =
             config.satisfies_extractors() || GuardContext::is_origin_checked(&request.extensions);
         Some(PendingUpgrade::new(handover.clone(), info, config.upgrade_timeout, is_origin_checked))
+    }
+
+    fn began(&self) -> std::time::Instant {
+        self.began.unwrap_or_else(std::time::Instant::now)
     }
 
     /// The validity of the claims, which this layer or an outer one has verified.
@@ -529,6 +578,30 @@ impl<R, C> Admission<R, C> {
     }
 }
 
+/// Acquires the sessions one after the other.
+fn acquire_sessions(
+    sessions: Vec<Arc<dyn AcquireSession>>,
+    request: Parts,
+    began: std::time::Instant,
+    timeout: Duration,
+) -> WaitFuture {
+    Box::pin(async move {
+        let all = async {
+            let mut acquired = Vec::with_capacity(sessions.len());
+            for sessions in &sessions {
+                acquired.push(sessions.acquire(&request, began).await?);
+            }
+            Ok(acquired)
+        };
+        let result = within(timeout, all).await;
+        let result = result.unwrap_or_else(|| {
+            Err(Rejection::new(Kind::VerifierTimeout)
+                .with_source("the store of the sessions took too long"))
+        });
+        (request, result)
+    })
+}
+
 /// Runs the authorizations one after the other.
 fn authorize(authorizations: Vec<Authorization>, request: Parts, timeout: Duration) -> WaitFuture {
     Box::pin(async move {
@@ -536,7 +609,7 @@ fn authorize(authorizations: Vec<Authorization>, request: Parts, timeout: Durati
             for authorization in &authorizations {
                 authorization.authorize(&request).await?;
             }
-            Ok(())
+            Ok(Vec::new())
         };
         let result = within(timeout, all).await;
         let result = result.unwrap_or_else(|| {

@@ -80,7 +80,7 @@ impl Explanation {
 
 impl Step {
     /// The name: `drain`, `syntax`, `host`, `origin`, `check`, `subprotocol`, `extensions`,
-    /// `token`, `authorization` or `limit`.
+    /// `token`, `authorization`, `limit` or `sessions`.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.name
@@ -197,12 +197,18 @@ impl GuardConfig {
         if !self.authorizations.is_empty() {
             explanation.unknown("authorization", "it has to wait");
         }
-        match &self.limit {
-            None => {}
-            Some(limit) if is_verified => {
-                explanation.add("limit", limit.peek(&head).map(|()| "there is a slot"));
+        for limit in &self.limits {
+            let result = limit.peek().map_err(Rejection::from);
+            explanation.add("limit", result.map(|()| "there is a slot"));
+        }
+        for sessions in &self.sessions {
+            if sessions.has_to_wait() {
+                explanation.unknown("sessions", "it has to wait");
+            } else if is_verified {
+                explanation.add("sessions", sessions.peek(&head).map(|()| "there is a slot"));
+            } else {
+                explanation.unknown("sessions", "their key may depend on the token");
             }
-            Some(_) => explanation.unknown("limit", "its key may depend on the token"),
         }
     }
 

@@ -1,4 +1,4 @@
-use std::{fmt, future::Future, marker::PhantomData, sync::Arc, time::Duration};
+use std::{fmt, future::Future, hash::Hash, marker::PhantomData, sync::Arc, time::Duration};
 
 use http::request::Parts;
 use tower_layer::Layer;
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::{ConfigError, nonzero},
-    connection::{ConnectionLimit, Drain},
+    connection::{ConnectionLimit, Drain, Sessions},
     extension::PermessageDeflate,
     host::AllowHost,
     origin::AllowOrigin,
@@ -332,12 +332,11 @@ impl<R, C> GuardLayer<R, C> {
         Ok(self)
     }
 
-    /// Rejects handshakes without a slot, with [`OverCapacity`](crate::RejectionKind::OverCapacity)
-    /// or [`TooManyConnections`](crate::RejectionKind::TooManyConnections). A second call adds a
-    /// limit; both apply.
+    /// Rejects handshakes without a slot, with
+    /// [`OverCapacity`](crate::RejectionKind::OverCapacity). A second call adds a limit; both apply.
     ///
-    /// It is the last check of the layer. In a stack give it to the innermost layer that checks.
-    /// Handlers then must [hold a permit](crate::connection).
+    /// It is the last check of the layer before the [sessions](Self::sessions). In a stack give it to
+    /// the innermost layer that checks. Handlers then must [hold a permit](crate::connection).
     ///
     /// ```
     /// use tower_ws_guard::{AllowOrigin, ConnectionLimit, GuardLayer};
@@ -350,12 +349,63 @@ impl<R, C> GuardLayer<R, C> {
     /// # }
     /// ```
     pub fn limit(mut self, limit: ConnectionLimit) -> Self {
-        let there = &mut self.config().limit;
-        *there = Some(match there.take() {
-            Some(other) => other.and(limit),
-            None => limit,
-        });
+        self.config().limits.push(limit);
         self
+    }
+
+    /// Counts each connection as a session of its key, and rejects handshakes of a key that has too
+    /// many, with [`TooManyConnections`](crate::RejectionKind::TooManyConnections). A second call
+    /// adds sessions, such as those of an address beside those of a user.
+    ///
+    /// Sessions are acquired after a slot under the [limit](Self::limit). In a stack give them to
+    /// the layer that verifies the token. Handlers then must [hold a permit](crate::connection).
+    ///
+    /// ```
+    /// use tower_ws_guard::{AllowOrigin, GuardLayer, Sessions, StaticTokens, TokenPolicy, WhenFull};
+    ///
+    /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
+    /// let sessions = Sessions::per_claims(5, |user: &&'static str| user.to_string())?
+    ///     .when_full(WhenFull::EvictOldest);
+    /// let guard = GuardLayer::new(AllowOrigin::same_origin())
+    ///     .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "alice")])?))?
+    ///     .sessions(&sessions);
+    /// # let _ = guard;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn sessions<K>(mut self, sessions: &Sessions<K>) -> Self
+    where
+        K: Hash + Eq + Clone + Send + Sync + 'static,
+    {
+        self.config().sessions.push(Arc::new(sessions.clone()));
+        self
+    }
+
+    /// Tells each connection to end with [`Ended::Drained`](crate::Ended::Drained) at this age, so
+    /// that clients move to new servers and see new policies. The age is random between 90 % and
+    /// 100 % of it, so that connections which began together do not end together. A later call
+    /// replaces an earlier one.
+    ///
+    /// Handlers then must [hold a permit](crate::connection).
+    ///
+    /// # Errors
+    ///
+    /// The age is zero.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_ws_guard::{AllowOrigin, GuardLayer};
+    ///
+    /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
+    /// let guard = GuardLayer::new(AllowOrigin::same_origin())
+    ///     .max_age(Duration::from_secs(12 * 3600))?;
+    /// # let _ = guard;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn max_age(mut self, age: Duration) -> Result<Self, ConfigError> {
+        self.config().max_age = Some(nonzero(age)?);
+        Ok(self)
     }
 
     /// Rejects handshakes with [`ShuttingDown`](crate::RejectionKind::ShuttingDown) after `drain`

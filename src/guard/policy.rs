@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use http::{Extensions, HeaderValue, Request, header::SEC_WEBSOCKET_EXTENSIONS, request::Parts};
 use hyper::upgrade::OnUpgrade;
+use tokio::time::Instant;
 
 use super::{
     AcceptThenClose, Check,
@@ -12,7 +13,7 @@ use super::{
     normalize::{Offer, normalize},
 };
 use crate::{
-    connection::{ConnectionLimit, Drain, Permit},
+    connection::{AcquireSession, ConnectionLimit, Drain, Held, Permit, Slot},
     context::{GuardContext, OriginChecked, Outer},
     extension::{AgreedExtensions, PermessageDeflate},
     handshake::{AlreadyNormalized, Handshake, Supported},
@@ -45,7 +46,9 @@ pub(crate) struct GuardConfig {
     pub(crate) token: Option<TokenCheck>,
     pub(crate) authorizations: Vec<Authorization>,
     pub(crate) check_timeout: Duration,
-    pub(crate) limit: Option<ConnectionLimit>,
+    pub(crate) limits: Vec<ConnectionLimit>,
+    pub(crate) sessions: Vec<Arc<dyn AcquireSession>>,
+    pub(crate) max_age: Option<Duration>,
     pub(crate) completion: Completion,
     pub(crate) upgrade_timeout: Duration,
     pub(crate) accept_then_close: Option<AcceptThenClose>,
@@ -81,7 +84,9 @@ impl Default for GuardConfig {
             token: None,
             authorizations: Vec::new(),
             check_timeout: Duration::from_secs(10),
-            limit: None,
+            limits: Vec::new(),
+            sessions: Vec::new(),
+            max_age: None,
             completion: Completion::Forward,
             upgrade_timeout: UPGRADE_TIMEOUT,
             accept_then_close: None,
@@ -111,7 +116,9 @@ impl fmt::Debug for GuardConfig {
             .field("extensions", &self.extensions)
             .field("token", &self.token)
             .field("authorizations", &self.authorizations.len())
-            .field("limit", &self.limit)
+            .field("limits", &self.limits)
+            .field("sessions", &self.sessions.len())
+            .field("max_age", &self.max_age)
             .field("accept_then_close", &self.accept_then_close)
             .field("without_origin_check", &self.without_origin_check)
             .field("keep_connection", &self.keep_connection)
@@ -353,23 +360,31 @@ impl GuardConfig {
         }
     }
 
-    /// Step 8: acquires a slot under each limit, counts the connection in each drain, and withholds
-    /// the upgrade until the handler takes it.
+    /// Step 8, at first: acquires a slot under each limit.
+    pub(super) fn acquire_slots(&self, report: &mut Report) -> Result<Vec<Slot>, Rejection> {
+        let slots = self.limits.iter().map(ConnectionLimit::acquire).collect::<Result<_, _>>();
+        Ok(self.enforce(slots.map_err(Rejection::from), report)?.unwrap_or_default())
+    }
+
+    /// Step 8, after the sessions: counts the connection in each drain, and withholds the upgrade
+    /// until the handler takes it.
     pub(super) fn acquire(
         &self,
         request: &mut Parts,
         is_outermost: bool,
-        report: &mut Report,
+        mut held: Held,
     ) -> Result<Acquired, Rejection> {
-        if self.limit.is_none() && self.drains.is_empty() {
+        let has_permit = !(self.limits.is_empty() && self.sessions.is_empty())
+            || !self.drains.is_empty()
+            || self.max_age.is_some();
+        if !has_permit {
             return self.withhold(&mut request.extensions, is_outermost, None);
         }
-        let slots =
-            self.limit.as_ref().map_or_else(|| Ok(Vec::new()), |limit| limit.acquire(request));
-        let slots = self.enforce(slots, report)?.unwrap_or_default();
-        let enter = |drain: &Drain| Ok::<_, RejectionKind>((drain.clone(), drain.enter()?));
-        let drains = self.drains.iter().map(enter).collect::<Result<_, _>>()?;
-        self.withhold(&mut request.extensions, is_outermost, Some(Permit::new(slots, drains)))
+        held.drains = self.drains.iter().map(Drain::enter).collect::<Result<_, _>>()?;
+        // So that sockets of the same age do not end at once.
+        let random_age = |age: Duration| age.mul_f64(0.9 + 0.1 * fastrand::f64());
+        held.ends_at = self.max_age.and_then(|age| Instant::now().checked_add(random_age(age)));
+        self.withhold(&mut request.extensions, is_outermost, Some(Permit::new(held)))
     }
 
     fn withhold(

@@ -1,7 +1,9 @@
+use std::hash::Hash;
+
 use tower_layer::Layer;
 
 use crate::{
-    connection::{ConnectionLimit, Drain},
+    connection::{ConnectionLimit, Drain, Sessions},
     guard::{Guard, GuardLayer},
     host::AllowHost,
     origin::AllowOrigin,
@@ -72,6 +74,15 @@ impl<R> OriginCheckLayer<R> {
     /// Rejects handshakes without a slot. A second call adds a limit. See [`GuardLayer::limit`].
     pub fn limit(self, limit: ConnectionLimit) -> Self {
         Self(self.0.limit(limit))
+    }
+
+    /// Counts each connection as a session of its key. A second call adds sessions. See
+    /// [`GuardLayer::sessions`].
+    pub fn sessions<K>(self, sessions: &Sessions<K>) -> Self
+    where
+        K: Hash + Eq + Clone + Send + Sync + 'static,
+    {
+        Self(self.0.sessions(sessions))
     }
 
     /// Rejects handshakes after `drain` has started. A second call adds a drain. See

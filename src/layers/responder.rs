@@ -1,11 +1,11 @@
-use std::{future::Future, time::Duration};
+use std::{future::Future, hash::Hash, time::Duration};
 
 use http::request::Parts;
 use tower_layer::Layer;
 
 use crate::{
     config::ConfigError,
-    connection::{ConnectionLimit, Drain},
+    connection::{ConnectionLimit, Drain, Sessions},
     extension::PermessageDeflate,
     guard::{AcceptThenClose, Guard, GuardConfig, GuardLayer, Respond},
     rejection::EmptyBody,
@@ -117,6 +117,15 @@ impl<R> ResponderLayer<R> {
     /// Rejects handshakes without a slot. A second call adds a limit. See [`GuardLayer::limit`].
     pub fn limit(self, limit: ConnectionLimit) -> Self {
         Self(self.0.limit(limit))
+    }
+
+    /// Counts each connection as a session of its key. A second call adds sessions. See
+    /// [`GuardLayer::sessions`].
+    pub fn sessions<K>(self, sessions: &Sessions<K>) -> Self
+    where
+        K: Hash + Eq + Clone + Send + Sync + 'static,
+    {
+        Self(self.0.sessions(sessions))
     }
 
     /// Rejects handshakes after `drain` has started. A second call adds a drain. See

@@ -1,10 +1,10 @@
-use std::time::Duration;
+use std::{hash::Hash, time::Duration};
 
 use tower_layer::Layer;
 
 use crate::{
     config::ConfigError,
-    connection::{ConnectionLimit, Drain},
+    connection::{ConnectionLimit, Drain, Sessions},
     guard::{AcceptThenClose, Guard, GuardConfig, GuardLayer},
     rejection::EmptyBody,
     subprotocol::Subprotocols,
@@ -69,6 +69,15 @@ impl<R> TokenCheckLayer<R> {
     /// Rejects handshakes without a slot. A second call adds a limit. See [`GuardLayer::limit`].
     pub fn limit(self, limit: ConnectionLimit) -> Self {
         Self(self.0.limit(limit))
+    }
+
+    /// Counts each connection as a session of its key. A second call adds sessions. See
+    /// [`GuardLayer::sessions`].
+    pub fn sessions<K>(self, sessions: &Sessions<K>) -> Self
+    where
+        K: Hash + Eq + Clone + Send + Sync + 'static,
+    {
+        Self(self.0.sessions(sessions))
     }
 
     /// Rejects handshakes after `drain` has started. A second call adds a drain. See

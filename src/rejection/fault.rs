@@ -82,11 +82,10 @@ impl Asked {
             #[cfg(feature = "axum-ws")]
             Self::Permit => (
                 Kind::GuardMissing,
-                "the handler takes `Permit`, and there is none: no layer on the route has a limit \
-                 or a drain, or the extractor is not inside of a `GuardedUpgrade`"
+                "the handler takes `Permit`, and the extractor is not inside of a `GuardedUpgrade`"
                     .to_owned(),
-                "take `GuardedUpgrade<Permit>` behind `GuardLayer::limit` or `GuardLayer::drain`; \
-                 behind a layer that completes handshakes `Upgraded::permit` has it",
+                "take `GuardedUpgrade<Permit>`; behind a layer that completes handshakes \
+                 `Upgraded::permit` has it",
             ),
             #[cfg(feature = "axum-ws")]
             Self::GuardedUpgrade => (

@@ -222,11 +222,12 @@ kinds! {
         "connect again later, after a random delay; on the server: raise `ConnectionLimit::total`, \
          or look for connections that are never closed";
     /// The key has no slot for another connection: see
-    /// [`ConnectionLimit::per_key`](crate::ConnectionLimit::per_key).
+    /// [`Sessions`](crate::Sessions).
     TooManyConnections: "too-many-connections", TOO_MANY_REQUESTS, RetryAfter,
         "this client has too many connections",
-        "close connections before opening others; on the server: raise `ConnectionLimit::per_key`; \
-         behind a proxy every peer address is the proxy's, so do not limit by it";
+        "close connections before opening others; on the server: raise the maximum of the \
+         `Sessions`, or let them evict the oldest; behind a proxy every peer address is the \
+         proxy's, so do not limit by it";
     /// The connection cannot be upgraded, or no layer on the route upgrades it.
     NotUpgradable: "not-upgradable", INTERNAL_SERVER_ERROR, Nothing,
         "the connection cannot be upgraded",

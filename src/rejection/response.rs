@@ -339,7 +339,8 @@ impl<'a> Required<'a> {
         }
         // A delay and a challenge of the user's own stay.
         if self.extra == ExtraHeader::RetryAfter && !headers.contains_key(RETRY_AFTER) {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+            // Random, so that clients do not return at once.
+            headers.insert(RETRY_AFTER, fastrand::u16(5..=15).into());
         }
         // RFC 9110 15.5.2: a 401 must send a challenge. RFC 6750 3.1: with `error` if there was a
         // token.

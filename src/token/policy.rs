@@ -14,6 +14,7 @@ use http::{HeaderMap, request::Parts};
 use super::{Claims, Token, TokenSource, Validity, Verified, VerifyToken, credential::Credential};
 use crate::{
     config::ConfigError,
+    connection::AcquiredSession,
     handshake::Handshake,
     rejection::{Challenges, Rejection, RejectionKind as Kind},
 };
@@ -392,8 +393,10 @@ pub(crate) struct FoundToken {
     verifier: Arc<dyn Verifier>,
 }
 
-/// Resolves to the request, with the claims in its extensions if the token is valid.
-pub(crate) type WaitFuture = Pin<Box<dyn Future<Output = (Parts, Result<(), Rejection>)> + Send>>;
+/// Resolves to the request, with the claims in its extensions if the token is valid, and to the
+/// sessions that were acquired, if it waited for them.
+pub(crate) type WaitFuture =
+    Pin<Box<dyn Future<Output = (Parts, Result<Vec<AcquiredSession>, Rejection>)> + Send>>;
 
 impl FoundToken {
     /// Verifies without waiting, if the verifier can do that.
@@ -431,7 +434,7 @@ impl<V: VerifyToken> Verifier for V {
                 Some(result) => result.and_then(|verified| insert(verified, &mut request)),
                 None => Err(Kind::VerifierTimeout.into()),
             };
-            (request, result)
+            (request, result.map(|()| Vec::new()))
         })
     }
 

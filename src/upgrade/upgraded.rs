@@ -1,6 +1,6 @@
 use std::{
     fmt,
-    future::{Future, pending},
+    future::Future,
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll},
@@ -11,7 +11,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::ConnectionInfo;
 use crate::{
-    connection::Permit, extension::AgreedExtensions, telemetry::OpenConnection, token::Validity,
+    connection::{Ended, Permit},
+    extension::AgreedExtensions,
+    telemetry::OpenConnection,
+    token::Validity,
 };
 
 /// The connection after the handshake: a byte stream for a WebSocket codec in the role of the
@@ -40,24 +43,24 @@ impl Upgraded {
     }
 
     /// The validity of the claims. Without a token check they are valid forever. The crate does
-    /// not close the connection when they expire: race [`Validity::ended`] against the frames.
+    /// not close the connection when they expire: race [`ended`](Self::ended) against the frames.
     #[must_use]
     pub const fn validity(&self) -> &Validity {
         &self.info.validity
     }
 
-    /// Resolves when the server drains. Without a [`Drain`](crate::Drain) it never resolves.
+    /// Resolves when the connection must end, to the reason: see [`Permit::ended`].
     ///
-    /// Race it against the frames, and then close the socket, with code 1001 (RFC 6455 7.4.1). The
-    /// future does not borrow the connection.
-    pub fn draining(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
-        let draining = self.permit.as_ref().map(Permit::draining);
-        async move {
-            match draining {
-                Some(draining) => draining.await,
-                None => pending().await,
-            }
-        }
+    /// The future does not borrow the connection.
+    ///
+    /// # Panics
+    ///
+    /// If the claims expire, or the connection has a maximum age, the future panics when polled
+    /// outside of a Tokio runtime with timers.
+    pub fn ended(&self) -> impl Future<Output = Ended> + Send + 'static + use<> {
+        let permit = self.permit.clone();
+        let permit = permit.unwrap_or_else(|| Permit::without_limit(Validity::default()));
+        permit.ended_with(&self.info.validity)
     }
 
     /// The permit of the connection, which is held until the connection is dropped. `None` if no
@@ -76,11 +79,15 @@ impl Upgraded {
     }
 
     /// Converts into hyper's type, for codecs that need it, and the permit. Hold the permit for as
-    /// long as the connection is open, and take [`Validity::ended`] before. Metrics count the
-    /// connection as closed.
+    /// long as the connection is open. Metrics count the connection as closed.
     #[must_use]
-    pub fn into_parts(self) -> (hyper::upgrade::Upgraded, Option<Permit>) {
-        (self.io.into_inner(), self.permit)
+    pub fn into_parts(self) -> (hyper::upgrade::Upgraded, Permit) {
+        let Self { io, info: ConnectionInfo { validity, .. }, permit, .. } = self;
+        let permit = match permit {
+            Some(permit) => permit.valid_while(validity),
+            None => Permit::without_limit(validity),
+        };
+        (io.into_inner(), permit)
     }
 }
 

@@ -11,7 +11,8 @@ use tokio::{io::AsyncReadExt, sync::oneshot, time::sleep};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_ws_guard::{
     AcceptThenClose, Authorize, CancellationToken, Claims, ConnectionLimit, GuardLayer, Permit,
-    ProblemJson, Rejection, RejectionKind, Reported, StaticTokens, Token, TokenPolicy, Verified,
+    ProblemJson, Rejection, RejectionKind, Reported, Sessions, StaticTokens, Token, TokenPolicy,
+    Verified,
     test_util::{self, assert_accepted, assert_rejected},
 };
 
@@ -162,13 +163,13 @@ async fn authorization_runs_between_the_token_and_the_limit() {
         }
     };
     let keyed = note("limit");
-    let limit = ConnectionLimit::per_key(1, move |_: &Parts| keyed()).unwrap();
+    let sessions = Sessions::per_key(1, move |_: &Parts| Some(keyed())).unwrap();
     let app = guard()
         .token(TokenPolicy::bearer(verifier))
         .unwrap()
         .authorize(step("first", Box::new(note("first"))))
         .authorize(step("second", Box::new(note("second"))))
-        .limit(limit.clone())
+        .sessions(&sessions)
         .layer(service_fn(switch));
     let all = &["token", "first", "second", "limit"][..];
     for (raw, expected, steps) in [
@@ -183,9 +184,9 @@ async fn authorization_runs_between_the_token_and_the_limit() {
             let response = app.clone().oneshot(request).await.unwrap();
             assert_eq!(code(&response), expected, "{raw:?}");
             assert_eq!(*std::mem::take(&mut *log.lock().unwrap()), *steps, "{raw:?}");
-            assert_eq!(limit.connections(), usize::from(expected.is_none()));
+            assert_eq!(sessions.connections(), usize::from(expected.is_none()));
             drop(response);
-            assert_eq!(limit.connections(), 0);
+            assert_eq!(sessions.connections(), 0);
         }
     }
     // Without a slot the authorizations have run.

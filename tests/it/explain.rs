@@ -12,8 +12,8 @@ use std::{
 use http::{Request, Response, StatusCode, request::Parts};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_ws_guard::{
-    AllowHost, AllowOrigin, Claims, ConnectionLimit, Drain, Explanation, GuardLayer, Permit,
-    Rejection, RejectionKind, Replaceable, StaticTokens, Subprotocols, Token, TokenPolicy,
+    AllowHost, AllowOrigin, ConnectionLimit, Drain, Explanation, GuardLayer, Permit, Rejection,
+    RejectionKind, Replaceable, Sessions, StaticTokens, Subprotocols, Token, TokenPolicy,
     TokenSource, Verified, VerifyToken, check_fn,
     guard::{Step, Verdict},
     token::ticket::{MemoryTicketStore, TicketIssuer, TicketVerifier},
@@ -79,9 +79,7 @@ async fn explanation_agrees_with_the_response() {
             _ => Ok(()),
         })
     };
-    let per_user = ConnectionLimit::per_key(1, |head: &Parts| {
-        head.extensions.get::<Claims<&str>>().map(|Claims(user)| *user)
-    });
+    let per_user = Sessions::per_claims(1, |user: &&'static str| *user);
     let chat = || Subprotocols::list(["chat", "SPDY/3.1+own"]).unwrap();
     let guards = [
         ("plain", same_origin()),
@@ -96,7 +94,7 @@ async fn explanation_agrees_with_the_response() {
                 .token(policy())
                 .unwrap()
                 .drain(&running)
-                .limit(per_user.unwrap()),
+                .sessions(&per_user.unwrap()),
         ),
         (
             "first",
@@ -328,21 +326,23 @@ async fn explanation_takes_nothing() {
     );
     let limit = ConnectionLimit::total(1).unwrap();
     let drain = Drain::new();
+    let sessions = Sessions::per_claims(1, |user: &String| user.clone()).unwrap();
     let guard = same_origin().token(policy.unwrap()).unwrap().limit(limit.clone()).drain(&drain);
+    let guard = guard.sessions(&sessions);
     let raw = handshake().target(&format!("/ws?ticket={}", ticket.expose()));
     for _ in 0..3 {
         let explanation = explain(&guard, &raw);
         assert!(explanation.rejection().is_none(), "{explanation}");
         let explanation = explanation.to_string();
         assert!(explanation.contains("token: unknown: "), "{explanation}");
-        assert!(explanation.contains("limit: unknown: "), "{explanation}");
+        assert!(explanation.contains("sessions: unknown: "), "{explanation}");
         assert!(!explanation.contains(ticket.expose()), "{explanation}");
-        assert_eq!((limit.connections(), drain.connections()), (0, 0));
+        assert_eq!((limit.connections(), sessions.keys(), drain.connections()), (0, 0, 0));
     }
     let app = guard.layer(service_fn(switch));
     let response = app.clone().oneshot(raw.request()).await.unwrap();
     assert_eq!(response.status(), 101);
-    assert_eq!((limit.connections(), drain.connections()), (1, 1));
+    assert_eq!((limit.connections(), sessions.keys(), drain.connections()), (1, 1, 1));
     assert_eq!(code(&app.oneshot(raw.request()).await.unwrap()), Some("token-invalid"));
 }
 

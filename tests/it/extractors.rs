@@ -449,7 +449,6 @@ fn mistakes() -> Vec<Mistake> {
                 "take `Option<Claims<_>>` in report-only mode".to_owned(),
             ],
         ),
-        ("guarded permit, no limit", any(guarded_permit).layer(guard()), GuardMissing, no_permit()),
         (
             "permit alone, limit",
             any(permit).layer(guard().limit(limit())),

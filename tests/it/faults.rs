@@ -30,8 +30,8 @@ use tokio::{
 use tower::{Layer, Service, ServiceBuilder, service_fn};
 use tower_ws_guard::{
     AllowOrigin, ConnectionLimit, GuardLayer, Origin, PendingUpgrade, Rejection, RejectionKind,
-    RequestHead, ResponderLayer, Token, TokenPolicy, Upgraded, Verified, VerifyToken, check_fn,
-    response_fn,
+    RequestHead, ResponderLayer, Sessions, Token, TokenPolicy, Upgraded, Verified, VerifyToken,
+    check_fn, response_fn,
 };
 
 use crate::common::{
@@ -140,7 +140,7 @@ async fn inner(mut request: Request<Incoming>) -> io::Result<Response<Body>> {
 /// Serves all faults; returns the limit to count open connections.
 async fn server(check_timeout: Duration) -> (SocketAddr, ConnectionLimit) {
     let limit = ConnectionLimit::total(100).unwrap();
-    let key = |request: &Parts| assert_ne!(fault(&request.uri), "key-panics");
+    let key = |request: &Parts| Some(assert_ne!(fault(&request.uri), "key-panics"));
     let origin = |_: &Origin<'_>, handshake: &RequestHead<'_>| {
         assert_ne!(fault(handshake.uri()), "origin-panics");
         true
@@ -158,7 +158,8 @@ async fn server(check_timeout: Duration) -> (SocketAddr, ConnectionLimit) {
         .unwrap()
         .check_timeout(check_timeout)
         .unwrap()
-        .limit(limit.clone().and(ConnectionLimit::per_key(100, key).unwrap()))
+        .limit(limit.clone())
+        .sessions(&Sessions::per_key(100, key).unwrap())
         .reject_with(response_fn(response));
     let layers = ServiceBuilder::new()
         .map_response(|mut response: Response<Body>| {

@@ -66,12 +66,12 @@ impl Victim {
         let (asked, given) = (Arc::clone(&requests), Arc::clone(&sockets));
         let responder = ResponderLayer::on_upgraded(move |mut socket: Upgraded, _| {
             given.fetch_add(1, SeqCst);
-            let ended = socket.validity().ended();
+            let ended = socket.ended();
             async move {
                 let (mut read, mut write) = tokio::io::split(&mut socket);
                 tokio::select! {
                     _ = tokio::io::copy(&mut read, &mut write) => {}
-                    () = ended => {}
+                    _ = ended => {}
                 }
             }
         });

@@ -28,6 +28,7 @@ mod origin;
 mod rejection;
 mod report_only;
 mod security;
+mod sessions;
 mod settings;
 mod settings_file;
 mod subprotocol;

@@ -21,7 +21,7 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_ws_guard::{
     AcceptThenClose, AllowHost, AllowOrigin, BoxVerifier, Check, Claims, ConfigError,
     ConnectionLimit, Drain, GuardLayer, Handshake, OriginCheckLayer, PendingUpgrade, ProblemJson,
-    Rejection, RejectionKind, Respond, ResponderLayer, StaticTokens, Subprotocols, Token,
+    Rejection, RejectionKind, Respond, ResponderLayer, Sessions, StaticTokens, Subprotocols, Token,
     TokenCheckLayer, TokenPolicy, Verified, VerifyToken, VersionCheckLayer, check_fn, response_fn,
     test_util,
     token::jwt::{JwtAlgorithm, JwtKey, JwtKeys, JwtVerifier},
@@ -77,12 +77,18 @@ async fn second_limit_applies_beside_the_first() {
     let key = |request: &Parts| request.headers.get("x-key").cloned();
     for total_is_first in [true, false] {
         let total = ConnectionLimit::total(2).unwrap();
-        let per_key = ConnectionLimit::per_key(1, key).unwrap();
-        let (first, second) = if total_is_first { (&total, &per_key) } else { (&per_key, &total) };
-        for (name, app) in behind_each!(|layer| layer.limit(first.clone()).limit(second.clone())) {
+        let per_key = Sessions::per_key(1, key).unwrap();
+        let larger = ConnectionLimit::total(3).unwrap();
+        for (name, app) in behind_each!(|layer| {
+            if total_is_first {
+                layer.limit(total.clone()).limit(larger.clone()).sessions(&per_key)
+            } else {
+                layer.sessions(&per_key).limit(larger.clone()).limit(total.clone())
+            }
+        }) {
             let mut open = Vec::new();
-            // If both limits are full, the first one determines the rejection.
-            let both = if total_is_first { "over-capacity" } else { "too-many-connections" };
+            // The total limit is checked first, so that no session is evicted in vain.
+            let both = "over-capacity";
             for (key, expected) in [
                 ("a", None),
                 ("a", Some("too-many-connections")),

@@ -15,8 +15,8 @@ use tokio::{io::AsyncReadExt, sync::mpsc, time::timeout};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_ws_guard::{
     AcceptThenClose, ConnectionLimit, Drain, Handshake, OriginCheckLayer, PendingUpgrade, Permit,
-    Rejection, RejectionKind, ResponderLayer, Token, TokenCheckLayer, TokenPolicy, TokenSource,
-    Verified, VersionCheckLayer, check_fn, test_util,
+    Rejection, RejectionKind, ResponderLayer, Sessions, Token, TokenCheckLayer, TokenPolicy,
+    TokenSource, Verified, VersionCheckLayer, check_fn, test_util,
 };
 use tracing::{
     Dispatch, Id, Level, Metadata, Subscriber,
@@ -794,7 +794,7 @@ async fn rejection_sources_are_logged_on_one_short_line() {
 #[tokio::test]
 async fn client_errors_are_never_logged_as_server_errors() {
     let limit = || ConnectionLimit::total(1).unwrap();
-    let (full, many) = (limit(), ConnectionLimit::per_key(1, |_: &Parts| ()).unwrap());
+    let (full, many) = (limit(), Sessions::per_key(1, |_: &Parts| Some(())).unwrap());
     let drain = Drain::new();
     drain.start();
     let holds = service_fn(async |mut request: Request<()>| {
@@ -803,7 +803,8 @@ async fn client_errors_are_never_logged_as_server_errors() {
         Ok::<_, &'static str>(response)
     });
     let _open = guard()
-        .limit(full.clone().and(many.clone()))
+        .limit(full.clone())
+        .sessions(&many)
         .layer(holds)
         .oneshot(good().request())
         .await
@@ -812,7 +813,7 @@ async fn client_errors_are_never_logged_as_server_errors() {
         (app(guard()), good().version("HTTP/1.0"), "http-version"),
         (app(guard().limit(full.clone())), good(), "over-capacity"),
         (app(ResponderLayer::new().subprotocols(chat()).limit(full)), good(), "over-capacity"),
-        (app(guard().limit(many)), good(), "too-many-connections"),
+        (app(guard().sessions(&many)), good(), "too-many-connections"),
         (app(guard().drain(&drain)), good(), "shutting-down"),
         (app(ResponderLayer::new().drain(&drain)), good(), "shutting-down"),
     ] {

@@ -20,8 +20,8 @@ use tokio::{
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_ws_guard::{
     AcceptThenClose, ConnectionLimit, Drain, GuardLayer, OriginCheckLayer, PendingUpgrade,
-    PermessageDeflate, Permit, Rejection, RejectionKind, ResponderLayer, Token, TokenCheckLayer,
-    TokenPolicy, TokenSource, Upgraded, Verified, VersionCheckLayer, check_fn,
+    PermessageDeflate, Permit, Rejection, RejectionKind, ResponderLayer, Sessions, Token,
+    TokenCheckLayer, TokenPolicy, TokenSource, Upgraded, Verified, VersionCheckLayer, check_fn,
     telemetry::describe_metrics, test_util,
 };
 
@@ -144,10 +144,11 @@ async fn full_or_slow(report_only: bool) -> Vec<(App, &'static str)> {
         true => guard().dangerous_report_only(),
         false => guard(),
     };
-    let full = async |limit: ConnectionLimit| {
-        acquire_slot(&limit).await;
-        app(ServiceBuilder::new().layer(guard().limit(limit)).layer(ResponderLayer::new()))
+    let full = async |guard: GuardLayer| {
+        acquire_slot(guard.clone()).await;
+        app(ServiceBuilder::new().layer(guard).layer(ResponderLayer::new()))
     };
+    let many = Sessions::per_key(1, |_: &Parts| Some(())).unwrap();
     let drain = Drain::new();
     drain.start();
     let slow = guard()
@@ -155,8 +156,8 @@ async fn full_or_slow(report_only: bool) -> Vec<(App, &'static str)> {
         .unwrap();
     let mut apps = vec![
         (app(slow.check_timeout(Duration::from_millis(1)).unwrap()), "verifier-timeout"),
-        (full(ConnectionLimit::total(1).unwrap()).await, "over-capacity"),
-        (full(ConnectionLimit::per_key(1, |_: &Parts| ()).unwrap()).await, "too-many-connections"),
+        (full(guard().limit(ConnectionLimit::total(1).unwrap())).await, "over-capacity"),
+        (full(guard().sessions(&many)).await, "too-many-connections"),
         (app(guard().limit(ConnectionLimit::total(1).unwrap())), "permit-unclaimed"),
     ];
     if !report_only {
@@ -172,13 +173,13 @@ async fn full_or_slow(report_only: bool) -> Vec<(App, &'static str)> {
 }
 
 /// Acquires one slot forever.
-async fn acquire_slot(limit: &ConnectionLimit) {
-    let holder = guard().limit(limit.clone()).layer(service_fn(async |mut request: Request<()>| {
+async fn acquire_slot(guard: GuardLayer) {
+    let holder = guard.layer(service_fn(async |mut request: Request<()>| {
         std::mem::forget(Permit::claim(request.extensions_mut()));
         Ok::<_, &str>(Response::new(()))
     }));
-    holder.oneshot(handshake().request()).await.unwrap();
-    assert_eq!(limit.connections(), 1);
+    let response = holder.oneshot(handshake().request()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
 }
 
 #[tokio::test]

@@ -72,11 +72,11 @@ async fn validity_ended_resolves_at_the_end() {
     }
 }
 
-/// Sessions that can be revoked.
+/// Logins that can be revoked.
 #[derive(Clone, Default)]
-struct Sessions(Arc<Mutex<Vec<(String, CancellationToken)>>>);
+struct Logins(Arc<Mutex<Vec<(String, CancellationToken)>>>);
 
-impl Sessions {
+impl Logins {
     fn open(&self, id: &str) {
         self.0.lock().unwrap().push((id.into(), CancellationToken::new()));
     }
@@ -92,7 +92,7 @@ impl Sessions {
     }
 }
 
-impl VerifyToken for Sessions {
+impl VerifyToken for Logins {
     type Claims = String;
 
     async fn verify(&self, token: Token, _: &Parts) -> Result<Verified<String>, Rejection> {
@@ -106,7 +106,7 @@ impl VerifyToken for Sessions {
 
 #[tokio::test]
 async fn revocation_ends_open_sockets_and_rejects_the_token() {
-    let sessions = Sessions::default();
+    let sessions = Logins::default();
     sessions.open("alice");
     sessions.open("bob");
     let policy = TokenPolicy::bearer(sessions.clone());

@@ -14,8 +14,8 @@ use tokio::{
 };
 use tower::{ServiceBuilder, service_fn};
 use tower_ws_guard::{
-    AllowOrigin, ConnectionLimit, Drain, GuardLayer, Rejection, ResponderLayer, Token, TokenPolicy,
-    Upgraded,
+    AllowOrigin, ConnectionLimit, Drain, GuardLayer, Rejection, ResponderLayer, Sessions, Token,
+    TokenPolicy, Upgraded,
 };
 
 use crate::common::{self, handshake, serve};
@@ -84,13 +84,14 @@ async fn dropped_connections_leave_nothing_behind() {
         Ok::<_, Rejection>(().into())
     };
     let limit = ConnectionLimit::total(usize::MAX).unwrap();
-    let limit =
-        limit.and(ConnectionLimit::per_key(usize::MAX, |request: &Parts| request.version).unwrap());
+    let version = |request: &Parts| Some(format!("{:?}", request.version));
+    let sessions = Sessions::per_key(usize::MAX, version).unwrap();
     let drain = Drain::new();
     let guard = GuardLayer::new(AllowOrigin::same_origin())
         .token(TokenPolicy::bearer(verifier))
         .unwrap()
         .limit(limit.clone())
+        .sessions(&sessions)
         .drain(&drain);
     let responder = ResponderLayer::on_upgraded(
         async |mut socket: Upgraded, _| while socket.read_u8().await.is_ok() {},
@@ -125,14 +126,17 @@ async fn dropped_connections_leave_nothing_behind() {
     assert!(failed < CONNECTIONS / 100, "{failed}");
 
     let gone = async {
-        while (limit.connections(), drain.connections(), tasks()) != (0, 0, before) {
+        while (limit.connections(), sessions.keys(), drain.connections(), tasks())
+            != (0, 0, 0, before)
+        {
             sleep(Duration::from_millis(10)).await;
         }
     };
     timeout(Duration::from_secs(30), gone).await.unwrap_or_else(|_| {
         panic!(
-            "left: {} permits, {} in the drain, {} tasks",
+            "left: {} permits, {} keys, {} in the drain, {} tasks",
             limit.connections(),
+            sessions.keys(),
             drain.connections(),
             tasks() - before
         )

@@ -298,7 +298,7 @@ async fn drain_counts_or_rejects_every_handshake() {
                 match response.extensions_mut().remove::<Option<Permit>>() {
                     Some(permit) => {
                         let permit = permit.expect("there is a drain");
-                        timeout(LONG, permit.draining()).await.expect("it is told");
+                        timeout(LONG, permit.ended()).await.expect("it is told");
                         dawdle(&mut random).await;
                         assert!(!over.load(SeqCst), "it was waited for");
                         true
