@@ -7,14 +7,14 @@
 #[expect(dead_code, reason = "it is a separate program")]
 mod tickets;
 
-use tower_ws_guard::token::ticket::RedisTicketStore;
+use tower_ws_guard::{Redis, token::ticket::RedisTicketStore};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = std::env::args().nth(1).unwrap_or_else(|| "redis://127.0.0.1:6379".into());
     let serve = async |port: u16| -> Result<(), Box<dyn std::error::Error>> {
         // Each server has its own connection, as on separate machines.
-        let store = RedisTicketStore::new(&url)?.prefix("chat:ticket:");
+        let store = RedisTicketStore::new(&Redis::new(&url)?.prefix("chat:"));
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
         println!("listening on http://{}", listener.local_addr()?);
         Ok(axum::serve(listener, tickets::app(store)?).await?)

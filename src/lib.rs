@@ -86,11 +86,12 @@
 //! | `lint` | [`GuardLayer::lint`]: names dangerous combinations of settings; has the list of public suffixes |
 //! | `jwt` | [JSON Web Tokens](token::jwt), on `jsonwebtoken` with RustCrypto |
 //! | `tickets` | [one-time tickets](token::ticket), in memory or in a store of your own |
-//! | `redis` | one-time tickets in Redis, for several servers; implies `tickets` |
+//! | `redis` | [`Redis`]: one-time tickets for several servers; implies `tickets` |
+//! | `redis-tls` | TLS to Redis (`rediss://`), on rustls with *ring*; implies `redis` |
 //! | `serde` | [`Settings`]: policies from configuration files and the environment |
 //! | `tracing` | [an event](telemetry) for each handshake, and a span for each connection |
 //! | `metrics` | [counters and histograms](telemetry) of handshakes and connections |
-//! | `full` | all of the above |
+//! | `full` | all of the above, except for `redis-tls` |
 //! | `test-util` | [`test_util`]: requests that can be upgraded in memory, for tests |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -117,6 +118,8 @@ mod http;
 mod layers;
 mod origin;
 mod pattern;
+#[cfg(feature = "redis")]
+mod redis;
 pub mod rejection;
 mod replaceable;
 #[cfg(feature = "serde")]
@@ -141,6 +144,9 @@ pub mod threats {}
 #[cfg(feature = "lint")]
 #[doc(inline)]
 pub use self::guard::Lint;
+#[cfg(feature = "redis")]
+#[doc(inline)]
+pub use self::redis::Redis;
 #[cfg(feature = "serde")]
 #[doc(inline)]
 pub use self::settings::Settings;

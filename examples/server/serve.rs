@@ -22,7 +22,7 @@ use tokio::{
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
-        ServerConfig,
+        Error, ServerConfig,
         pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     },
 };
@@ -138,7 +138,7 @@ pub(crate) fn tls_self_signed() -> Result<TlsAcceptor, String> {
 fn tls(
     certificates: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
-) -> Result<TlsAcceptor, tokio_rustls::rustls::Error> {
+) -> Result<TlsAcceptor, Error> {
     let mut config =
         ServerConfig::builder().with_no_client_auth().with_single_cert(certificates, key)?;
     config.alpn_protocols = vec![b"h2".into(), b"http/1.1".into()];

@@ -15,7 +15,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 use tower_ws_guard::{
-    Origin, StaticTokens, Token, TokenSource, VerifyToken,
+    Origin, Redis, StaticTokens, Token, TokenSource, VerifyToken,
     token::ticket::{
         MemoryTicketStore, RedisTicketStore, TicketError, TicketIssuer, TicketKey, TicketStore,
     },
@@ -32,8 +32,9 @@ pub(crate) enum Store {
 pub(crate) fn parse(value: &str) -> Result<Store, String> {
     match value {
         "memory" => Ok(Store::Memory(MemoryTicketStore::default())),
-        url if url.starts_with("redis://") => {
-            RedisTicketStore::new(url).map(Store::Redis).map_err(|error| error.to_string())
+        url if url.starts_with("redis://") || url.starts_with("rediss://") => {
+            let redis = Redis::new(url).map_err(|error| error.to_string())?;
+            Ok(Store::Redis(RedisTicketStore::new(&redis)))
         }
         _ => Err("use memory or redis://HOST:PORT".into()),
     }

@@ -16,13 +16,13 @@ use tokio::{
 };
 
 /// Stores nothing on disk, and ends with the test.
-pub(crate) struct Redis {
+pub(crate) struct RedisServer {
     process: Child,
     port: u16,
     directory: PathBuf,
 }
 
-impl Redis {
+impl RedisServer {
     pub(crate) async fn start() -> Self {
         Self::start_with(&[]).await
     }
@@ -96,7 +96,7 @@ impl Redis {
     }
 }
 
-impl Drop for Redis {
+impl Drop for RedisServer {
     fn drop(&mut self) {
         self.process.kill().ok();
         self.process.wait().ok();
@@ -127,7 +127,7 @@ fn spawn(port: u16, directory: &Path, options: &[&str]) -> Child {
 }
 
 /// A port below the ephemeral range: no other connection takes it while Redis is stopped.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 10_000 + u16::try_from(id() % 10_000).unwrap();
     loop {

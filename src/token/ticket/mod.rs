@@ -13,8 +13,8 @@
 //!    that the origin of the ticket or a later step rejects does.
 //!
 //! Every verifier on a store redeems the tickets in it, if it can read their claims. Give endpoints
-//! whose claims have another meaning a store, or a [prefix](RedisTicketStore::prefix), of their
-//! own.
+//! whose claims have another meaning a store of their own, or a
+//! [prefix](crate::Redis::prefix) in Redis.
 //!
 //! | store | for | feature |
 //! |---|---|---|
