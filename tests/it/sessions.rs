@@ -49,8 +49,11 @@ fn per_user(max: usize) -> Sessions<&'static str> {
 fn behind<L>(layer: L) -> App
 where
     L: Layer<App>,
-    L::Service:
-        Service<Request<()>, Response = Response<()>, Error = Infallible> + Clone + Send + Sync + 'static,
+    L::Service: Service<Request<()>, Response = Response<()>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     <L::Service as Service<Request<()>>>::Future: Send,
 {
     let inner = service_fn(async |mut request: Request<()>| {
@@ -120,7 +123,10 @@ async fn key_without_connections_leaves_nothing_behind() {
         assert_eq!(code(&rejected), Some("too-many-connections"));
         assert_eq!((sessions.connections(), sessions.keys()), (1, 1));
         match key % 3 {
-            0 => assert_eq!(sessions.end(&key.to_string().into_bytes(), Ended::Revoked).await.unwrap(), 1),
+            0 => assert_eq!(
+                sessions.end(&key.to_string().into_bytes(), Ended::Revoked).await.unwrap(),
+                1
+            ),
             1 => drop(open),
             // Declined by the handler.
             _ => drop(open.map(|()| ())),
@@ -162,7 +168,8 @@ async fn list_has_the_connections_of_a_key_from_the_oldest() {
     let address = SocketAddr::from(([192, 0, 2, 1], 4000));
     let mut first = bearer("alice").request::<()>();
     first.extensions_mut().insert(ConnectInfo(address));
-    let open = [call(&app, first).await, call(&app, bearer("alice").without("Origin").request()).await];
+    let open =
+        [call(&app, first).await, call(&app, bearer("alice").without("Origin").request()).await];
     // Without an origin it was rejected.
     assert_eq!(code(&open[1]), Some("origin-missing"));
     let _second = connect(&app, "alice").await;
@@ -189,7 +196,10 @@ async fn handshake_without_a_key_is_rejected_with_the_fix() {
     let no_key = Sessions::per_key(1, |_: &Parts| None::<u8>).unwrap();
     let verifies = || guard().token(policy()).unwrap();
     for (app, parts) in [
-        (behind(verifies().sessions(&wrong_type)), ["Claims<alloc::string::String>", "takes the type"]),
+        (
+            behind(verifies().sessions(&wrong_type)),
+            ["Claims<alloc::string::String>", "takes the type"],
+        ),
         (behind(guard().sessions(&no_token)), ["Claims<", "token check"]),
         (behind(verifies().sessions(&no_key)), ["found no key", "ConnectInfo"]),
     ] {
@@ -201,7 +211,8 @@ async fn handshake_without_a_key_is_rejected_with_the_fix() {
             let text = format!("{source} {rejection}");
             assert!(parts.iter().all(|part| text.contains(part)), "{text}");
         }
-        let explanation = verifies().sessions(&no_key).explain(&bearer("alice").request::<()>().into_parts().0);
+        let explanation =
+            verifies().sessions(&no_key).explain(&bearer("alice").request::<()>().into_parts().0);
         assert_eq!(explanation.rejection().unwrap().kind().code(), "guard-missing");
     }
     assert_eq!((wrong_type.connections(), no_token.connections(), no_key.connections()), (0, 0, 0));
@@ -350,7 +361,8 @@ async fn upgraded_connection_and_its_parts_are_told_the_end() {
             }
         };
         let guard = guard().token(policy()).unwrap().sessions(&sessions).on_upgraded(callback);
-        let app = guard.layer(service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(()))));
+        let app =
+            guard.layer(service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(()))));
         let (request, _client) = test_util::upgradable(bearer("alice").request()).await;
         assert_eq!(app.oneshot(request).await.unwrap().status(), 101);
         assert_eq!(sessions.end(&"alice", Ended::Revoked).await.unwrap(), 1);
@@ -432,5 +444,11 @@ async fn renewed_validity_reaches_the_permit() {
         Ok::<_, Infallible>(Response::new(()))
     });
     let raw: Raw = bearer("x");
-    guard().token(TokenPolicy::bearer(verifier)).unwrap().layer(inner).oneshot(raw.request()).await.unwrap();
+    guard()
+        .token(TokenPolicy::bearer(verifier))
+        .unwrap()
+        .layer(inner)
+        .oneshot(raw.request())
+        .await
+        .unwrap();
 }
