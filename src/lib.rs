@@ -144,9 +144,6 @@ pub mod threats {}
 #[cfg(feature = "lint")]
 #[doc(inline)]
 pub use self::guard::Lint;
-#[cfg(feature = "redis")]
-#[doc(inline)]
-pub use self::redis::Redis;
 #[cfg(feature = "serde")]
 #[doc(inline)]
 pub use self::settings::Settings;
@@ -191,4 +188,7 @@ pub use self::{
     },
     upgrade::{PendingUpgrade, Upgrade, UpgradeError, Upgraded},
 };
+#[cfg(feature = "redis")]
+#[doc(inline)]
+pub use self::{connection::WhenUnavailable, redis::Redis};
 pub use tokio_util::sync::CancellationToken;

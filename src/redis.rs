@@ -174,7 +174,6 @@ impl Redis {
     }
 
     /// Runs a script, and loads it if Redis does not have it.
-    #[expect(dead_code, reason = "the first script comes with the quota of tickets")]
     pub(crate) async fn run_script<T: FromRedisValue>(
         &self,
         script: &ScriptInvocation<'_>,
@@ -189,7 +188,6 @@ impl Redis {
     }
 
     /// Opens a connection for subscriptions. The caller reconnects when it ends.
-    #[expect(dead_code, reason = "`Sessions` uses it")]
     pub(crate) async fn pub_sub(&self) -> Result<PubSub, RedisFailure> {
         match timeout(self.timeout, self.client.get_async_pubsub()).await {
             Ok(Ok(pub_sub)) => Ok(pub_sub),

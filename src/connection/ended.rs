@@ -52,6 +52,14 @@ impl Ended {
     }
 }
 
+#[cfg(feature = "redis")]
+impl Ended {
+    pub(super) fn from_reason(reason: &str) -> Option<Self> {
+        let all = [Self::Drained, Self::Expired, Self::Revoked, Self::Evicted];
+        all.into_iter().find(|ended| ended.reason() == reason)
+    }
+}
+
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.reason())

@@ -81,6 +81,8 @@ use std::{
     task::Poll,
 };
 
+#[cfg(feature = "redis")]
+pub use self::sessions::WhenUnavailable;
 pub use self::{
     drain::Drain,
     ended::Ended,

@@ -48,6 +48,12 @@ pub(crate) fn log_unprotected(rejection: &Rejection, path: &str) {
     );
 }
 
+/// Logs the failure of a task in the background.
+#[cfg(feature = "redis")]
+pub(crate) fn log_failure(what: &str, error: &(dyn Error + 'static)) {
+    tracing::event!(target: TARGET, Level::WARN, "{what}: {}", WithSources(error));
+}
+
 /// An error and its sources, on one line.
 struct WithSources<'a>(&'a dyn Error);
 

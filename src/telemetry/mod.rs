@@ -81,6 +81,8 @@ mod off;
 mod outcome;
 
 pub(crate) use self::connection::{ConnectionSpan, OpenConnection};
+#[cfg(all(feature = "tracing", feature = "redis"))]
+pub(crate) use self::log::log_failure;
 #[cfg(all(feature = "tracing", feature = "axum"))]
 pub(crate) use self::log::log_unprotected;
 #[cfg(feature = "metrics")]

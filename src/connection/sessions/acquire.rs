@@ -1,10 +1,21 @@
-use std::{future::Future, hash::Hash, pin::Pin, sync::Arc, time::Instant};
+use std::{
+    future::{Future, ready},
+    hash::Hash,
+    pin::Pin,
+    sync::Arc,
+    time::Instant,
+};
 
 use http::request::Parts;
 
 use super::{
     Session, SessionInfo, Sessions, WhenFull,
-    registry::{LONGEST_HANDSHAKE, Unavailable},
+    registry::{LONGEST_HANDSHAKE, Registered, Unavailable},
+};
+#[cfg(feature = "redis")]
+use super::{
+    WhenUnavailable,
+    redis::{Asked, OnRedis},
 };
 use crate::rejection::{Rejection, RejectionKind};
 
@@ -37,16 +48,24 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
 {
     fn has_to_wait(&self) -> bool {
+        #[cfg(feature = "redis")]
+        return self.on_redis.is_some();
+        #[cfg(not(feature = "redis"))]
         false
     }
 
     fn acquire_now(&self, request: &Parts, began: Instant) -> Result<AcquiredSession, Rejection> {
         let key = (self.key)(request)?;
-        self.acquire_here(key, request, began)
+        let slot = self.register(key, request, began, self.max)?;
+        Ok(AcquiredSession { session: Arc::clone(&slot.session), slot: Box::new(slot) })
     }
 
     fn acquire<'a>(&'a self, request: &'a Parts, began: Instant) -> AcquireFuture<'a> {
-        Box::pin(async move { self.acquire_now(request, began) })
+        #[cfg(feature = "redis")]
+        if let Some(on_redis) = &self.on_redis {
+            return Box::pin(self.acquire_on_redis(on_redis, request, began));
+        }
+        Box::pin(ready(self.acquire_now(request, began)))
     }
 
     fn peek(&self, request: &Parts) -> Result<(), Rejection> {
@@ -59,12 +78,14 @@ where
 }
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static> Sessions<K> {
-    fn acquire_here(
+    /// Adds a session to those of this server.
+    fn register(
         &self,
         key: K,
         request: &Parts,
         began: Instant,
-    ) -> Result<AcquiredSession, Rejection> {
+        max: usize,
+    ) -> Result<Registered<K>, Rejection> {
         if began.elapsed() > LONGEST_HANDSHAKE {
             return Err(Rejection::new(RejectionKind::VerifierTimeout).with_source(
                 "the checks took more than a minute, so the sessions of the key may have been \
@@ -72,8 +93,37 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Sessions<K> {
             ));
         }
         let info = SessionInfo::new(request, (self.address)(request));
-        let slot = self.registry.acquire(key, info, began, self.max, self.when_full)?;
-        Ok(AcquiredSession { session: Arc::clone(&slot.session), slot: Box::new(slot) })
+        Ok(self.registry.acquire(key, info, began, max, self.when_full)?)
+    }
+
+    /// Asks Redis, which knows the sessions of all servers.
+    #[cfg(feature = "redis")]
+    async fn acquire_on_redis(
+        &self,
+        on_redis: &OnRedis<K>,
+        request: &Parts,
+        began: Instant,
+    ) -> Result<AcquiredSession, Rejection> {
+        let key = (self.key)(request)?;
+        let hash = on_redis.hash(&key).map_err(Rejection::verifier_failed)?;
+        let (max, evicts) = (self.max, self.when_full == WhenFull::EvictOldest);
+        let slot = self.register(key.clone(), request, began, usize::MAX)?;
+        let session = Arc::clone(&slot.session);
+        let asked = Asked { hash: hash.clone(), session, max, evicts, began };
+        let (slot, lease) = match on_redis.leases.acquire(asked).await {
+            Ok(lease) => (slot, lease?),
+            Err(error) if on_redis.when_unavailable == WhenUnavailable::Reject => {
+                return Err(Rejection::verifier_failed(error));
+            }
+            Err(_) => {
+                drop(slot);
+                let slot = self.register(key, request, began, max)?;
+                let session = Arc::clone(&slot.session);
+                let lease = on_redis.leases.acquire_alone(hash, session, max);
+                (slot, lease.map_err(Rejection::verifier_failed)?)
+            }
+        };
+        Ok(AcquiredSession { session: Arc::clone(&slot.session), slot: Box::new((slot, lease)) })
     }
 }
 

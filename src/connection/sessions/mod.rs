@@ -1,17 +1,20 @@
 //! The sessions: who is connected, by key.
 
 mod acquire;
+#[cfg(feature = "redis")]
+mod redis;
 mod registry;
 
 use std::{
-    any::type_name, error::Error, fmt, future::Future, hash::Hash, net::SocketAddr, sync::Arc,
-    time::SystemTime,
+    any::type_name, error::Error, fmt, hash::Hash, net::SocketAddr, sync::Arc, time::SystemTime,
 };
 
 use http::{header::ORIGIN, request::Parts};
 use tokio::sync::SetOnce;
 
 pub(crate) use self::acquire::{AcquireSession, AcquiredSession};
+#[cfg(feature = "redis")]
+pub use self::redis::WhenUnavailable;
 use self::registry::Registry;
 use super::Ended;
 use crate::{
@@ -90,6 +93,8 @@ pub struct Sessions<K> {
     when_full: WhenFull,
     address: Arc<AddressOf>,
     registry: Arc<Registry<K>>,
+    #[cfg(feature = "redis")]
+    on_redis: Option<Arc<redis::OnRedis<K>>>,
 }
 
 type KeyOf<K> = dyn Fn(&Parts) -> Result<K, Rejection> + Send + Sync;
@@ -239,6 +244,8 @@ where
             when_full: WhenFull::default(),
             address: Arc::new(peer_address),
             registry: Arc::default(),
+            #[cfg(feature = "redis")]
+            on_redis: None,
         })
     }
 
@@ -268,27 +275,29 @@ where
     ///
     /// # Errors
     ///
-    /// None in memory.
-    pub fn end(
-        &self,
-        key: &K,
-        reason: Ended,
-    ) -> impl Future<Output = Result<usize, SessionsError>> + Send + use<'_, K> {
+    /// In memory none. Redis did not respond: then only the connections of this server end.
+    pub async fn end(&self, key: &K, reason: Ended) -> Result<usize, SessionsError> {
         let ended = self.registry.end(key, reason);
-        async move { Ok(ended) }
+        #[cfg(feature = "redis")]
+        if let Some(on_redis) = &self.on_redis {
+            let ended = async { on_redis.leases.end(&on_redis.hash(key)?, reason).await };
+            return ended.await.map_err(SessionsError);
+        }
+        Ok(ended)
     }
 
     /// The connections of `key`, the oldest first.
     ///
     /// # Errors
     ///
-    /// None in memory.
-    pub fn list(
-        &self,
-        key: &K,
-    ) -> impl Future<Output = Result<Vec<SessionInfo>, SessionsError>> + Send + use<'_, K> {
-        let sessions = self.registry.list(key);
-        async move { Ok(sessions) }
+    /// In memory none. Redis did not respond.
+    pub async fn list(&self, key: &K) -> Result<Vec<SessionInfo>, SessionsError> {
+        #[cfg(feature = "redis")]
+        if let Some(on_redis) = &self.on_redis {
+            let list = async { on_redis.leases.list(&on_redis.hash(key)?).await };
+            return list.await.map_err(SessionsError);
+        }
+        Ok(self.registry.list(key))
     }
 
     /// The number of live connections on this server.
@@ -358,6 +367,8 @@ impl<K> Clone for Sessions<K> {
             when_full: self.when_full,
             address: Arc::clone(&self.address),
             registry: Arc::clone(&self.registry),
+            #[cfg(feature = "redis")]
+            on_redis: self.on_redis.clone(),
         }
     }
 }

@@ -1,0 +1,57 @@
+-- What all scripts share. Times are those of Redis, in milliseconds.
+--
+-- For each key, by its hash:
+--   lease:HASH  sorted set: its sessions, by the end of their lease
+--   since:HASH  sorted set: its sessions, by their start
+--   ended:HASH  string: when all of its sessions were ended, and the reason
+-- A session is `SERVER.NUMBER INFO`. Each server subscribes to the channel `server:SERVER`.
+
+local base = KEYS[1]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function name(part, hash)
+  return base .. part .. ':' .. hash
+end
+
+local function remove(hash, session)
+  redis.call('ZREM', name('lease', hash), session)
+  redis.call('ZREM', name('since', hash), session)
+end
+
+-- A server that has gone renews no leases.
+local function remove_expired(hash)
+  local expired = redis.call('ZRANGEBYSCORE', name('lease', hash), '-inf', now)
+  for _, session in ipairs(expired) do
+    remove(hash, session)
+  end
+end
+
+-- Adds a session, or renews its lease. The keys live longer than the lease.
+local function keep(hash, session, since, lease)
+  redis.call('ZADD', name('lease', hash), now + lease, session)
+  redis.call('ZADD', name('since', hash), 'NX', since, session)
+  redis.call('PEXPIRE', name('lease', hash), 2 * lease)
+  redis.call('PEXPIRE', name('since', hash), 2 * lease)
+end
+
+-- The reason, if all sessions of the key that started `age` ago were ended.
+local function ended_since(hash, age)
+  local ended = redis.call('GET', name('ended', hash))
+  if not ended then return nil end
+  local at, reason = string.match(ended, '^(%d+) (%a+)$')
+  if now - age <= tonumber(at) then return reason end
+end
+
+-- Tells the servers of these sessions.
+local function tell(sessions, reason)
+  local numbers = {}
+  for _, session in ipairs(sessions) do
+    local server, number = string.match(session, '^([^.]+)%.(%d+)')
+    numbers[server] = (numbers[server] or reason) .. ' ' .. number
+  end
+  for server, message in pairs(numbers) do
+    redis.call('PUBLISH', base .. 'server:' .. server, message)
+  end
+end
+

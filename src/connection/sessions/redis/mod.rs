@@ -1,0 +1,352 @@
+//! The sessions of several servers, as leases in Redis.
+//!
+//! Redis has the truth: a session has a slot as long as its lease is there. A server renews the
+//! leases of its sessions, and learns then which of them were ended or evicted. Publish/subscribe
+//! only makes that faster, so a message that is lost does no harm.
+
+mod task;
+
+use std::{
+    collections::BTreeMap,
+    hash::Hash,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use redis::{FromRedisValue, Script};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use tokio::{sync::Notify, task::AbortHandle};
+
+use super::{Ended, Session, SessionInfo, Sessions, registry::Unavailable};
+use crate::{
+    config::ConfigError,
+    redis::{Redis, RedisFailure},
+};
+
+const LEASE: Duration = Duration::from_secs(15);
+
+/// How long it is remembered that a key was ended. A server that was away for longer ends all
+/// sessions whose leases are lost.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+
+/// Sessions in one call of a script, so that none holds up Redis for long.
+const BATCH: usize = 250;
+
+macro_rules! script {
+    ($file:literal) => {
+        Script::new(concat!(include_str!("common.lua"), include_str!($file)))
+    };
+}
+
+struct Scripts {
+    acquire: Script,
+    renew: Script,
+    release: Script,
+    end: Script,
+    list: Script,
+}
+
+/// The Redis of [`Sessions`], and how their keys are written.
+pub(super) struct OnRedis<K> {
+    pub(super) leases: Arc<Leases>,
+    hash: fn(&K) -> Result<String, serde_json::Error>,
+    pub(super) when_unavailable: WhenUnavailable,
+}
+
+/// What happens to a handshake while Redis does not respond.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WhenUnavailable {
+    /// Reject it with [`VerifierFailed`](crate::RejectionKind::VerifierFailed).
+    #[default]
+    Reject,
+    /// Count the sessions of this server alone. So a key may have the maximum number of connections
+    /// on each server. When Redis is back, those above the maximum are evicted.
+    CountAlone,
+}
+
+impl<K> Sessions<K>
+where
+    K: Hash + Eq + Clone + Serialize + Send + Sync + 'static,
+{
+    /// Shares the sessions of `name` with all servers that use the same [`Redis`] and its prefix:
+    /// their maximum, [`list`](Self::list) and [`end`](Self::end).
+    ///
+    /// A session has a lease of 15 seconds, which its server renews every 5. So the slots of a
+    /// server that crashed are free within 15 seconds. Redis has a hash of the key, written as JSON.
+    ///
+    /// | fault | what happens |
+    /// |---|---|
+    /// | Redis does not respond, or is at its memory limit | [`when_unavailable`](Self::when_unavailable) decides about handshakes, `end` and `list` fail, open connections stay |
+    /// | Redis is back after more than a lease, or has lost its data | each server adds its sessions again; those of a key that is full by then are [evicted](Ended::Evicted) |
+    /// | a server does not reach Redis | it hears that a session was ended or evicted when it reaches Redis again; if that takes more than an hour, its sessions are evicted |
+    /// | a server crashes or hangs | its slots are free within a lease |
+    /// | a message is lost | the server hears of it at its next renewal |
+    /// | clocks of servers differ | nothing: only the clock of Redis counts |
+    /// | the clock of Redis jumps, as at a failover | leases are longer or shorter by the difference, once |
+    /// | a failover to a replica loses the latest writes | sessions as above; an `end` among them reaches only the servers that heard of it before |
+    ///
+    /// # Errors
+    ///
+    /// The operating system has no random bytes for the name of this server.
+    pub fn on_redis(mut self, redis: &Redis, name: &str) -> Result<Self, ConfigError> {
+        self.on_redis = Some(Arc::new(OnRedis {
+            leases: Arc::new(Leases::new(redis, name)?),
+            hash: hash::<K>,
+            when_unavailable: WhenUnavailable::default(),
+        }));
+        Ok(self)
+    }
+}
+
+impl<K> Sessions<K> {
+    /// Sets what happens to a handshake while Redis does not respond. Without
+    /// [`on_redis`](Self::on_redis) it has no effect. A later call replaces an earlier one.
+    pub fn when_unavailable(mut self, when_unavailable: WhenUnavailable) -> Self {
+        if let Some(on_redis) = &self.on_redis {
+            let OnRedis { leases, hash, .. } = &**on_redis;
+            let (leases, hash) = (Arc::clone(leases), *hash);
+            self.on_redis = Some(Arc::new(OnRedis { leases, hash, when_unavailable }));
+        }
+        self
+    }
+}
+
+/// Hides what may be a secret, and has a bounded length.
+fn hash<K: Serialize>(key: &K) -> Result<String, serde_json::Error> {
+    Ok(URL_SAFE_NO_PAD.encode(Sha256::digest(serde_json::to_vec(key)?)))
+}
+
+impl<K> OnRedis<K> {
+    pub(super) fn hash(&self, key: &K) -> Result<String, RedisFailure> {
+        Ok((self.hash)(key)?)
+    }
+}
+
+/// The leases of this server. The tasks end with it.
+pub(super) struct Leases {
+    shared: Arc<Shared>,
+    listener: Mutex<Option<AbortHandle>>,
+}
+
+/// What the tasks share with the handle.
+struct Shared {
+    redis: Redis,
+    /// The beginning of all keys.
+    base: String,
+    server: String,
+    scripts: Scripts,
+    live: Mutex<BTreeMap<u64, Arc<Leased>>>,
+    released: Mutex<Vec<Arc<Leased>>>,
+    /// Something was released, or the leases must be renewed at once.
+    wake: Notify,
+    must_renew: AtomicBool,
+    /// There is no handle.
+    is_closed: AtomicBool,
+    /// The last time when all leases were renewed.
+    renewed: Mutex<Instant>,
+}
+
+struct Leased {
+    hash: String,
+    /// As in Redis.
+    name: String,
+    max: usize,
+    session: Arc<Session>,
+    accepted: Instant,
+    /// Whether it is renewed. Before, Redis decides about it.
+    is_acquired: AtomicBool,
+}
+
+/// A lease, until this is dropped.
+pub(super) struct Lease {
+    leases: Arc<Leases>,
+    leased: Arc<Leased>,
+}
+
+/// A session that is to be acquired.
+pub(super) struct Asked {
+    pub(super) hash: String,
+    pub(super) session: Arc<Session>,
+    pub(super) max: usize,
+    pub(super) evicts: bool,
+    pub(super) began: Instant,
+}
+
+impl Leases {
+    fn new(redis: &Redis, name: &str) -> Result<Self, ConfigError> {
+        let mut server = [0; 16];
+        getrandom::fill(&mut server)
+            .map_err(|_| ConfigError::new("", "the operating system has no random bytes"))?;
+        let shared = Shared {
+            redis: redis.clone(),
+            base: redis.key("sessions", format_args!("{name}:")),
+            server: URL_SAFE_NO_PAD.encode(server),
+            scripts: Scripts {
+                acquire: script!("acquire.lua"),
+                renew: script!("renew.lua"),
+                release: script!("release.lua"),
+                end: script!("end.lua"),
+                list: script!("list.lua"),
+            },
+            live: Mutex::default(),
+            released: Mutex::default(),
+            wake: Notify::new(),
+            must_renew: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
+            renewed: Mutex::new(Instant::now()),
+        };
+        Ok(Self { shared: Arc::new(shared), listener: Mutex::default() })
+    }
+
+    /// Acquires a lease, if Redis says so.
+    pub(super) async fn acquire(
+        self: &Arc<Self>,
+        asked: Asked,
+    ) -> Result<Result<Lease, Unavailable>, RedisFailure> {
+        let lease = self.add(asked.hash, asked.session, asked.max)?;
+        let Leased { hash, name, max, .. } = &*lease.leased;
+        let script = &self.shared.scripts.acquire;
+        let mut script = script.key(&self.shared.base);
+        script.arg(hash).arg(name).arg(max).arg(u8::from(asked.evicts));
+        script.arg(millis(LEASE)).arg(millis(asked.began.elapsed()));
+        // If this fails or is dropped, Redis may have added the session. Then it is released.
+        let outcome = self.shared.redis.run_script::<String>(&script).await?;
+        let unavailable = match &*outcome {
+            "ok" => {
+                lease.leased.is_acquired.store(true, Ordering::Relaxed);
+                return Ok(Ok(lease));
+            }
+            "full" => Unavailable::Full,
+            _ => Unavailable::EndedMeanwhile,
+        };
+        lease.forget();
+        Ok(Err(unavailable))
+    }
+
+    /// Adds a session without Redis. The next renewal tells Redis.
+    pub(super) fn acquire_alone(
+        self: &Arc<Self>,
+        hash: String,
+        session: Arc<Session>,
+        max: usize,
+    ) -> Result<Lease, RedisFailure> {
+        let lease = self.add(hash, session, max)?;
+        lease.leased.is_acquired.store(true, Ordering::Relaxed);
+        Ok(lease)
+    }
+
+    /// Adds a session, so that it hears of an end from now on.
+    fn add(
+        self: &Arc<Self>,
+        hash: String,
+        session: Arc<Session>,
+        max: usize,
+    ) -> Result<Lease, RedisFailure> {
+        self.run_tasks();
+        let SessionInfo { origin, address, .. } = &session.info;
+        let info = serde_json::to_string(&(origin, address))?;
+        let leased = Arc::new(Leased {
+            hash,
+            name: format!("{}.{} {info}", self.shared.server, session.number),
+            max,
+            accepted: Instant::now(),
+            is_acquired: AtomicBool::new(false),
+            session,
+        });
+        self.shared.live().insert(leased.session.number, Arc::clone(&leased));
+        Ok(Lease { leases: Arc::clone(self), leased })
+    }
+
+    pub(super) async fn end(&self, hash: &str, reason: Ended) -> Result<usize, RedisFailure> {
+        let script = &self.shared.scripts.end;
+        let mut script = script.key(&self.shared.base);
+        script.arg(hash).arg(reason.reason()).arg(millis(REMEMBERED));
+        self.shared.redis.run_script(&script).await
+    }
+
+    pub(super) async fn list(&self, hash: &str) -> Result<Vec<SessionInfo>, RedisFailure> {
+        let script = &self.shared.scripts.list;
+        let sessions: Vec<(String, u64)> =
+            self.shared.redis.run_script(script.key(&self.shared.base).arg(hash)).await?;
+        let sessions = sessions.into_iter().map(|(name, since)| {
+            let info = name.split_once(' ').map_or("", |(_, info)| info);
+            let (origin, address) = serde_json::from_str(info)?;
+            let since = SystemTime::UNIX_EPOCH + Duration::from_millis(since);
+            Ok(SessionInfo { since, origin, address })
+        });
+        sessions.collect()
+    }
+
+    /// Starts the tasks, again if their runtime has ended.
+    fn run_tasks(self: &Arc<Self>) {
+        let mut listener = lock(&self.listener);
+        if listener.as_ref().is_none_or(AbortHandle::is_finished) {
+            tokio::spawn(task::maintain(Arc::clone(&self.shared)));
+            let listens = tokio::spawn(task::listen(Arc::clone(&self.shared)));
+            *listener = Some(listens.abort_handle());
+        }
+    }
+}
+
+impl Drop for Leases {
+    fn drop(&mut self) {
+        self.shared.is_closed.store(true, Ordering::Relaxed);
+        self.shared.wake.notify_one();
+        if let Some(listener) = &*lock(&self.listener) {
+            listener.abort();
+        }
+    }
+}
+
+impl Lease {
+    /// Redis does not have it.
+    fn forget(self) {
+        self.leases.shared.live().remove(&self.leased.session.number);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let shared = &self.leases.shared;
+        if shared.live().remove(&self.leased.session.number).is_some() {
+            lock(&shared.released).push(Arc::clone(&self.leased));
+            shared.wake.notify_one();
+        }
+    }
+}
+
+impl Shared {
+    fn live(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Leased>>> {
+        lock(&self.live)
+    }
+
+    fn channel(&self) -> String {
+        format!("{}server:{}", self.base, self.server)
+    }
+
+    async fn run<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        arguments: impl IntoIterator<Item = String>,
+    ) -> Result<T, RedisFailure> {
+        let mut script = script.key(&self.base);
+        for argument in arguments {
+            script.arg(argument);
+        }
+        self.redis.run_script(&script).await
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,27 @@
+-- Renews the leases of a server. Returns the sessions that must end, each followed by the reason.
+local server, lease, keeps_lost = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
+local gone = {}
+
+for i = 4, #ARGV, 4 do
+  local hash, session, max, age = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
+  local reason
+  if not redis.call('ZSCORE', name('lease', hash), session) then
+    -- It was ended or evicted and the server did not hear of it, or Redis has lost it, or its lease
+    -- expired while the server or Redis was away.
+    remove_expired(hash)
+    reason = ended_since(hash, age)
+    if not reason and not (keeps_lost and redis.call('ZCARD', name('lease', hash)) < max) then
+      reason = 'evicted'
+    end
+  end
+  if reason then
+    gone[#gone + 1] = session
+    gone[#gone + 1] = reason
+  else
+    keep(hash, session, now - age, lease)
+  end
+end
+
+-- So that the server notices if its subscription is dead.
+redis.call('PUBLISH', base .. 'server:' .. server, '')
+return gone

@@ -1,0 +1,150 @@
+//! The tasks of a server: one renews and releases its leases, and the other hears of ends.
+
+use std::{
+    mem,
+    ops::Bound::{Excluded, Unbounded},
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use backon::{ExponentialBuilder, Retryable};
+use futures_util::StreamExt;
+use redis::aio::PubSub;
+use tokio::time::{sleep, timeout};
+
+use super::{BATCH, LEASE, Leased, REMEMBERED, Shared, lock, millis};
+use crate::{connection::Ended, redis::RedisFailure};
+
+const RENEWAL: Duration = Duration::from_secs(LEASE.as_secs() / 3);
+
+/// Renews and releases leases until there is no handle and nothing to release.
+pub(super) async fn maintain(shared: Arc<Shared>) {
+    let mut renewal = Instant::now() + RENEWAL;
+    loop {
+        let left = renewal.saturating_duration_since(Instant::now());
+        let is_due = timeout(left, shared.wake.notified()).await.is_err();
+        let is_over = shared.is_closed.load(Ordering::Relaxed);
+        if let Err(error) = shared.release().await {
+            log(&error);
+        }
+        if is_over {
+            return;
+        }
+        if shared.must_renew.swap(false, Ordering::Relaxed) || is_due {
+            match shared.renew().await {
+                Ok(()) => *lock(&shared.renewed) = Instant::now(),
+                Err(error) => log(&error),
+            }
+            renewal = Instant::now() + RENEWAL;
+        }
+    }
+}
+
+/// Hears of sessions that were ended or evicted, for ever.
+pub(super) async fn listen(shared: Arc<Shared>) {
+    let reconnect = ExponentialBuilder::default()
+        .with_jitter()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(RENEWAL)
+        .without_max_times();
+    loop {
+        let Ok(mut connection) = (|| shared.subscribe()).retry(reconnect).await else { continue };
+        // Messages may have been lost. What they said is in Redis.
+        shared.must_renew.store(true, Ordering::Relaxed);
+        shared.wake.notify_one();
+        // Each renewal sends a message, so silence means that the connection is dead.
+        let mut messages = connection.on_message();
+        while let Ok(Some(message)) = timeout(LEASE, messages.next()).await {
+            shared.hear(&message.get_payload::<String>().unwrap_or_default());
+        }
+        drop(messages);
+        // A Redis that closes each connection at once must not be asked all the time.
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+impl Shared {
+    async fn subscribe(&self) -> Result<PubSub, RedisFailure> {
+        let mut connection = self.redis.pub_sub().await?;
+        connection.subscribe(self.channel()).await?;
+        Ok(connection)
+    }
+
+    /// Reads a message: the reason, and the numbers of the sessions.
+    fn hear(&self, message: &str) {
+        let mut words = message.split(' ');
+        let Some(reason) = words.next().and_then(Ended::from_reason) else { return };
+        for number in words.filter_map(|number| number.parse().ok()) {
+            let leased = self.live().get(&number).cloned();
+            if let Some(leased) = leased {
+                self.end(&leased, reason);
+            }
+        }
+    }
+
+    fn end(&self, leased: &Leased, reason: Ended) {
+        leased.session.end(reason);
+        // Its lease is not renewed, and need not be released.
+        self.live().remove(&leased.session.number);
+    }
+
+    async fn renew(&self) -> Result<(), RedisFailure> {
+        let keeps_lost = lock(&self.renewed).elapsed() < REMEMBERED;
+        let mut last = None;
+        loop {
+            let batch = self.batch_after(last);
+            let settings =
+                [self.server.clone(), millis(LEASE).to_string(), u8::from(keeps_lost).to_string()];
+            let sessions = batch.iter().flat_map(|leased| {
+                let age = millis(leased.accepted.elapsed()).to_string();
+                [leased.hash.clone(), leased.name.clone(), leased.max.to_string(), age]
+            });
+            let gone: Vec<(String, String)> =
+                self.run(&self.scripts.renew, settings.into_iter().chain(sessions)).await?;
+            for (name, reason) in gone {
+                let leased = batch.iter().find(|leased| leased.name == name);
+                if let (Some(leased), Some(reason)) = (leased, Ended::from_reason(&reason)) {
+                    self.end(leased, reason);
+                }
+            }
+            last = batch.last().map(|leased| leased.session.number);
+            if batch.len() < BATCH {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The next sessions that are to be renewed.
+    fn batch_after(&self, last: Option<u64>) -> Vec<Arc<Leased>> {
+        let live = self.live();
+        let after = live.range((last.map_or(Unbounded, Excluded), Unbounded));
+        let acquired =
+            after.map(|(_, leased)| leased).filter(|l| l.is_acquired.load(Ordering::Relaxed));
+        acquired.take(BATCH).cloned().collect()
+    }
+
+    async fn release(&self) -> Result<(), RedisFailure> {
+        let released = mem::take(&mut *lock(&self.released));
+        for (index, batch) in released.chunks(BATCH).enumerate() {
+            let sessions = batch.iter().flat_map(|l| [l.hash.clone(), l.name.clone()]);
+            if let Err(error) = self.run::<()>(&self.scripts.release, sessions).await {
+                // Again at the next renewal. Nobody renews the lease, so it ends meanwhile.
+                let left = released.into_iter().skip(index * BATCH).take(MAX_RELEASES);
+                lock(&self.released).extend(left);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// More are left to the end of their leases.
+const MAX_RELEASES: usize = 100_000;
+
+#[cfg(feature = "tracing")]
+fn log(error: &RedisFailure) {
+    crate::telemetry::log_failure("the leases of the sessions could not be renewed", &**error);
+}
+
+#[cfg(not(feature = "tracing"))]
+fn log(_: &RedisFailure) {}
