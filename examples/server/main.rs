@@ -2,9 +2,11 @@
 //!
 //! `cargo run --example server`, then open the address that it prints. `--help` lists the flags.
 
+mod accounts;
 mod attempts;
 mod echo;
 mod serve;
+mod sessions;
 mod tickets;
 
 use std::{
@@ -33,12 +35,13 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tower_ws_guard::{
     AcceptThenClose, AllowHost, AllowOrigin, ConfigError, ConnectionLimit, Drain, EmptyBody,
-    GuardLayer, PermessageDeflate, PlainText, ProblemJson, RejectionResponse, RequestCheckLayer,
-    StaticTokens, Subprotocols, TokenPolicy, TokenSource, response_fn, telemetry::describe_metrics,
-    token::ticket::TicketVerifier,
+    GuardLayer, PermessageDeflate, PlainText, ProblemJson, Redis, RejectionResponse,
+    RequestCheckLayer, Sessions, Subprotocols, TokenPolicy, TokenSource, response_fn,
+    telemetry::describe_metrics, token::ticket::TicketVerifier,
 };
 
 use self::{
+    accounts::{Account, Accounts, Key},
     attempts::{Attempts, Explain},
     serve::Connections,
 };
@@ -113,6 +116,16 @@ struct Options {
     /// The maximum number of open WebSockets.
     #[arg(long, value_name = "N", value_parser = parse_limit)]
     max_connections: Option<ConnectionLimit>,
+    /// The maximum number of open WebSockets of a token or, without tokens, of an address.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_per_key: Option<u32>,
+    /// At the maximum of --max-per-key, close the oldest WebSocket and accept the new one.
+    #[arg(long, requires = "max_per_key")]
+    evict_oldest: bool,
+    /// Count and end open WebSockets in memory, or in redis://HOST:PORT for several servers. POST
+    /// /sessions/end with a token ends those of the token.
+    #[arg(long, value_name = "STORE", default_value = "memory")]
+    sessions: String,
     /// Timeout for the head of a request, for the checks, and for the client to read the response;
     /// each.
     #[arg(long, value_name = "MS", default_value = "10000", value_parser = clap::value_parser!(u64).range(1..))]
@@ -153,6 +166,22 @@ enum Style {
     Problem,
     /// Complete the handshake and close the socket with a code. Other rejections are a problem.
     Close,
+}
+
+struct Stores {
+    sessions: Sessions<Key>,
+    tickets: Option<tickets::Store>,
+}
+
+/// `None` in memory. Not parsed by clap, which would print the password of an invalid URL.
+fn redis(store: &str) -> Result<Option<Redis>, String> {
+    match store {
+        "memory" => Ok(None),
+        url if url.starts_with("redis://") || url.starts_with("rediss://") => {
+            Redis::new(url).map(Some).map_err(|error| error.to_string())
+        }
+        _ => Err("use memory or redis://HOST:PORT".into()),
+    }
 }
 
 fn parse_limit(max: &str) -> Result<ConnectionLimit, String> {
@@ -196,6 +225,7 @@ impl Options {
     fn endpoint(
         &self,
         tickets: Option<&tickets::Store>,
+        sessions: &Sessions<Key>,
         drain: &Drain,
     ) -> Result<(MethodRouter, Explain), (&'static str, ConfigError)> {
         let style = self.rejection;
@@ -215,6 +245,7 @@ impl Options {
             .reject_with(respond)
             .check_timeout(self.handshake_timeout())
             .map_err(too_short)?
+            .sessions(sessions)
             .drain(drain);
         if let Some(limit) = &self.max_connections {
             guard = guard.limit(limit.clone());
@@ -257,7 +288,7 @@ impl Options {
     fn token_policy(
         &self,
         tickets: Option<&tickets::Store>,
-    ) -> Result<Option<TokenPolicy<()>>, (&'static str, ConfigError)> {
+    ) -> Result<Option<TokenPolicy<Account>>, (&'static str, ConfigError)> {
         if self.token.is_empty() {
             return Ok(None);
         }
@@ -266,8 +297,9 @@ impl Options {
             sources => sources.to_vec(),
         };
         let ambiguous = |error| ("--token-from", error);
-        let tokens = self.tokens().map_err(|error| ("--token", error))?;
-        let mut policy = TokenPolicy::from_sources(sources, tokens).map_err(ambiguous)?;
+        let accounts = Accounts::new(&self.token).map_err(|error| ("--token", error))?;
+        let mut policy =
+            TokenPolicy::from_sources(sources, accounts.verifier()).map_err(ambiguous)?;
         if let Some(store) = tickets {
             let tickets = TicketVerifier::new(store.clone());
             let tickets =
@@ -290,8 +322,19 @@ impl Options {
         Duration::from_millis(self.handshake_timeout)
     }
 
-    fn tokens(&self) -> Result<StaticTokens<()>, ConfigError> {
-        StaticTokens::new(self.token.iter().map(|token| (token, ())))
+    /// A Redis for each flag that names one. Flags with the same URL share the connection.
+    fn stores(&self) -> Result<Stores, (&'static str, String)> {
+        let sessions = redis(&self.sessions).map_err(|error| ("--sessions", error))?;
+        let tickets = match &self.tickets {
+            None => None,
+            Some(url) if *url == self.sessions => Some(sessions.clone()),
+            Some(url) => Some(redis(url).map_err(|error| ("--tickets", error))?),
+        };
+        let (max, redis) = (self.max_per_key.map(|max| max as usize), sessions.as_ref());
+        let sessions = sessions::sessions(max, self.evict_oldest, redis)
+            .map_err(|error| ("--sessions", error.to_string()))?;
+        let tickets = tickets.map(|redis| tickets::Store::new(redis.as_ref()));
+        Ok(Stores { sessions, tickets })
     }
 
     fn tls(&self) -> Result<Option<TlsAcceptor>, (&'static str, String)> {
@@ -390,12 +433,11 @@ async fn main() -> io::Result<()> {
         .with_writer(io::stderr)
         .without_time()
         .init();
-    // Not parsed by clap, which would print the password of an invalid URL.
-    let store = options.tickets.as_deref().map(tickets::parse).transpose();
-    let store = store.unwrap_or_else(|error| wrong_flag("--tickets", error));
+    let Stores { sessions, tickets } =
+        options.stores().unwrap_or_else(|(flag, error)| wrong_flag(flag, error));
     let drain = Drain::new();
     let (endpoint, explain) = options
-        .endpoint(store.as_ref(), &drain)
+        .endpoint(tickets.as_ref(), &sessions, &drain)
         .unwrap_or_else(|(flag, error)| wrong_flag(flag, error));
     let tls = options.tls().unwrap_or_else(|(flag, error)| wrong_flag(flag, error));
 
@@ -412,15 +454,20 @@ async fn main() -> io::Result<()> {
         None => options.attempts(address, explain),
     };
     let page = include_str!("page.html")
-        .replace("{tickets}", if options.tickets.is_some() { "yes" } else { "no" });
+        .replace("{tickets}", if options.tickets.is_some() { "yes" } else { "no" })
+        .replace("{tokens}", if options.token.is_empty() { "no" } else { "yes" });
     let mut app = attempts::routes(attempts).route("/", get(Html(page)));
     if options.metrics {
         app = app.route("/metrics", metrics());
     }
-    if let Some(store) = store {
-        let tokens = options.tokens().unwrap_or_else(|error| wrong_flag("--token", error));
-        app = app.merge(tickets::routes(store, tokens));
+    let accounts = (!options.token.is_empty())
+        .then(|| Accounts::new(&options.token))
+        .transpose()
+        .unwrap_or_else(|error| wrong_flag("--token", error));
+    if let (Some(store), Some(accounts)) = (tickets, accounts.clone()) {
+        app = app.merge(tickets::routes(store, accounts));
     }
+    app = app.merge(sessions::routes(sessions::Api { sessions, accounts }));
     // The guard has them for the endpoint.
     if let Some(hosts) = options.hosts().unwrap_or_else(|error| wrong_flag("--allow-host", error)) {
         app = app.layer(RequestCheckLayer::hosts(hosts).reject_with(ProblemJson::new()));

@@ -1,9 +1,12 @@
 //! HTTP/1.1 and HTTP/2 on one port, with or without TLS, within limits. See the crate's page
 //! `hardening` for the reasons.
 
-use std::{convert::Infallible, path::Path, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, path::Path, pin::pin, sync::Arc, time::Duration};
 
-use axum::{Router, extract::Request};
+use axum::{
+    Router,
+    extract::{ConnectInfo, Request},
+};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -45,8 +48,9 @@ pub(crate) async fn serve(
 ) -> Infallible {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(connections.clone().serve(
+            Ok((stream, peer)) => drop(tokio::spawn(connections.clone().serve(
                 stream,
+                peer,
                 graceful.watcher(),
                 app.clone(),
             ))),
@@ -60,19 +64,19 @@ pub(crate) async fn serve(
 }
 
 impl Connections {
-    async fn serve(self, stream: TcpStream, graceful: Watcher, app: Router) {
+    async fn serve(self, stream: TcpStream, peer: SocketAddr, graceful: Watcher, app: Router) {
         stream.set_nodelay(true).ok();
         match &self.tls {
             Some(tls) => match timeout(self.head_timeout, tls.accept(stream)).await {
-                Ok(Ok(stream)) => self.serve_http(stream, graceful, app).await,
+                Ok(Ok(stream)) => self.serve_http(stream, peer, graceful, app).await,
                 Ok(Err(error)) => tracing::warn!("tls: {error}"),
                 Err(_) => tracing::warn!("tls: the client took too long"),
             },
-            None => self.serve_http(stream, graceful, app).await,
+            None => self.serve_http(stream, peer, graceful, app).await,
         }
     }
 
-    async fn serve_http<S>(self, stream: S, graceful: Watcher, app: Router)
+    async fn serve_http<S>(self, stream: S, peer: SocketAddr, graceful: Watcher, app: Router)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -96,8 +100,9 @@ impl Connections {
 
         let first_request = Arc::new(Notify::new());
         let seen = Arc::clone(&first_request);
-        let app = app.map_request(move |request: Request<Incoming>| {
+        let app = app.map_request(move |mut request: Request<Incoming>| {
             seen.notify_one();
+            request.extensions_mut().insert(ConnectInfo(peer));
             request
         });
         let connection = server

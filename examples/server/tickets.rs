@@ -5,21 +5,19 @@ use std::time::Duration;
 use axum::{
     Json, Router,
     extract::State,
-    http::{
-        HeaderMap, HeaderName, StatusCode,
-        header::{AUTHORIZATION, CACHE_CONTROL, ORIGIN, WWW_AUTHENTICATE},
-        request::Parts,
-    },
+    http::{StatusCode, header::ORIGIN, request::Parts},
     response::{IntoResponse, Response},
     routing::post,
 };
 use serde_json::{Value, json};
 use tower_ws_guard::{
-    Origin, Redis, StaticTokens, Token, TokenSource, VerifyToken,
+    Origin, Redis, TokenSource,
     token::ticket::{
         MemoryTicketStore, RedisTicketStore, TicketError, TicketIssuer, TicketKey, TicketStore,
     },
 };
+
+use crate::accounts::{Accounts, NO_STORE, Unauthorized};
 
 /// The store that `--tickets` names.
 #[derive(Clone)]
@@ -28,15 +26,13 @@ pub(crate) enum Store {
     Redis(RedisTicketStore),
 }
 
-/// Reads the value of `--tickets`.
-pub(crate) fn parse(value: &str) -> Result<Store, String> {
-    match value {
-        "memory" => Ok(Store::Memory(MemoryTicketStore::default())),
-        url if url.starts_with("redis://") || url.starts_with("rediss://") => {
-            let redis = Redis::new(url).map_err(|error| error.to_string())?;
-            Ok(Store::Redis(RedisTicketStore::new(&redis)))
+impl Store {
+    /// In memory, or on a Redis.
+    pub(crate) fn new(redis: Option<&Redis>) -> Self {
+        match redis {
+            Some(redis) => Self::Redis(RedisTicketStore::new(redis)),
+            None => Self::Memory(MemoryTicketStore::default()),
         }
-        _ => Err("use memory or redis://HOST:PORT".into()),
     }
 }
 
@@ -68,41 +64,38 @@ pub(crate) fn source() -> TokenSource {
     TokenSource::query("ticket").expect("it has a name")
 }
 
-/// `POST /tickets`, for clients with one of `tokens`.
-pub(crate) fn routes(store: Store, tokens: StaticTokens<()>) -> Router {
-    Router::new().route("/tickets", post(issue)).with_state((TicketIssuer::new(store), tokens))
+/// `POST /tickets`, for clients with one of the tokens.
+pub(crate) fn routes(store: Store, accounts: Accounts) -> Router {
+    Router::new().route("/tickets", post(issue)).with_state((TicketIssuer::new(store), accounts))
 }
 
 async fn issue(
-    State((issuer, tokens)): State<(TicketIssuer<Store>, StaticTokens<()>)>,
+    State((issuer, accounts)): State<(TicketIssuer<Store>, Accounts)>,
     request: Parts,
 ) -> Result<Response, Failure> {
-    let token = bearer(&request.headers).ok_or(Failure::Unauthorized)?;
-    tokens.verify(Token::new(token), &request).await.map_err(|_| Failure::Unauthorized)?;
-
+    let account = accounts.of(&request).await?;
     // A browser names the page that asks. Only that page can redeem the ticket.
     let ticket = match request.headers.get(ORIGIN) {
         Some(origin) => {
             let origin = Origin::parse(origin.as_bytes()).map_err(|_| Failure::Origin)?;
-            issuer.issue_to_origin(&(), &origin).await?
+            issuer.issue_to_origin(&account, &origin).await?
         }
-        None => issuer.issue(&()).await?,
+        None => issuer.issue(&account).await?,
     };
     let body = json!({ "ticket": ticket.expose(), "expires_in": ticket.lifetime().as_secs() });
     Ok((StatusCode::CREATED, NO_STORE, Json(body)).into_response())
-}
-
-const NO_STORE: [(HeaderName, &str); 1] = [(CACHE_CONTROL, "no-store")];
-
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
 enum Failure {
     Unauthorized,
     Origin,
     Store(TicketError),
+}
+
+impl From<Unauthorized> for Failure {
+    fn from(_: Unauthorized) -> Self {
+        Self::Unauthorized
+    }
 }
 
 impl From<TicketError> for Failure {
@@ -114,11 +107,7 @@ impl From<TicketError> for Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let (status, error) = match self {
-            Self::Unauthorized => {
-                let challenge = [(WWW_AUTHENTICATE, r#"Bearer realm="tickets""#)];
-                let error = error("a valid token is required");
-                return (StatusCode::UNAUTHORIZED, NO_STORE, challenge, error).into_response();
-            }
+            Self::Unauthorized => return Unauthorized.into_response(),
             Self::Origin => (StatusCode::BAD_REQUEST, "no ticket can be bound to that origin"),
             Self::Store(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "no ticket");
