@@ -74,7 +74,10 @@ pub(crate) async fn responded(pending: Option<PendingUpgrade>) -> &'static str {
         };
         let Some((close, timeout)) = close else { return };
         socket.send(close).await.ok();
-        let client_closes = async { while socket.next_frame().await.is_ok() {} };
+        // yawc would respond to the client's close frame with a second one at the next call.
+        let client_closes = async {
+            while socket.next_frame().await.is_ok_and(|frame| frame.opcode() != OpCode::Close) {}
+        };
         tokio::time::timeout(timeout, client_closes).await.ok();
     });
     ""
