@@ -38,9 +38,13 @@ impl Key {
     }
 
     pub(crate) fn address(request: &Parts) -> Option<Self> {
-        let ConnectInfo(peer) = request.extensions.get::<ConnectInfo<SocketAddr>>()?;
-        Some(Self::Address(peer.ip()))
+        Some(Self::Address(peer(request)?.ip()))
     }
+}
+
+pub(crate) fn peer(request: &Parts) -> Option<SocketAddr> {
+    let ConnectInfo(peer) = request.extensions.get()?;
+    Some(*peer)
 }
 
 /// The `--token`s.

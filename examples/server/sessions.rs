@@ -13,14 +13,14 @@ use axum::{
 use serde_json::{Value, json};
 use tower_ws_guard::{ConfigError, Ended, Redis, Sessions, SessionsError, WhenFull};
 
-use crate::accounts::{Accounts, Key, NO_STORE, Unauthorized};
+use crate::accounts::{Accounts, Key, NO_STORE, Unauthorized, peer};
 
 pub(crate) fn sessions(
     max_per_key: Option<usize>,
     evicts: bool,
     redis: Option<&Redis>,
 ) -> Result<Sessions<Key>, ConfigError> {
-    let mut sessions = Sessions::per_key(max_per_key.unwrap_or(usize::MAX), Key::of)?;
+    let mut sessions = Sessions::per_key(max_per_key.unwrap_or(usize::MAX), Key::of)?.address(peer);
     if evicts {
         sessions = sessions.when_full(WhenFull::EvictOldest);
     }

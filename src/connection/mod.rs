@@ -3,13 +3,26 @@
 //! The limits of tower and the graceful shutdown of hyper end at the 101: for them the request is
 //! done. Here a connection has a [`Permit`] for as long as it is open.
 //!
-//! - [`ConnectionLimit`]: the maximum number of connections, in total and per address or user. A
-//!   handshake without a slot is rejected with [`OverCapacity`](crate::RejectionKind::OverCapacity)
-//!   or [`TooManyConnections`](crate::RejectionKind::TooManyConnections). It is the last check: a
+//! - [`ConnectionLimit`]: the maximum number of connections. A handshake without a slot is rejected
+//!   with [`OverCapacity`](crate::RejectionKind::OverCapacity). It is the last check but one: a
 //!   handshake that another check rejects acquires no slot.
+//! - [`Sessions`]: who is connected, by user or by address: at most so many of each. They can be
+//!   listed and ended, on one server or on all that share a Redis. A handshake without a slot is
+//!   rejected with [`TooManyConnections`](crate::RejectionKind::TooManyConnections), or evicts the
+//!   oldest.
 //! - [`Drain`]: the shutdown of a server. It rejects new handshakes with
-//!   [`ShuttingDown`](crate::RejectionKind::ShuttingDown), notifies the open connections, and waits
-//!   for them.
+//!   [`ShuttingDown`](crate::RejectionKind::ShuttingDown), tells the open connections to end, and
+//!   waits for them.
+//! - [`GuardLayer::max_age`](crate::GuardLayer::max_age): the maximum age of a connection.
+//!
+//! # How a connection ends
+//!
+//! [`Permit::ended`] and [`Upgraded::ended`](crate::Upgraded::ended) resolve when the connection
+//! must end, to the reason: one of [`Ended`], with its close code. The crate closes no socket. Your
+//! code does, because it has the codec.
+//!
+//! The claims of a token expire while a socket is open. A client may send a refreshed token over
+//! the socket: verify it, and [renew](crate::Validity::renew) the [`Validity`](crate::Validity).
 //!
 //! # Who holds the permit
 //!
@@ -49,7 +62,7 @@
 //!     // The task of the connection.
 //!     tokio::spawn(async move {
 //!         if let Some(permit) = permit {
-//!             permit.draining().await;
+//!             permit.ended().await;
 //!         }
 //!     });
 //!     let mut response = Response::new(());

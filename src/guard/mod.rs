@@ -13,7 +13,8 @@
 //! 7. **Verify** the [token](crate::token). A foreign page learns nothing about tokens, and a
 //!    ticket is redeemed only if everything before is right. Then your own
 //!    [authorization](crate::GuardLayer::authorize), which may wait, too.
-//! 8. **Acquire** a slot under the [limit](crate::ConnectionLimit).
+//! 8. **Acquire** a slot under the [limit](crate::ConnectionLimit), and one of the
+//!    [sessions](crate::Sessions) of its key.
 //! 9. **Complete** the handshake: the inner service does, or [the layer does](crate::upgrade).
 //!
 //! The first failure is the response, made by a [`RejectionResponse`].
@@ -66,13 +67,14 @@
 //! |---|---|
 //! | a verifier or an [authorization](crate::GuardLayer::authorize) returns [`Rejection::verifier_failed`](crate::Rejection::verifier_failed) | 503 `verifier-failed` |
 //! | a verifier or an authorization hangs | 503 `verifier-timeout` after the [`check_timeout`](crate::GuardLayer::check_timeout); if the client leaves before, the future is dropped |
-//! | a check, a predicate or look-up of a policy, a token source, the key of a limit, a verifier, an authorization or a [`RejectionResponse`] panics | no response: the connection ends, over HTTP/2 the stream |
+//! | a check, a predicate or look-up of a policy, a token source, the key of the sessions, a verifier, an authorization or a [`RejectionResponse`] panics | no response: the connection ends, over HTTP/2 the stream |
 //! | a [`RejectionResponse`] returns a success, a redirect or a 101, or drops headers | the rejection with its own status and the required headers |
+//! | the Redis of [`Sessions`](crate::Sessions) does not respond | 503 `verifier-failed`, or the count of this server [alone](crate::WhenUnavailable::CountAlone) |
 //! | the inner service is not ready | nothing until it is ready: the layer looks at no handshake, and the `check_timeout` does not run |
 //! | the inner service fails or panics, also after it has accepted a [`PendingUpgrade`](crate::PendingUpgrade) | no response, and no callback is called |
 //! | the inner service hangs | nothing: it decides how long a response may take; if the client leaves, its future is dropped |
 //! | the inner service responds with 101, but has not accepted the [`PendingUpgrade`](crate::PendingUpgrade) | 500 `not-upgradable`; over HTTP/2, with 2xx: 404 |
-//! | the inner service responds with 101, but does not hold the [`Permit`](crate::Permit) | 500 `permit-unclaimed`; over HTTP/2, with 2xx, if it never took it: 404; without a limit and a drain the 101 is its own |
+//! | the inner service responds with 101, but does not hold the [`Permit`](crate::Permit) | 500 `permit-unclaimed`; over HTTP/2, with 2xx, if it never took it: 404; without a limit, sessions, a drain and a maximum age the 101 is its own |
 //! | the inner service responds with 101, and names an extension that was not offered | 500 [`extension-not-offered`](crate::RejectionKind::ExtensionNotOffered) |
 //! | an outer layer has taken `OnUpgrade`, and this layer completes handshakes | 500 `not-upgradable` |
 //! | an outer layer replaces the 101 | its response; the connection is not handed over behind a [`ConfirmUpgradeLayer`](crate::ConfirmUpgradeLayer) |

@@ -374,10 +374,9 @@ impl GuardConfig {
         is_outermost: bool,
         mut held: Held,
     ) -> Result<Acquired, Rejection> {
-        let has_permit = !(self.limits.is_empty() && self.sessions.is_empty())
-            || !self.drains.is_empty()
-            || self.max_age.is_some();
-        if !has_permit {
+        let counts =
+            !(self.limits.is_empty() && self.sessions.is_empty() && self.drains.is_empty());
+        if !counts && self.max_age.is_none() {
             return self.withhold(&mut request.extensions, is_outermost, None);
         }
         held.drains = self.drains.iter().map(Drain::enter).collect::<Result<_, _>>()?;

@@ -150,6 +150,7 @@ impl Validity {
     /// assert!(open.validity().renew(refreshed.validity()));
     /// assert_eq!(open.validity().expires_at(), refreshed.validity().expires_at());
     /// ```
+    #[must_use = "a validity that has ended is not renewed"]
     pub fn renew(&self, new: &Self) -> bool {
         let (Some(shared), new) = (&self.0, new.limits()) else { return false };
         let mut limits = shared.lock();

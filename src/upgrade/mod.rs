@@ -37,8 +37,8 @@
 //! crate leave the decision to it. You need it only if an outer layer replaces responses.
 //!
 //! A service that takes hyper's `OnUpgrade` by itself, such as axum's own `WebSocketUpgrade`, gets
-//! the connection from hyper. Behind a `ConfirmUpgradeLayer`, a limit or a drain it finds no
-//! `OnUpgrade`, and the response is a 500 with the fix in the log.
+//! the connection from hyper. Behind a `ConfirmUpgradeLayer`, a limit, sessions, a drain or a
+//! maximum age it finds no `OnUpgrade`, and the response is a 500 with the fix in the log.
 
 mod handover;
 mod pending;

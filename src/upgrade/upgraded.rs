@@ -80,7 +80,6 @@ impl Upgraded {
 
     /// Converts into hyper's type, for codecs that need it, and the permit. Hold the permit for as
     /// long as the connection is open. Metrics count the connection as closed.
-    #[must_use]
     pub fn into_parts(self) -> (hyper::upgrade::Upgraded, Permit) {
         let Self { io, info: ConnectionInfo { validity, .. }, permit, .. } = self;
         let permit = match permit {

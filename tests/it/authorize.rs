@@ -163,7 +163,11 @@ async fn authorization_runs_between_the_token_and_the_limit() {
         }
     };
     let keyed = note("limit");
-    let sessions = Sessions::per_key(1, move |_: &Parts| Some(keyed())).unwrap();
+    let sessions = Sessions::per_key(1, move |_: &Parts| {
+        keyed();
+        Some(())
+    })
+    .unwrap();
     let app = guard()
         .token(TokenPolicy::bearer(verifier))
         .unwrap()

@@ -140,7 +140,10 @@ async fn inner(mut request: Request<Incoming>) -> io::Result<Response<Body>> {
 /// Serves all faults; returns the limit to count open connections.
 async fn server(check_timeout: Duration) -> (SocketAddr, ConnectionLimit) {
     let limit = ConnectionLimit::total(100).unwrap();
-    let key = |request: &Parts| Some(assert_ne!(fault(&request.uri), "key-panics"));
+    let key = |request: &Parts| {
+        assert_ne!(fault(&request.uri), "key-panics");
+        Some(())
+    };
     let origin = |_: &Origin<'_>, handshake: &RequestHead<'_>| {
         assert_ne!(fault(handshake.uri()), "origin-panics");
         true

@@ -164,7 +164,8 @@ async fn end_tells_every_connection_of_its_key_once() {
 async fn list_has_the_connections_of_a_key_from_the_oldest() {
     let before = SystemTime::now();
     let sessions = per_user(10);
-    let app = with_sessions(&sessions);
+    let peer = |request: &Parts| request.extensions.get().map(|ConnectInfo(peer)| *peer);
+    let app = with_sessions(&sessions.clone().address(peer));
     let address = SocketAddr::from(([192, 0, 2, 1], 4000));
     let mut first = bearer("alice").request::<()>();
     first.extensions_mut().insert(ConnectInfo(address));

@@ -242,7 +242,7 @@ where
             max: super::at_least_one(max)?,
             key: Arc::new(key),
             when_full: WhenFull::default(),
-            address: Arc::new(peer_address),
+            address: Arc::new(|_| None),
             registry: Arc::default(),
             #[cfg(feature = "redis")]
             on_redis: None,
@@ -256,9 +256,23 @@ where
         self
     }
 
-    /// Sets how to find the address of a client, for [`list`](Self::list). By default it is that of
-    /// axum's `ConnectInfo<SocketAddr>`, with the feature `axum`. A later call replaces an earlier
-    /// one.
+    /// Sets how to find the address of a client, for [`list`](Self::list). Without a call it is not
+    /// known. A later call replaces an earlier one.
+    ///
+    /// ```
+    /// use std::net::SocketAddr;
+    /// use axum::extract::ConnectInfo;
+    /// use tower_ws_guard::Sessions;
+    ///
+    /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
+    /// let sessions = Sessions::per_claims(5, |user: &&'static str| *user)?.address(|request| {
+    ///     let ConnectInfo(address) = request.extensions.get::<ConnectInfo<SocketAddr>>()?;
+    ///     Some(*address)
+    /// });
+    /// # let _ = sessions;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn address<F>(mut self, address: F) -> Self
     where
         F: Fn(&Parts) -> Option<SocketAddr> + Send + Sync + 'static,
@@ -311,17 +325,6 @@ where
     pub fn keys(&self) -> usize {
         self.registry.keys()
     }
-}
-
-#[cfg(feature = "axum")]
-fn peer_address(request: &Parts) -> Option<SocketAddr> {
-    use axum::extract::ConnectInfo;
-    request.extensions.get().map(|ConnectInfo(address)| *address)
-}
-
-#[cfg(not(feature = "axum"))]
-fn peer_address(_: &Parts) -> Option<SocketAddr> {
-    None
 }
 
 fn no_claims(expected: &'static str) -> Rejection {
