@@ -1,8 +1,7 @@
--- Adds a session. Returns `ok`, `full`, or `ended` if the key was ended after the handshake began.
+-- Adds a session. Returns `full`, or when the key was ended: `never`, or the milliseconds since.
 local hash, session = ARGV[1], ARGV[2]
-local max, evicts, lease, age = tonumber(ARGV[3]), ARGV[4] == '1', tonumber(ARGV[5]), tonumber(ARGV[6])
+local max, evicts, lease = tonumber(ARGV[3]), ARGV[4] == '1', tonumber(ARGV[5])
 
-if ended_since(hash, age) then return 'ended' end
 remove_expired(hash)
 local too_many = redis.call('ZCARD', name('lease', hash)) - max + 1
 if too_many > 0 then
@@ -14,4 +13,5 @@ if too_many > 0 then
   tell(oldest, 'evicted')
 end
 keep(hash, session, now, lease)
-return 'ok'
+local ended_at = last_end(hash)
+return ended_at and tostring(now - ended_at) or 'never'

@@ -35,12 +35,12 @@ local function keep(hash, session, since, lease)
   redis.call('PEXPIRE', name('since', hash), 2 * lease)
 end
 
--- The reason, if all sessions of the key that started `age` ago were ended.
-local function ended_since(hash, age)
+-- When all sessions of the key were ended, and the reason.
+local function last_end(hash)
   local ended = redis.call('GET', name('ended', hash))
   if not ended then return nil end
   local at, reason = string.match(ended, '^(%d+) (%a+)$')
-  if now - age <= tonumber(at) then return reason end
+  return tonumber(at), reason
 end
 
 -- Tells the servers of these sessions.

@@ -214,19 +214,20 @@ impl Leases {
         let script = &self.shared.scripts.acquire;
         let mut script = script.key(&self.shared.base);
         script.arg(hash).arg(name).arg(max).arg(u8::from(asked.evicts));
-        script.arg(millis(LEASE)).arg(millis(asked.began.elapsed()));
+        script.arg(millis(LEASE));
         // If this fails or is dropped, Redis may have added the session. Then it is released.
         let outcome = self.shared.redis.run_script::<String>(&script).await?;
-        let unavailable = match &*outcome {
-            "ok" => {
-                lease.leased.is_acquired.store(true, Ordering::Relaxed);
-                return Ok(Ok(lease));
-            }
-            "full" => Unavailable::Full,
-            _ => Unavailable::EndedMeanwhile,
-        };
-        lease.forget();
-        Ok(Err(unavailable))
+        if outcome == "full" {
+            lease.forget();
+            return Ok(Err(Unavailable::Full));
+        }
+        // In doubt, the key was ended after the handshake began: the script ran at some time
+        // between the request to Redis and now.
+        if outcome.parse().is_ok_and(|since_end: u64| since_end <= millis(asked.began.elapsed())) {
+            return Ok(Err(Unavailable::EndedMeanwhile));
+        }
+        lease.leased.is_acquired.store(true, Ordering::Relaxed);
+        Ok(Ok(lease))
     }
 
     /// Adds a session without Redis. The next renewal tells Redis.

@@ -9,8 +9,10 @@ for i = 4, #ARGV, 4 do
     -- It was ended or evicted and the server did not hear of it, or Redis has lost it, or its lease
     -- expired while the server or Redis was away.
     remove_expired(hash)
-    reason = ended_since(hash, age)
-    if not reason and not (keeps_lost and redis.call('ZCARD', name('lease', hash)) < max) then
+    local ended_at, ended = last_end(hash)
+    if ended_at and now - age <= ended_at then
+      reason = ended
+    elseif not keeps_lost or redis.call('ZCARD', name('lease', hash)) >= max then
       reason = 'evicted'
     end
   end
