@@ -2,11 +2,7 @@
 //!
 //! `cargo run --example session_cookie`, then open the address that it prints.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
-};
+use std::time::Duration;
 
 use axum::{
     Router,
@@ -26,8 +22,8 @@ use tokio_tungstenite::{
 };
 use tower_sessions::{MemoryStore, Session, SessionManagerLayer, SessionStore, session::Id};
 use tower_ws_guard::{
-    AllowHost, AllowOrigin, CancellationToken, Claims, ConfigError, GuardLayer, PendingUpgrade,
-    Rejection, RejectionKind, RequestCheckLayer, Token, TokenPolicy, TokenSource, Upgraded,
+    AllowHost, AllowOrigin, Claims, ConfigError, Ended, GuardLayer, PendingUpgrade, Rejection,
+    RejectionKind, RequestCheckLayer, Sessions, Token, TokenPolicy, TokenSource, Upgraded,
     Verified,
 };
 
@@ -45,27 +41,18 @@ const PAGE: &str = r#"<!doctype html>
 </script>
 "#;
 
-/// Closes the sockets of a session at its log-out. It knows only the sessions of this server. With
-/// several servers, send a log-out to all of them; and remove the sessions that expire.
-#[derive(Clone, Default)]
-struct Logouts(Arc<Mutex<HashMap<Id, CancellationToken>>>);
+/// The sockets of each login. On a Redis (`Sessions::on_redis`) a log-out reaches all servers.
+type Sockets = Sessions<String>;
 
-impl Logouts {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Id, CancellationToken>> {
-        self.0.lock().expect("nobody panics while holding it")
-    }
-}
+const MAX_TABS: usize = 20;
 
 pub(crate) fn app() -> Result<Router, ConfigError> {
     let store = MemoryStore::default();
-    let logouts = Logouts::default();
+    let sockets = Sockets::per_claims(MAX_TABS, |user: &User| user.session.clone())?;
     // Without TLS, browsers do not keep a `Secure` cookie. Behind TLS, remove `with_secure(false)`.
     let sessions = SessionManagerLayer::new(store.clone()).with_name("session").with_secure(false);
 
-    let verifier = {
-        let logouts = logouts.clone();
-        move |token: Token| user(store.clone(), logouts.clone(), token)
-    };
+    let verifier = move |token: Token| user(store.clone(), token);
     let token = TokenPolicy::from_sources([TokenSource::cookie("session")?], verifier)?;
     let hosts = AllowHost::loopback();
     // A browser adds the cookie to the handshake of any page. The origin check rejects foreign
@@ -73,62 +60,56 @@ pub(crate) fn app() -> Result<Router, ConfigError> {
     let guard = GuardLayer::new(AllowOrigin::same_origin())
         .allow_host(hosts.clone())
         .token(token)?
+        .sessions(&sockets)
         .respond();
     Ok(Router::new()
         .route("/", get(Html(PAGE)))
         .route("/login", post(login))
         .route("/logout", post(logout))
-        .with_state(logouts)
+        .with_state(sockets)
         .layer(sessions)
         .layer(RequestCheckLayer::hosts(hosts))
         .route("/ws", any(handler).layer(guard)))
 }
 
 #[derive(Clone)]
-struct User(String);
+struct User {
+    session: String,
+    name: String,
+}
 
 /// Returns the user of a session.
-async fn user(
-    store: MemoryStore,
-    logouts: Logouts,
-    token: Token,
-) -> Result<Verified<User>, Rejection> {
+async fn user(store: MemoryStore, token: Token) -> Result<Verified<User>, Rejection> {
     let unknown = || Rejection::new(RejectionKind::TokenInvalid);
     let session = token.expose().parse::<Id>().map_err(|_| unknown())?;
-    // Read this before the session, so that a log-out in between closes the socket.
-    let logout = logouts.lock().get(&session).cloned().ok_or_else(unknown)?;
     let record =
         store.load(&session).await.map_err(Rejection::verifier_failed)?.ok_or_else(unknown)?;
     let name = record.data.get("user").and_then(|name| name.as_str()).ok_or_else(unknown)?;
-    Ok(Verified::new(User(name.to_owned()))
-        .expires_at(record.expiry_date.into())
-        .revoked_by(logout))
+    let user = User { session: session.to_string(), name: name.to_owned() };
+    Ok(Verified::new(user).expires_at(record.expiry_date.into()))
 }
 
-async fn login(State(logouts): State<Logouts>, session: Session) -> Result<(), StatusCode> {
+async fn login(session: Session) -> Result<(), StatusCode> {
     let failed = |_| StatusCode::INTERNAL_SERVER_ERROR;
     // A new session, so that nobody who planted the cookie of the old one is logged in, too.
     session.cycle_id().await.map_err(failed)?;
     session.insert("user", "alice").await.map_err(failed)?;
-    session.save().await.map_err(failed)?;
-    if let Some(id) = session.id() {
-        logouts.lock().insert(id, CancellationToken::new());
-    }
-    Ok(())
+    session.save().await.map_err(failed)
 }
 
-async fn logout(State(logouts): State<Logouts>, session: Session) -> Result<(), StatusCode> {
+async fn logout(State(sockets): State<Sockets>, session: Session) -> Result<(), StatusCode> {
     let id = session.id();
+    // First, so that no socket opens after the others have ended.
     session.flush().await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-    let logout = id.and_then(|id| logouts.lock().remove(&id));
-    if let Some(logout) = logout {
-        logout.cancel();
+    if let Some(id) = id {
+        let ended = sockets.end(&id.to_string(), Ended::Revoked).await;
+        ended.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     }
     Ok(())
 }
 
-async fn handler(pending: PendingUpgrade, Claims(User(name)): Claims<User>) {
-    pending.on_upgrade(move |socket| serve(socket, name));
+async fn handler(pending: PendingUpgrade, Claims(user): Claims<User>) {
+    pending.on_upgrade(move |socket| serve(socket, user.name));
 }
 
 async fn serve(socket: Upgraded, name: String) {

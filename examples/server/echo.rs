@@ -7,7 +7,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::SinkExt;
-use tower_ws_guard::{PendingUpgrade, Permit, Upgraded, axum::GuardedUpgrade, is_upgrade_request};
+use tokio::time::timeout;
+use tower_ws_guard::{
+    Ended, PendingUpgrade, Permit, Upgraded, axum::GuardedUpgrade, is_upgrade_request,
+};
 use yawc::{
     CompressionLevel, DeflatePool, Frame, OpCode, Options, Role, WebSocket, WebSocketError,
     close::CloseCode,
@@ -17,6 +20,17 @@ const HINT: &str = "This is a WebSocket endpoint: connect to it with a WebSocket
 
 /// Of a frame and of a message, before and after it is decompressed, in bytes.
 const MAX_MESSAGE: usize = 16 << 20;
+
+/// A client that does not close its socket may not keep its slot.
+const TIME_TO_CLOSE: Duration = Duration::from_secs(1);
+
+fn time_to_close(ended: Ended) -> Duration {
+    match ended {
+        // The drain has a timeout of its own.
+        Ended::Drained => Duration::MAX,
+        _ => TIME_TO_CLOSE,
+    }
+}
 
 static OPTIONS: LazyLock<Options> = LazyLock::new(|| {
     Options::default()
@@ -43,8 +57,12 @@ pub(crate) async fn guarded(
                 ended = permit.ended() => ended,
             };
             let close = ws::CloseFrame { code: ended.close_code(), reason: ended.reason().into() };
-            socket.send(ws::Message::Close(Some(close))).await.ok();
-            while let Some(Ok(_)) = socket.recv().await {}
+            let client_closes = async {
+                socket.send(ws::Message::Close(Some(close))).await?;
+                while socket.recv().await.transpose()?.is_some() {}
+                Ok::<_, axum::Error>(())
+            };
+            timeout(time_to_close(ended), client_closes).await.ok();
         }),
         Err(_) if !is_upgrade_request(&request) => HINT.into_response(),
         Err(response) => response,
@@ -67,18 +85,20 @@ pub(crate) async fn responded(pending: Option<PendingUpgrade>) -> &'static str {
         let ended = upgraded.ended();
         let Ok(mut socket) = frames(upgraded) else { return };
         let close = tokio::select! {
-            // A client that broke a rule may not keep its slot.
-            error = echo(&mut socket) => error.map(|close| (close, Duration::from_secs(1))),
-            // The drain has a timeout of its own.
-            ended = ended => Some((Frame::close(ended.close_code().into(), ended.reason()), Duration::MAX)),
+            error = echo(&mut socket) => error.map(|close| (close, TIME_TO_CLOSE)),
+            ended = ended => {
+                let close = Frame::close(ended.close_code().into(), ended.reason());
+                Some((close, time_to_close(ended)))
+            }
         };
-        let Some((close, timeout)) = close else { return };
-        socket.send(close).await.ok();
-        // yawc would respond to the client's close frame with a second one at the next call.
+        let Some((close, time)) = close else { return };
         let client_closes = async {
-            while socket.next_frame().await.is_ok_and(|frame| frame.opcode() != OpCode::Close) {}
+            socket.send(close).await?;
+            // At the next call yawc would respond to the client's close frame with a second one.
+            while socket.next_frame().await?.opcode() != OpCode::Close {}
+            Ok::<_, WebSocketError>(())
         };
-        tokio::time::timeout(timeout, client_closes).await.ok();
+        timeout(time, client_closes).await.ok();
     });
     ""
 }

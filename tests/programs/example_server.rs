@@ -181,6 +181,10 @@ fn invalid_flag_is_named_in_the_error() {
         (&["--rejection", "open"], &["--rejection", "empty, plain, problem, close"]),
         (&["--max-connections", "0"], &["--max-connections", "allow at least one"]),
         (&["--handshake-timeout", "0"], &["--handshake-timeout", "0"]),
+        (&["--max-per-key", "0"], &["--max-per-key", "0"]),
+        (&["--evict-oldest"], &["--max-per-key <N>"]),
+        (&["--sessions", "disk"], &["--sessions", "redis://HOST:PORT"]),
+        (&["--sessions", "redis://:hunter2@"], &["--sessions", "redis://host:6379"]),
     ] {
         let output = Server::command(flags).output().unwrap();
         assert!(!output.status.success(), "{flags:?}");
@@ -385,4 +389,81 @@ async fn a_client_that_breaks_a_rule_keeps_no_slot() {
         assert_eq!(received[0], 0x88, "{received:?}");
         assert_eq!(received[2..4], code.to_be_bytes(), "{received:?}");
     }
+}
+
+/// The first frame that a socket gets: the close code and the reason.
+async fn close_frame(stream: &mut TcpStream) -> (u16, String) {
+    let mut received = Vec::new();
+    let end = timeout(TIMEOUT, stream.read_to_end(&mut received)).await;
+    end.expect("the server closes, even if the client does not").ok();
+    assert_eq!(received[0], 0x88, "{received:?}");
+    assert_eq!(usize::from(received[1]) + 2, received.len(), "one frame: {received:?}");
+    (
+        u16::from_be_bytes([received[2], received[3]]),
+        String::from_utf8(received[4..].into()).unwrap(),
+    )
+}
+
+#[tokio::test]
+async fn sessions_of_a_token_are_limited_listed_and_ended() {
+    for mode in ["guard", "responder"] {
+        for evicts in [false, true] {
+            let flags =
+                ["--mode", mode, "--token", "alice", "--token", "bob", "--max-per-key", "2"];
+            let flags = [&flags[..], if evicts { &["--evict-oldest"][..] } else { &[] }].concat();
+            let server = Server::start(&flags);
+            let address = server.address;
+            let as_user = |raw: Raw, user: &str| {
+                raw.with("Host", address.to_string()).and("Authorization", format!("Bearer {user}"))
+            };
+            let own = format!("http://{address}");
+            let connect = |user| as_user(handshake().with("Origin", own.clone()), user);
+            let end = |raw: Raw| raw.method("POST").target("/sessions/end");
+
+            let mut first = send(address, &connect("alice").bytes()).await;
+            let mut second = send(address, &connect("alice").bytes()).await;
+            let bob = send(address, &connect("bob").bytes()).await;
+            let mut third = send(address, &connect("alice").bytes()).await;
+            assert_eq!([&first, &second, &bob].map(|response| response.status), [101; 3]);
+            assert_eq!(third.status, if evicts { 101 } else { 429 });
+            if evicts {
+                assert_eq!(close_frame(&mut first.stream).await, (4409, "evicted".to_owned()));
+            }
+
+            let (status, list) = get(&server, as_user(plain().target("/sessions"), "alice")).await;
+            let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+            assert_eq!((status, list.as_array().unwrap().len()), (200, 2), "{list}");
+            assert_eq!(list[0]["origin"], own);
+            assert!(list[1]["address"].as_str().unwrap().starts_with("127.0.0.1:"), "{list}");
+
+            for raw in [plain().target("/sessions"), end(plain())] {
+                let raw = raw.with("Host", address.to_string());
+                assert_eq!(get(&server, raw.clone()).await.0, 401);
+                assert_eq!(get(&server, raw.and("Authorization", "Bearer eve")).await.0, 401);
+            }
+            let ended = get(&server, as_user(end(plain()), "alice")).await;
+            assert_eq!(ended, (200, r#"{"ended":2}"#.to_owned()));
+            let open = if evicts { &mut third } else { &mut first };
+            for socket in [&mut second, open] {
+                assert_eq!(close_frame(&mut socket.stream).await, (4401, "revoked".to_owned()));
+            }
+            let ended = get(&server, as_user(end(plain()), "alice")).await;
+            assert_eq!(ended, (200, r#"{"ended":0}"#.to_owned()));
+            assert_eq!(send(address, &connect("alice").bytes()).await.status, 101);
+        }
+    }
+}
+
+#[tokio::test]
+async fn sessions_without_tokens_are_those_of_an_address() {
+    let server = Server::start(&["--max-per-key", "1", "--allow-missing-origin"]);
+    let raw = |raw: Raw| raw.with("Host", server.address.to_string());
+    let connect = raw(handshake()).without("Origin");
+    let _open = send(server.address, &connect.bytes()).await;
+    assert_eq!(send(server.address, &connect.bytes()).await.status, 429);
+    let (status, list) = get(&server, raw(plain().target("/sessions"))).await;
+    assert_eq!((status, list.matches("since").count()), (200, 1), "{list}");
+    // Nobody may end the sockets of others.
+    let end = raw(plain().method("POST").target("/sessions/end"));
+    assert_eq!(get(&server, end).await.0, 401);
 }

@@ -237,7 +237,7 @@ async fn jwt() {
 
     let (mut socket, _) = connect(&bearer("read chat", 3)).await.unwrap();
     assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello alice"));
-    assert_closed(&mut socket, 1008, "the token has expired").await;
+    assert_closed(&mut socket, 4401, "expired").await;
 
     let good = bearer("chat", 3600);
     assert!(connect(&good).await.is_ok());
@@ -292,7 +292,7 @@ async fn session_cookie() {
         send(address, &post.target("/logout").and("Cookie", &cookie).bytes()).await.status,
         200
     );
-    assert_closed(&mut socket, 1008, "logged out").await;
+    assert_closed(&mut socket, 4401, "revoked").await;
     assert_eq!(connect(address, &headers).await.unwrap_err(), 401);
     for cookie in ["session=AAAAAAAAAAAAAAAAAAAAAA", "session=x"] {
         assert_eq!(
