@@ -381,10 +381,8 @@ fn mistakes() -> Vec<Mistake> {
     let no_permit = || {
         vec![
             takes("Permit"),
-            "no layer on the route has a limit or a drain".to_owned(),
             "not inside of a `GuardedUpgrade`".to_owned(),
-            "take `GuardedUpgrade<Permit>` behind `GuardLayer::limit` or `GuardLayer::drain`"
-                .to_owned(),
+            "take `GuardedUpgrade<Permit>`".to_owned(),
         ]
     };
     let guarded_behind_responder = || {
