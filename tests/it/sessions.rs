@@ -453,3 +453,16 @@ async fn renewed_validity_reaches_the_permit() {
         .await
         .unwrap();
 }
+
+/// Without an origin check a client chooses its `Origin`.
+#[tokio::test]
+async fn long_origin_is_not_kept() {
+    let sessions = Sessions::per_key(9, |_: &Parts| Some(())).unwrap();
+    let app = behind(VersionCheckLayer::new().sessions(&sessions));
+    for (length, kept) in [(500, true), (2000, false)] {
+        let origin = format!("https://{}", "a".repeat(length));
+        let _open = call(&app, handshake().with("Origin", &origin).request()).await;
+        let list = sessions.list(&()).await.unwrap();
+        assert_eq!(list[0].origin().is_some(), kept);
+    }
+}

@@ -123,7 +123,9 @@ pub struct SessionInfo {
 impl SessionInfo {
     fn new(request: &Parts, address: Option<SocketAddr>) -> Self {
         let origin = request.headers.get(ORIGIN).and_then(|origin| origin.to_str().ok());
-        Self { since: SystemTime::now(), origin: origin.map(Box::from), address }
+        // Longer than any that an origin check accepts.
+        let origin = origin.filter(|origin| origin.len() <= 512).map(Box::from);
+        Self { since: SystemTime::now(), origin, address }
     }
 
     /// When the handshake was accepted.

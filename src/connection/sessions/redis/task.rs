@@ -22,7 +22,7 @@ pub(super) async fn maintain(shared: Arc<Shared>) {
     let mut renewal = Instant::now() + RENEWAL;
     loop {
         let left = renewal.saturating_duration_since(Instant::now());
-        let is_due = timeout(left, shared.wake.notified()).await.is_err();
+        timeout(left, shared.wake.notified()).await.ok();
         let is_over = shared.is_closed.load(Ordering::Relaxed);
         if let Err(error) = shared.release().await {
             log(&error);
@@ -30,7 +30,8 @@ pub(super) async fn maintain(shared: Arc<Shared>) {
         if is_over {
             return;
         }
-        if shared.must_renew.swap(false, Ordering::Relaxed) || is_due {
+        // However much there is to release.
+        if shared.must_renew.swap(false, Ordering::Relaxed) || Instant::now() >= renewal {
             match shared.renew().await {
                 Ok(()) => *lock(&shared.renewed) = Instant::now(),
                 Err(error) => log(&error),
