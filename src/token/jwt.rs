@@ -24,8 +24,8 @@
 //!
 //! The `jsonwebtoken` crate checks signatures. Creating the first [`JwtKey`] installs RustCrypto as
 //! the process-wide `CryptoProvider` of that crate if none is set. To use another provider, install
-//! it before. Scanners report RUSTSEC-2023-0071 for the `rsa` crate. It concerns private keys, and
-//! a verifier has none.
+//! it before. Scanners may report RUSTSEC-2023-0071 for the `rsa` crate. It concerns private keys,
+//! and a verifier has none.
 //!
 //! # Example
 //!
@@ -69,7 +69,8 @@
 //!         "scope": scope,
 //!         "exp": 4_102_444_800_u64,
 //!     });
-//!     let token = encode(&Header::default(), &claims, &EncodingKey::from_secret(secret)).unwrap();
+//!     let key = EncodingKey::from_secret(secret).unwrap();
+//!     let token = encode(&Header::default(), &claims, &key).unwrap();
 //!     handshake("/ws").token(&token).build(())
 //! };
 //! let accepted = service.clone().oneshot(with("chat", "read chat")).await.unwrap();
@@ -195,7 +196,9 @@ impl JwtKey {
                 "a key in PEM is not a secret; use `JwtKey::public_pem`",
             ));
         }
-        Self::new(DecodingKey::from_secret(secret), algorithm)
+        // Only an empty secret is an error.
+        let key = DecodingKey::from_secret(secret).map_err(|_| ConfigError::new("", SHORT))?;
+        Self::new(key, algorithm)
     }
 
     /// A public key in PEM: RSA, EC or Ed25519, depending on the algorithm.
@@ -292,8 +295,7 @@ impl JwtKey {
             AlgorithmFamily::Hmac
                 if key.try_get_as_bytes().is_ok_and(|key| key.len() < algorithm.min_secret()) =>
             {
-                "the secret is shorter than the hash; use 32 random bytes for HS256, 48 for HS384, \
-                 64 for HS512"
+                SHORT
             }
             AlgorithmFamily::Rsa if !is_strong_rsa(&key) => {
                 "an RSA key needs 2048 to 4096 bits, and an odd exponent of at most 32 bits"
@@ -323,7 +325,10 @@ impl JwtKey {
     }
 }
 
-/// The minimum is that of RFC 7518 3.3, the maximum that of RustCrypto.
+const SHORT: &str = "the secret is shorter than the hash; use 32 random bytes for HS256, 48 for \
+                     HS384, 64 for HS512";
+
+/// The minimum is that of RFC 7518 3.3. The maximum bounds the cost of a verification.
 fn is_strong_rsa(key: &DecodingKey) -> bool {
     let components = match key.kind() {
         DecodingKeyKind::RsaModulusExponent { n, e } => Some((n.clone(), e.clone())),
@@ -523,7 +528,7 @@ impl<C: DeserializeOwned + Clone + Send + Sync + 'static> JwtVerifier<C> {
         {
             return Err(format!("the claim `{missing}` is missing or null").into());
         }
-        // The library accepts a list of issuers, and an audience that it cannot read.
+        // The library accepts a list of issuers, and any audience if none is configured.
         if self.validation.iss.is_some() && !claims.get("iss").is_some_and(Value::is_string) {
             return Err("the claim `iss` is not a string".into());
         }
