@@ -64,8 +64,7 @@ const NO_JWT: &str = "the token is not a JSON Web Token with a supported algorit
 const UNREADABLE: &str = "the token is malformed: the claims must be a JSON object without repeated members, and \
                           all parts must be base64url without padding";
 /// Follows the algorithm and the `kid` of the token.
-const NO_KEY: &str =
-    ", and no configured key matches; if the issuer has new keys, set them with `JwtKeys::replace`";
+const NO_KEY: &str = ", and no configured key matches; if the issuer rotates its keys, fetch them with `JwtKeys::refresh`";
 
 /// The token is not at fault.
 const NO_KEYS: &str = "the verifier has no keys yet; set them with `JwtKeys::replace`";
