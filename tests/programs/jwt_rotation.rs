@@ -17,7 +17,6 @@ use std::{
 use axum::{Json, Router, extract::State, routing::get};
 use futures_util::StreamExt;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, jwk::Jwk};
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
@@ -59,12 +58,14 @@ struct IssuerKey {
 
 impl IssuerKey {
     fn new(kid: String) -> Self {
-        let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-        Self { kid, key: EncodingKey::from_ec_der(&pair.serialize_der()) }
+        // A private key of Ed25519 in PKCS #8 (RFC 8410 7).
+        let mut der = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20".to_vec();
+        der.extend(std::iter::repeat_with(|| fastrand::u8(..)).take(32));
+        Self { kid, key: EncodingKey::from_ed_der(&der) }
     }
 
     fn jwk(&self) -> Value {
-        let jwk = Jwk::from_encoding_key(&self.key, Algorithm::ES256).unwrap();
+        let jwk = Jwk::from_encoding_key(&self.key, Algorithm::EdDSA).unwrap();
         let mut jwk = serde_json::to_value(jwk).unwrap();
         jwk["kid"] = json!(self.kid);
         jwk
@@ -73,7 +74,7 @@ impl IssuerKey {
     fn sign(&self, issuer: &str) -> String {
         let claims =
             json!({ "iss": issuer, "aud": "account", "sub": "alice", "exp": 4_102_444_800_u64 });
-        let header = Header { kid: Some(self.kid.clone()), ..Header::new(Algorithm::ES256) };
+        let header = Header { kid: Some(self.kid.clone()), ..Header::new(Algorithm::EdDSA) };
         encode(&header, &claims, &self.key).unwrap()
     }
 }
