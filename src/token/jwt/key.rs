@@ -70,7 +70,7 @@ impl JwtAlgorithm {
 
 /// A key that verifies signatures, with its algorithms.
 ///
-/// Creating the first key installs a [process-wide crypto provider](self#cryptography) if none is
+/// Creating the first key installs a [process-wide crypto provider](super#cryptography) if none is
 /// set.
 #[derive(Clone)]
 #[must_use]

@@ -14,11 +14,18 @@
 //! | others | must be present if they are [required](JwtVerifier::required_claims), or if the type of your claims needs them |
 //!
 //! An invalid token is `token-invalid`, with the reason as the source of the rejection. Use
-//! [`VerifyToken::require`] to require a scope or a role: a valid token without it is
-//! `token-forbidden`.
+//! [`VerifyToken::require`](crate::VerifyToken::require) to require a scope or a role: a valid token
+//! without it is `token-forbidden`.
 //!
 //! The token expires when `exp` and the leeway have passed. [`Validity`](crate::Validity) notifies
 //! an open socket then. An `exp` beyond the range of the system's clock never expires.
+//!
+//! # Keys
+//!
+//! [`JwtKeys::refresh`] fetches the keys of an issuer that rotates them, with the HTTP client of your
+//! choice: periodically, and early if a token names an unknown key. The last good keys stay if a
+//! fetch fails. The example `jwt_rotation` finds them by OpenID Connect Discovery. For keys that you
+//! configure, use [`JwtKeys::new`].
 //!
 //! # Cryptography
 //!

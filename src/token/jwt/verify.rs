@@ -21,7 +21,7 @@ use crate::{
 
 /// Verifies JSON Web Tokens, and reads their claims into `C`.
 ///
-/// Use `serde::de::IgnoredAny` as `C` to ignore the claims. See the [module docs](self) for the
+/// Use `serde::de::IgnoredAny` as `C` to ignore the claims. See the [module docs](super) for the
 /// checks and an example.
 #[must_use]
 pub struct JwtVerifier<C> {
