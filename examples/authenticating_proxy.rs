@@ -67,7 +67,7 @@ pub(crate) fn issue(secret: &[u8], email: &str) -> String {
         expires_at.duration_since(SystemTime::UNIX_EPOCH).expect("it is after 1970").as_secs();
     let claims =
         serde_json::json!({ "iss": ISSUER, "aud": [AUDIENCE], "email": email, "exp": exp });
-    let key = jsonwebtoken::EncodingKey::from_secret(secret);
+    let key = jsonwebtoken::EncodingKey::from_secret(secret).expect("it is not empty");
     jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key)
         .expect("it is a key for HS256")
 }

@@ -86,7 +86,7 @@ pub(crate) fn issue(secret: &[u8], sub: &str, scope: &str, lifetime: Duration) -
     let exp =
         expires_at.duration_since(SystemTime::UNIX_EPOCH).expect("it is after 1970").as_secs();
     let claims = serde_json::json!({ "iss": ISSUER, "aud": AUDIENCE, "sub": sub, "scope": scope, "exp": exp });
-    let key = jsonwebtoken::EncodingKey::from_secret(secret);
+    let key = jsonwebtoken::EncodingKey::from_secret(secret).expect("it is not empty");
     jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key)
         .expect("it is a key for HS256")
 }

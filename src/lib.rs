@@ -84,7 +84,7 @@
 //! | `headers` | `headers::Header` for [`ExtensionOffer`], [`SubprotocolOffer`] and [`Origin`], for axum-extra's `TypedHeader` |
 //! | `http2` | WebSocket over HTTP/2; without it an extended `CONNECT` is rejected, because its protocol cannot be read, unless an adapter sets [`ConnectProtocol`] |
 //! | `lint` | [`GuardLayer::lint`]: names dangerous combinations of settings; has the list of public suffixes |
-//! | `jwt` | [JSON Web Tokens](token::jwt), on `jsonwebtoken` with RustCrypto |
+//! | `jwt` | [JSON Web Tokens](token::jwt), with [keys that rotate](token::jwt::JwtKeys::refresh); on `jsonwebtoken` with RustCrypto |
 //! | `tickets` | [one-time tickets](token::ticket), in memory or in a store of your own |
 //! | `redis` | [`Redis`]: one-time tickets for several servers; implies `tickets` |
 //! | `redis-tls` | TLS to Redis (`rediss://`), on rustls with *ring*; implies `redis` |

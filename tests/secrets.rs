@@ -274,7 +274,8 @@ impl Mint {
                 // Each part of the token is unique.
                 let header = Header { typ: Some(format!("{number}+jwt")), ..Header::default() };
                 let user = User { n: number, sub: claims, exp: EXPIRY };
-                encode(&header, &user, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
+                encode(&header, &user, &EncodingKey::from_secret(secret.as_bytes()).unwrap())
+                    .unwrap()
             }
             Kind::Ticket => {
                 let issuer = if known {

@@ -54,6 +54,48 @@ pub(crate) fn log_failure(what: &str, error: &(dyn Error + 'static)) {
     tracing::event!(target: TARGET, Level::WARN, "{what}: {}", WithSources(error));
 }
 
+#[cfg(feature = "jwt")]
+pub(crate) fn log_key_fetch(name: &str, count: usize) {
+    tracing::event!(target: TARGET, Level::DEBUG, keys = name, "{count} keys were fetched");
+}
+
+#[cfg(feature = "jwt")]
+pub(crate) fn log_failed_key_fetch(
+    name: &str,
+    error: &(dyn Error + 'static),
+    age: Option<Duration>,
+    pause: Duration,
+) {
+    let kept = match age {
+        Some(age) => format!("the keys of {}s ago stay valid", age.as_secs()),
+        None => "there are no keys yet, so no token is valid".to_owned(),
+    };
+    tracing::event!(
+        target: TARGET, Level::WARN, keys = name, retry_in_ms = pause.as_millis() as u64,
+        "{}; {kept}; check that the issuer is reachable and that `fetch` reads its keys",
+        WithSources(&KeyFetchFailed(error)),
+    );
+}
+
+/// Its source is from another crate, and may have several lines.
+#[cfg(feature = "jwt")]
+#[derive(Debug)]
+struct KeyFetchFailed<'a>(&'a (dyn Error + 'static));
+
+#[cfg(feature = "jwt")]
+impl fmt::Display for KeyFetchFailed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the keys could not be fetched")
+    }
+}
+
+#[cfg(feature = "jwt")]
+impl Error for KeyFetchFailed<'_> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(self.0)
+    }
+}
+
 /// An error and its sources, on one line.
 struct WithSources<'a>(&'a dyn Error);
 

@@ -11,6 +11,10 @@ const HANDSHAKES: &str = "ws_guard_handshakes_total";
 const CHECK_DURATION: &str = "ws_guard_check_duration_seconds";
 pub(super) const CONNECTIONS: &str = "ws_guard_connections";
 pub(super) const CONNECTION_DURATION: &str = "ws_guard_connection_duration_seconds";
+#[cfg(feature = "jwt")]
+const KEYS_FETCHED: &str = "ws_guard_jwt_keys_fetched_timestamp_seconds";
+#[cfg(feature = "jwt")]
+const KEY_FETCHES: &str = "ws_guard_jwt_key_fetches_total";
 
 /// Describes the metrics to the installed recorder, for the help texts of its output.
 pub fn describe_metrics() {
@@ -22,6 +26,13 @@ pub fn describe_metrics() {
     );
     describe_gauge!(CONNECTIONS, Unit::Count, "Open upgraded connections");
     describe_histogram!(CONNECTION_DURATION, Unit::Seconds, "Duration of an upgraded connection");
+    #[cfg(feature = "jwt")]
+    {
+        let fetched = "Unix time of the last successful fetch of keys for JSON Web Tokens";
+        describe_gauge!(KEYS_FETCHED, Unit::Seconds, fetched);
+        let fetches = "Fetches of keys for JSON Web Tokens by outcome";
+        describe_counter!(KEY_FETCHES, Unit::Count, fetches);
+    }
 }
 
 pub(super) const ACCEPTED: &str = "accepted";
@@ -67,4 +78,19 @@ pub(super) fn count(outcome: &'static str, code: &'static str, checks: Duration)
         recorder.register_counter(key, &METADATA).increment(1);
         recorder.register_histogram(duration, &METADATA).record(checks);
     });
+}
+
+#[cfg(feature = "jwt")]
+pub(super) fn count_key_fetch(
+    name: &std::sync::Arc<str>,
+    succeeded: bool,
+    last: Option<std::time::SystemTime>,
+) {
+    let keys = || ::metrics::SharedString::from(std::sync::Arc::clone(name));
+    let outcome = if succeeded { "succeeded" } else { "failed" };
+    ::metrics::counter!(KEY_FETCHES, "keys" => keys(), "outcome" => outcome).increment(1);
+    let last = last.and_then(|last| last.duration_since(std::time::SystemTime::UNIX_EPOCH).ok());
+    if let Some(last) = last {
+        ::metrics::gauge!(KEYS_FETCHED, "keys" => keys()).set(last.as_secs_f64());
+    }
 }

@@ -28,12 +28,22 @@
 //! | `ws_guard_check_duration_seconds` | histogram | `outcome` |
 //! | `ws_guard_connections` | gauge: open [`Upgraded`](crate::Upgraded) connections | |
 //! | `ws_guard_connection_duration_seconds` | histogram | |
+//! | `ws_guard_jwt_keys_fetched_timestamp_seconds` | gauge: Unix time of the last successful fetch by [`JwtKeys::refresh`], 0 if all failed | `keys`: their [`name`] |
+//! | `ws_guard_jwt_key_fetches_total` | counter | `keys`; `outcome`: `succeeded` or `failed` |
 //!
 //! `code` is the code of the rejection. For an accepted handshake it is `accepted`, or with
 //! `dangerous_report_only` the code of the rejection that was not made. It is `declined` if the
 //! inner service did not complete the handshake, `error` if it failed, and `cancelled` if the
 //! handshake was dropped before there was a response. So the number of values is bounded, except
 //! for the codes of your own checks.
+//!
+//! The age of the keys of an issuer is `time() - ws_guard_jwt_keys_fetched_timestamp_seconds`: alert
+//! on it, because old keys stay valid while fetches fail. Each failed fetch is also a WARN event with
+//! the cause, and a successful one is a DEBUG event. Their fields are `keys`, the name, and
+//! `retry_in_ms`.
+//!
+//! [`JwtKeys::refresh`]: crate::token::jwt::JwtKeys::refresh
+//! [`name`]: crate::token::jwt::JwtRefresh::name
 //!
 //! A stack of layers records one event, from its outermost layer. `check_us` covers the checks of
 //! that layer only.
@@ -71,6 +81,8 @@
 //! ```
 
 mod connection;
+#[cfg(feature = "jwt")]
+mod keys;
 #[cfg(feature = "tracing")]
 mod log;
 #[cfg(feature = "metrics")]
@@ -81,6 +93,8 @@ mod off;
 mod outcome;
 
 pub(crate) use self::connection::{ConnectionSpan, OpenConnection};
+#[cfg(feature = "jwt")]
+pub(crate) use self::keys::KeyFetches;
 #[cfg(all(feature = "tracing", feature = "redis"))]
 pub(crate) use self::log::log_failure;
 #[cfg(all(feature = "tracing", feature = "axum"))]

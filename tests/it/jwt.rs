@@ -64,8 +64,7 @@ const NO_JWT: &str = "the token is not a JSON Web Token with a supported algorit
 const UNREADABLE: &str = "the token is malformed: the claims must be a JSON object without repeated members, and \
                           all parts must be base64url without padding";
 /// Follows the algorithm and the `kid` of the token.
-const NO_KEY: &str =
-    ", and no configured key matches; if the issuer has new keys, set them with `JwtKeys::replace`";
+const NO_KEY: &str = ", and no configured key matches; if the issuer rotates its keys, fetch them with `JwtKeys::refresh`";
 
 /// The token is not at fault.
 const NO_KEYS: &str = "the verifier has no keys yet; set them with `JwtKeys::replace`";
@@ -78,7 +77,9 @@ const RFC_7515_PAYLOAD: &str = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQog
 
 fn signing_key(algorithm: Algorithm) -> EncodingKey {
     match algorithm {
-        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => EncodingKey::from_secret(SECRET),
+        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => {
+            EncodingKey::from_secret(SECRET).unwrap()
+        }
         Algorithm::ES256 => EncodingKey::from_ec_pem(P256.as_bytes()).unwrap(),
         Algorithm::ES384 => EncodingKey::from_ec_pem(P384.as_bytes()).unwrap(),
         Algorithm::EdDSA => EncodingKey::from_ed_pem(ED25519.as_bytes()).unwrap(),
@@ -98,7 +99,7 @@ fn sign_as(algorithm: Algorithm, key: &EncodingKey, message: &str) -> String {
 fn hs256(header: &str, payload: impl AsRef<[u8]>) -> String {
     sign_as(
         Algorithm::HS256,
-        &EncodingKey::from_secret(SECRET),
+        &EncodingKey::from_secret(SECRET).unwrap(),
         &format!("{}.{}", b64(header), b64(payload)),
     )
 }
@@ -341,7 +342,10 @@ async fn rfc_examples_verify() {
 async fn algorithms_verify_only_their_own_signatures() {
     let hmac = |algorithm, length| {
         let secret = [7; 64];
-        (JwtKey::hmac(algorithm, &secret[..length]), EncodingKey::from_secret(&secret[..length]))
+        (
+            JwtKey::hmac(algorithm, &secret[..length]),
+            EncodingKey::from_secret(&secret[..length]).unwrap(),
+        )
     };
     let rsa =
         |algorithm| (JwtKey::public_pem(algorithm, RSA_PUBLIC), signing_key(Algorithm::RS256));
@@ -410,7 +414,8 @@ async fn algorithm_confusion_is_rejected() {
         (&eddsa, URL_SAFE_NO_PAD.decode(ed25519_bytes).unwrap()),
     ] {
         let forged =
-            encode(&Header::default(), &good(), &EncodingKey::from_secret(&public_key)).unwrap();
+            encode(&Header::default(), &good(), &EncodingKey::from_secret(&public_key).unwrap())
+                .unwrap();
         check(verifier, &forged, "the token is signed with HS256 and names no `kid`").await;
     }
     check(&eddsa, &token(Algorithm::HS256), "the token is signed with HS256 and names no `kid`")
@@ -447,6 +452,9 @@ async fn algorithm_confusion_is_rejected() {
         (r#"{"alg":"HS256","crit":[]}"#, CRIT),
         (r#"{"alg":"HS256","crit":"b64"}"#, NO_JWT),
         (r#"{"alg":"HS256","x-ours":{"a":[1]}}"#, ACCEPTED),
+        // The payload would not be base64url (RFC 7797).
+        (r#"{"alg":"HS256","b64":false}"#, UNREADABLE),
+        (r#"{"alg":"HS256","b64":true}"#, ACCEPTED),
     ] {
         check(&verifier(), &hs256(header, good().to_string()), expected).await;
     }
@@ -752,7 +760,11 @@ async fn malformed_token_is_rejected() {
     let [header, payload, signature]: [&str; 3] =
         good_token.split('.').collect::<Vec<_>>().try_into().expect("three parts");
     let signed = |header: &str, payload: &str| {
-        sign_as(Algorithm::HS256, &EncodingKey::from_secret(SECRET), &format!("{header}.{payload}"))
+        sign_as(
+            Algorithm::HS256,
+            &EncodingKey::from_secret(SECRET).unwrap(),
+            &format!("{header}.{payload}"),
+        )
     };
     let padded = |text: &str| URL_SAFE.encode(text);
     let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
@@ -878,7 +890,7 @@ async fn kid_selects_the_key() {
     let key = |index: usize| JwtKey::hmac(HS256, &secrets[index]).unwrap();
     let token = |index: usize, kid: Option<&str>| {
         let header = Header { kid: kid.map(str::to_owned), ..Header::default() };
-        encode(&header, &good(), &EncodingKey::from_secret(&secrets[index])).unwrap()
+        encode(&header, &good(), &EncodingKey::from_secret(&secrets[index]).unwrap()).unwrap()
     };
     let (a, b) = (|| key(0).key_id("a"), || key(1).key_id("b"));
     let without = "the token is signed with HS256 and names no `kid`";
@@ -1293,7 +1305,8 @@ async fn keys_are_replaced_during_handshakes() {
     let secret = |generation: usize| [u8::try_from(generation).unwrap() + 1; 32];
     let key = |generation| JwtKey::hmac(HS256, &secret(generation)).unwrap();
     let token = |generation| {
-        encode(&Header::default(), &good(), &EncodingKey::from_secret(&secret(generation))).unwrap()
+        encode(&Header::default(), &good(), &EncodingKey::from_secret(&secret(generation)).unwrap())
+            .unwrap()
     };
     // The last token is signed with a key that is never used.
     let tokens = (0..=GENERATIONS).map(token).collect::<Arc<[_]>>();
@@ -1363,8 +1376,9 @@ async fn key_rotation_accepts_old_and_new_keys() {
     let verifier = JwtVerifier::<Value>::new(keys.clone());
     let (old, new) = ([1; 32], [2; 32]);
     let key = |secret| JwtKey::hmac(HS256, secret).unwrap();
-    let token =
-        |secret| encode(&Header::default(), &good(), &EncodingKey::from_secret(secret)).unwrap();
+    let token = |secret| {
+        encode(&Header::default(), &good(), &EncodingKey::from_secret(secret).unwrap()).unwrap()
+    };
     let unknown = SIGNATURE;
     for (replacement, of_old, of_new) in [
         (vec![], NO_KEYS, NO_KEYS),
@@ -1383,7 +1397,8 @@ async fn key_rotation_accepts_old_and_new_keys() {
     // The reason is that of the key that verified the signature.
     keys.replace([key(&old), key(&new)]);
     let expired =
-        encode(&Header::default(), &json!({ "exp": 1 }), &EncodingKey::from_secret(&old)).unwrap();
+        encode(&Header::default(), &json!({ "exp": 1 }), &EncodingKey::from_secret(&old).unwrap())
+            .unwrap();
     check(&verifier, &expired, EXPIRED).await;
 }
 

@@ -23,6 +23,7 @@ mod host;
 mod http2;
 mod incidents;
 mod jwt;
+mod jwt_refresh;
 mod limit;
 mod origin;
 mod rejection;

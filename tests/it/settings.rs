@@ -377,7 +377,7 @@ const JWT_SECRET: &str = "7q!Zx9@Wv3%Kj8$Rt5&Np2*Hm6~Bd4=Y";
 
 fn signed() -> String {
     let claims = json!({ "exp": 4_102_444_800_u64, "sub": "alice" });
-    let key = EncodingKey::from_secret(JWT_SECRET.as_bytes());
+    let key = EncodingKey::from_secret(JWT_SECRET.as_bytes()).unwrap();
     jsonwebtoken::encode(&Header::default(), &claims, &key).unwrap()
 }
 

@@ -9,6 +9,7 @@ mod deflate_clients;
 mod doctor;
 mod example_server;
 mod examples;
+mod jwt_rotation;
 mod lifecycle;
 mod proxies;
 mod raw_clients;

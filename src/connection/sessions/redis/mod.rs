@@ -20,7 +20,8 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use redis::{FromRedisValue, Script};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use tokio::{sync::Notify, task::AbortHandle};
+use tokio::sync::Notify;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{Ended, Session, SessionInfo, Sessions, registry::Unavailable};
 use crate::{
@@ -131,7 +132,7 @@ impl<K> OnRedis<K> {
 /// The leases of this server. The tasks end with it.
 pub(super) struct Leases {
     shared: Arc<Shared>,
-    listener: Mutex<Option<AbortHandle>>,
+    listener: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
 /// What the tasks share with the handle.
@@ -287,10 +288,10 @@ impl Leases {
     /// Starts the tasks, again if their runtime has ended.
     fn run_tasks(self: &Arc<Self>) {
         let mut listener = lock(&self.listener);
-        if listener.as_ref().is_none_or(AbortHandle::is_finished) {
+        if listener.as_ref().is_none_or(AbortOnDropHandle::is_finished) {
             tokio::spawn(task::maintain(Arc::clone(&self.shared)));
             let listens = tokio::spawn(task::listen(Arc::clone(&self.shared)));
-            *listener = Some(listens.abort_handle());
+            *listener = Some(AbortOnDropHandle::new(listens));
         }
     }
 }
@@ -299,9 +300,6 @@ impl Drop for Leases {
     fn drop(&mut self) {
         self.shared.is_closed.store(true, Ordering::Relaxed);
         self.shared.wake.notify_one();
-        if let Some(listener) = &*lock(&self.listener) {
-            listener.abort();
-        }
     }
 }
 
