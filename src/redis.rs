@@ -174,7 +174,6 @@ impl Redis {
     }
 
     /// Runs a script, and loads it if Redis does not have it.
-    #[expect(dead_code, reason = "the first script comes with the quota of tickets")]
     pub(crate) async fn run_script<T: FromRedisValue>(
         &self,
         script: &ScriptInvocation<'_>,

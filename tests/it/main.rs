@@ -27,6 +27,7 @@ mod limit;
 mod origin;
 mod rejection;
 mod report_only;
+mod revocations;
 mod security;
 mod settings;
 mod settings_file;
