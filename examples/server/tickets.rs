@@ -6,8 +6,8 @@ use axum::{
     Json, Router,
     extract::State,
     http::{
-        HeaderMap, HeaderName, StatusCode,
-        header::{AUTHORIZATION, CACHE_CONTROL, ORIGIN, WWW_AUTHENTICATE},
+        HeaderMap, HeaderName, HeaderValue, StatusCode,
+        header::{AUTHORIZATION, CACHE_CONTROL, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE},
         request::Parts,
     },
     response::{IntoResponse, Response},
@@ -61,7 +61,23 @@ impl TicketStore for Store {
             Self::Redis(store) => store.consume(key).await,
         }
     }
+
+    async fn count(
+        &self,
+        subject: TicketKey,
+        max: u32,
+        lifetime: Duration,
+    ) -> Result<Option<Duration>, Self::Error> {
+        match self {
+            Self::Memory(store) => Ok(store.count(subject, max, lifetime).await?),
+            Self::Redis(store) => store.count(subject, max, lifetime).await,
+        }
+    }
 }
+
+/// The quota of each token, within the lifetime of a ticket. So one client cannot evict the tickets
+/// of others.
+const QUOTA: u32 = 100;
 
 /// The source of the ticket in a handshake.
 pub(crate) fn source() -> TokenSource {
@@ -80,6 +96,7 @@ async fn issue(
     let token = bearer(&request.headers).ok_or(Failure::Unauthorized)?;
     tokens.verify(Token::new(token), &request).await.map_err(|_| Failure::Unauthorized)?;
 
+    let issuer = issuer.quota(token, QUOTA);
     // A browser names the page that asks. Only that page can redeem the ticket.
     let ticket = match request.headers.get(ORIGIN) {
         Some(origin) => {
@@ -102,12 +119,13 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 enum Failure {
     Unauthorized,
     Origin,
+    Quota(Duration),
     Store(TicketError),
 }
 
 impl From<TicketError> for Failure {
     fn from(error: TicketError) -> Self {
-        Self::Store(error)
+        error.retry_after().map_or(Self::Store(error), Self::Quota)
     }
 }
 
@@ -120,6 +138,12 @@ impl IntoResponse for Failure {
                 return (StatusCode::UNAUTHORIZED, NO_STORE, challenge, error).into_response();
             }
             Self::Origin => (StatusCode::BAD_REQUEST, "no ticket can be bound to that origin"),
+            Self::Quota(delay) => {
+                let retry_after = [(RETRY_AFTER, HeaderValue::from(delay.as_secs()))];
+                let error = error("the token has too many tickets");
+                return (StatusCode::TOO_MANY_REQUESTS, NO_STORE, retry_after, error)
+                    .into_response();
+            }
             Self::Store(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "no ticket");
                 (StatusCode::SERVICE_UNAVAILABLE, "no ticket can be issued at the moment")
