@@ -1,6 +1,7 @@
 //! Servers that share a Redis, and outages of Redis.
 
 mod connection;
+mod handshake_rate;
 mod revocations;
 mod tickets;
 
