@@ -44,7 +44,7 @@ impl HandshakeRate {
 }
 
 /// Runs after the checks of Host and Origin and before the token check, so it also limits guesses
-/// of tokens.
+/// of tokens. Behind a proxy, take the address from the header that the proxy sets.
 impl Check for HandshakeRate {
     fn check(&self, handshake: &mut Handshake<'_>) -> Result<(), Rejection> {
         let Some(ConnectInfo(address)) = handshake.extensions().get::<ConnectInfo<SocketAddr>>()

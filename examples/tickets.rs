@@ -11,7 +11,7 @@ use axum::{
     },
     http::{
         HeaderMap, StatusCode,
-        header::{AUTHORIZATION, CACHE_CONTROL, ORIGIN},
+        header::{AUTHORIZATION, CACHE_CONTROL, ORIGIN, RETRY_AFTER},
         request::Parts,
     },
     response::{Html, IntoResponse, Response},
@@ -59,7 +59,7 @@ pub(crate) fn app<S: TicketStore + Clone>(store: S) -> Result<Router, ConfigErro
         .route("/ws", any(handler).layer(guard)))
 }
 
-async fn ticket<S: TicketStore>(
+async fn ticket<S: TicketStore + Clone>(
     State(issuer): State<TicketIssuer<S>>,
     headers: HeaderMap,
     user: User,
@@ -67,10 +67,16 @@ async fn ticket<S: TicketStore>(
     // Only the page that asks can redeem the ticket.
     let origin = headers.get(ORIGIN).ok_or(StatusCode::BAD_REQUEST)?;
     let origin = Origin::parse(origin.as_bytes()).map_err(|_| StatusCode::BAD_REQUEST)?;
-    let ticket = issuer
-        .issue_to_origin(&user, &origin)
-        .await
-        .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    // One user must not fill the store.
+    let issued = issuer.quota(&user.name, 20).issue_to_origin(&user, &origin).await;
+    let ticket = match issued {
+        Ok(ticket) => ticket,
+        Err(error) => {
+            let delay = error.retry_after().ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
+            let retry_after = [(RETRY_AFTER, delay.as_secs().to_string())];
+            return Ok((StatusCode::TOO_MANY_REQUESTS, retry_after).into_response());
+        }
+    };
     let body = Json(serde_json::json!({ "ticket": ticket.expose() }));
     Ok((StatusCode::CREATED, [(CACHE_CONTROL, "no-store")], body).into_response())
 }

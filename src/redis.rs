@@ -23,7 +23,7 @@ use crate::config::ConfigError;
 /// one. So a restart, a failover or a new password of Redis needs no restart of the server, and a
 /// server may start before Redis does.
 ///
-/// Every command fails closed: what needs Redis is rejected while Redis cannot say.
+/// An error of Redis never accepts a handshake.
 ///
 /// | Redis | what happens |
 /// |---|---|

@@ -22,6 +22,12 @@ use tower_ws_guard::{Claims, ConfigError, StaticTokens, Token, VerifyToken};
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Account(String);
 
+impl Account {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// The key of the sessions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub(crate) enum Key {

@@ -5,7 +5,11 @@ use std::time::Duration;
 use axum::{
     Json, Router,
     extract::State,
-    http::{StatusCode, header::ORIGIN, request::Parts},
+    http::{
+        HeaderValue, StatusCode,
+        header::{ORIGIN, RETRY_AFTER},
+        request::Parts,
+    },
     response::{IntoResponse, Response},
     routing::post,
 };
@@ -57,7 +61,23 @@ impl TicketStore for Store {
             Self::Redis(store) => store.consume(key).await,
         }
     }
+
+    async fn count(
+        &self,
+        subject: TicketKey,
+        max: u32,
+        lifetime: Duration,
+    ) -> Result<Option<Duration>, Self::Error> {
+        match self {
+            Self::Memory(store) => Ok(store.count(subject, max, lifetime).await?),
+            Self::Redis(store) => store.count(subject, max, lifetime).await,
+        }
+    }
 }
+
+/// The quota of each token, within the lifetime of a ticket. So one client cannot evict the tickets
+/// of others.
+const QUOTA: u32 = 100;
 
 /// The source of the ticket in a handshake.
 pub(crate) fn source() -> TokenSource {
@@ -74,6 +94,7 @@ async fn issue(
     request: Parts,
 ) -> Result<Response, Failure> {
     let account = accounts.of(&request).await?;
+    let issuer = issuer.quota(account.as_str(), QUOTA);
     // A browser names the page that asks. Only that page can redeem the ticket.
     let ticket = match request.headers.get(ORIGIN) {
         Some(origin) => {
@@ -89,6 +110,7 @@ async fn issue(
 enum Failure {
     Unauthorized,
     Origin,
+    Quota(Duration),
     Store(TicketError),
 }
 
@@ -100,7 +122,7 @@ impl From<Unauthorized> for Failure {
 
 impl From<TicketError> for Failure {
     fn from(error: TicketError) -> Self {
-        Self::Store(error)
+        error.retry_after().map_or(Self::Store(error), Self::Quota)
     }
 }
 
@@ -109,6 +131,12 @@ impl IntoResponse for Failure {
         let (status, error) = match self {
             Self::Unauthorized => return Unauthorized.into_response(),
             Self::Origin => (StatusCode::BAD_REQUEST, "no ticket can be bound to that origin"),
+            Self::Quota(delay) => {
+                let retry_after = [(RETRY_AFTER, HeaderValue::from(delay.as_secs()))];
+                let error = error("the token has too many tickets");
+                return (StatusCode::TOO_MANY_REQUESTS, NO_STORE, retry_after, error)
+                    .into_response();
+            }
             Self::Store(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "no ticket");
                 (StatusCode::SERVICE_UNAVAILABLE, "no ticket can be issued at the moment")

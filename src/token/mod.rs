@@ -21,7 +21,8 @@
 //!
 //! [`StaticTokens`], [JSON Web Tokens](jwt) (feature `jwt`), [one-time tickets](ticket) (feature
 //! `tickets`), or a [closure](VerifyToken). [`VerifyToken::or`] combines them, [`TokenPolicy::or`]
-//! combines them per source, and [`VerifyToken::require`] restricts them. An open socket learns
+//! combines them per source, and [`VerifyToken::require`] restricts them. [`Revocations`] rejects
+//! tokens before they expire. An open socket learns
 //! from [`Validity`] that its claims have expired or are revoked.
 //!
 //! # Secrets
@@ -75,6 +76,7 @@ mod credential;
 #[cfg(feature = "jwt")]
 pub mod jwt;
 mod policy;
+mod revocation;
 mod source;
 mod static_tokens;
 #[cfg(feature = "tickets")]
@@ -86,6 +88,7 @@ pub(crate) use self::policy::{FoundToken, TokenCheck, WaitFuture, within};
 pub use self::{
     combine::{Expiring, MapClaims, Or, Require},
     policy::TokenPolicy,
+    revocation::{RevocationError, Revocations, TokenIdentity, UnlessRevoked},
     source::TokenSource,
     static_tokens::StaticTokens,
     validity::{Validity, Verified},

@@ -5,6 +5,7 @@ use http::request::Parts;
 use super::{
     TokenSource, Verified,
     combine::{Expiring, MapClaims, Or, Require},
+    revocation::{Revocations, TokenIdentity, UnlessRevoked},
 };
 use crate::{rejection::Rejection, replaceable::Replaceable};
 
@@ -223,6 +224,16 @@ pub trait VerifyToken: Send + Sync + 'static {
         F: Fn(&Self::Claims) -> Option<SystemTime> + Send + Sync + 'static,
     {
         Expiring { verifier: self, expires_at }
+    }
+
+    /// Rejects tokens that are revoked with `token-invalid`. `identity` reads from the claims by
+    /// what a token is revoked. See [`Revocations`] for an example.
+    fn unless_revoked<F>(self, revocations: &Revocations, identity: F) -> UnlessRevoked<Self, F>
+    where
+        Self: Sized,
+        F: for<'a> Fn(&'a Self::Claims) -> TokenIdentity<'a> + Send + Sync + 'static,
+    {
+        UnlessRevoked { verifier: self, revocations: revocations.clone(), identity }
     }
 }
 

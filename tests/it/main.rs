@@ -28,6 +28,7 @@ mod limit;
 mod origin;
 mod rejection;
 mod report_only;
+mod revocations;
 mod security;
 mod sessions;
 mod settings;

@@ -131,6 +131,15 @@ impl TicketStore for Watched {
         self.asked.fetch_add(1, Ordering::SeqCst);
         self.store.consume(key).await
     }
+
+    async fn count(
+        &self,
+        subject: TicketKey,
+        max: u32,
+        lifetime: Duration,
+    ) -> Result<Option<Duration>, Infallible> {
+        self.store.count(subject, max, self.instead.unwrap_or(lifetime)).await
+    }
 }
 
 /// A store that always fails.
@@ -149,6 +158,10 @@ impl TicketStore for Down {
     }
 
     async fn consume(&self, _: TicketKey) -> io::Result<Option<Vec<u8>>> {
+        Err(io::Error::other(Self::ERROR))
+    }
+
+    async fn count(&self, _: TicketKey, _: u32, _: Duration) -> io::Result<Option<Duration>> {
         Err(io::Error::other(Self::ERROR))
     }
 }
@@ -173,6 +186,15 @@ impl TicketStore for Mangling {
 
     async fn consume(&self, key: TicketKey) -> Result<Option<Vec<u8>>, Infallible> {
         Ok(self.0.consume(key).await?.map(self.1))
+    }
+
+    async fn count(
+        &self,
+        subject: TicketKey,
+        max: u32,
+        lifetime: Duration,
+    ) -> Result<Option<Duration>, Infallible> {
+        self.0.count(subject, max, lifetime).await
     }
 }
 
@@ -502,6 +524,114 @@ async fn memory_store_evicts_expired_tickets() {
     for ticket in issued {
         assert_eq!(outcome(&layer, &with(ticket.expose())).await, "alice");
     }
+}
+
+/// Issues until the quota is exhausted, and returns the number of tickets.
+async fn exhaust<S: TicketStore>(issuer: &TicketIssuer<S>) -> usize {
+    for issued in 0.. {
+        if let Err(error) = issuer.issue(&user("alice")).await {
+            let delay = error.retry_after().unwrap();
+            assert!((1..=30).contains(&delay.as_secs()), "{delay:?}");
+            assert_eq!(delay.subsec_nanos(), 0);
+            assert!(error.source().is_none() && error.to_string().contains("quota"), "{error}");
+            return issued;
+        }
+    }
+    unreachable!()
+}
+
+#[tokio::test]
+async fn quota_bounds_the_tickets_of_a_subject() {
+    let store = MemoryTicketStore::default();
+    let (issuer, verifier) = tickets(&store);
+    for (subject, max, expected) in [
+        ("alice", 3, 3),
+        ("alice", 3, 0),
+        ("bob", 1, 1),
+        ("carol", 0, 0),
+        ("", 2, 2),
+        // A quota that changes counts what was issued before.
+        ("alice", 5, 2),
+        ("alice", 2, 0),
+        ("bob", 1000, 999),
+    ] {
+        assert_eq!(exhaust(&issuer.quota(subject, max)).await, expected, "{subject} {max}");
+    }
+    // Another issuer on the store counts, too. One without a quota issues.
+    assert_eq!(exhaust(&TicketIssuer::new(store.clone()).quota("alice", 5)).await, 0);
+    assert_eq!(exhaust(&issuer.quota("bob", 1).quota("dave", 4)).await, 4);
+    let ticket = issuer.issue(&user("alice")).await.unwrap();
+    // A redeemed ticket counts.
+    assert_eq!(outcome(&check(verifier), &with(ticket.expose())).await, "alice");
+    assert_eq!(exhaust(&issuer.quota("alice", 5)).await, 0);
+
+    // An origin changes nothing.
+    let origin = Origin::parse(ORIGIN.as_bytes()).unwrap();
+    let bound = issuer.quota("alice", 5).issue_to_origin(&user("alice"), &origin).await;
+    assert!(bound.unwrap_err().retry_after().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quota_is_not_exceeded_by_concurrent_requests() {
+    let issuer = TicketIssuer::new(MemoryTicketStore::default());
+    let requests = (0..200).map(|_| {
+        let issuer = issuer.quota("alice", 20);
+        async move { issuer.issue(&"alice").await.is_ok() }
+    });
+    let issued = requests.collect::<JoinSet<_>>().join_all().await;
+    assert_eq!(issued.into_iter().filter(|&issued| issued).count(), 20);
+}
+
+#[tokio::test]
+async fn flood_of_one_subject_evicts_no_ticket_of_another() {
+    for (quota, expected) in [(true, "bob"), (false, "token-invalid")] {
+        let store = MemoryTicketStore::new(NonZeroUsize::new(100).unwrap());
+        let (issuer, verifier) = tickets(&store);
+        let of_subject = |subject: &str| match quota {
+            true => issuer.quota(subject, 20),
+            false => issuer.clone(),
+        };
+        let ticket = of_subject("bob").issue(&user("bob")).await.unwrap();
+        for _ in 0..1000 {
+            assert!(of_subject("alice").issue(&user("alice")).await.is_ok() || quota);
+        }
+        assert_eq!(outcome(&check(verifier), &with(ticket.expose())).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn quota_renews_and_leaves_nothing_behind() {
+    let store = MemoryTicketStore::new(NonZeroUsize::new(1000).unwrap());
+    let counted = |store: &MemoryTicketStore| {
+        let shown = format!("{store:?}");
+        let count = shown.split("counted: ").nth(1).unwrap();
+        count.split(',').next().unwrap().parse::<usize>().unwrap()
+    };
+    let soon = Duration::from_millis(50);
+    let (brief, _) =
+        tickets(&Watched { store: store.clone(), instead: Some(soon), ..Watched::default() });
+    // No more is counted than the store has tickets.
+    for i in 0..3000 {
+        brief.quota(&i.to_string(), 1).issue(&user("alice")).await.unwrap();
+        assert!(counted(&store) <= 1000);
+    }
+    tokio::time::sleep(soon).await;
+    for i in 0..1000 {
+        brief.quota(&i.to_string(), 1).issue(&user("alice")).await.unwrap();
+    }
+    tokio::time::sleep(soon).await;
+    let (issuer, _) = tickets(&store);
+    for _ in 0..1000 {
+        issuer.quota("alice", 1).issue(&user("alice")).await.ok();
+    }
+    assert_eq!(counted(&store), 1);
+}
+
+#[tokio::test]
+async fn store_error_is_no_quota() {
+    let error = TicketIssuer::new(Down).quota("alice", 1).issue(&user("alice")).await.unwrap_err();
+    assert_eq!(error.source().unwrap().to_string(), Down::ERROR);
+    assert!(error.retry_after().is_none());
 }
 
 #[tokio::test]

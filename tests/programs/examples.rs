@@ -257,7 +257,8 @@ async fn tickets() {
         .and("Content-Length", "0");
     let post = post.with("Host", "chat.localhost").and("Origin", "http://chat.localhost");
     assert_eq!(send(address, &post.bytes()).await.status, 401);
-    let mut issued = send(address, &post.and("Authorization", "Bearer s3cr3t").bytes()).await;
+    let post = post.and("Authorization", "Bearer s3cr3t");
+    let mut issued = send(address, &post.bytes()).await;
     assert_eq!((issued.status, issued.all("cache-control")), (201, vec!["no-store"]));
     let body: serde_json::Value = serde_json::from_str(&issued.read_rest().await).unwrap();
 
@@ -273,6 +274,13 @@ async fn tickets() {
             status
         );
     }
+
+    for _ in 0..19 {
+        assert_eq!(send(address, &post.bytes()).await.status, 201);
+    }
+    let rejected = send(address, &post.bytes()).await;
+    assert_eq!(rejected.status, 429);
+    assert!((1..=30).contains(&rejected.all("retry-after")[0].parse().unwrap()));
 }
 
 #[tokio::test]

@@ -49,7 +49,11 @@ impl RedisServer {
 
     /// Restarts on the same port, and empty.
     pub(crate) async fn start_again(&mut self) {
-        self.process = spawn(self.port, &self.directory, &[]);
+        self.start_again_with(&[]).await;
+    }
+
+    pub(crate) async fn start_again_with(&mut self, options: &[&str]) {
+        self.process = spawn(self.port, &self.directory, options);
         self.wait_until_ready().await;
     }
 

@@ -110,6 +110,18 @@ pub trait TicketStore: Send + Sync + 'static {
         &self,
         key: TicketKey,
     ) -> impl Future<Output = Result<Option<Vec<u8>>, Self::Error>> + Send;
+
+    /// Counts a ticket of `subject`, unless `max` of its tickets were counted within the last
+    /// `lifetime`. Then returns the time until the first of them is that old. `max` is at least 1.
+    ///
+    /// This must be atomic, too: of all callers with the same subject, on all servers, only `max`
+    /// get `None` within `lifetime`. It is called for a [quota](TicketIssuer::quota) only.
+    fn count(
+        &self,
+        subject: TicketKey,
+        max: u32,
+        lifetime: Duration,
+    ) -> impl Future<Output = Result<Option<Duration>, Self::Error>> + Send;
 }
 
 impl<S: TicketStore> TicketStore for Arc<S> {
@@ -130,9 +142,18 @@ impl<S: TicketStore> TicketStore for Arc<S> {
     ) -> impl Future<Output = Result<Option<Vec<u8>>, S::Error>> + Send {
         S::consume(self, key)
     }
+
+    fn count(
+        &self,
+        subject: TicketKey,
+        max: u32,
+        lifetime: Duration,
+    ) -> impl Future<Output = Result<Option<Duration>, S::Error>> + Send {
+        S::count(self, subject, max, lifetime)
+    }
 }
 
-/// The key of a ticket in a [`TicketStore`]: its SHA-256.
+/// The key of a ticket or of a subject in a [`TicketStore`]: its SHA-256.
 ///
 /// Only an issuer or a verifier creates keys. To test a store of your own, issue tickets into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -141,6 +162,11 @@ pub struct TicketKey([u8; 32]);
 impl TicketKey {
     fn new(ticket: &str) -> Self {
         Self(Sha256::digest(ticket).into())
+    }
+
+    /// No ticket begins like that.
+    fn of_subject(subject: &str) -> Self {
+        Self(Sha256::new_with_prefix("subject:").chain_update(subject).finalize().into())
     }
 
     /// The digest.
@@ -179,19 +205,20 @@ impl fmt::Debug for Ticket {
 
 /// Issues tickets. See the [module docs](self) for an example.
 ///
-/// Issue tickets only to authenticated clients, and limit the number per client: anyone who has a
-/// ticket can connect.
+/// Issue tickets only to authenticated clients, because anyone who has a ticket can connect, and
+/// limit their number with a [quota](Self::quota).
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct TicketIssuer<S> {
     store: S,
     lifetime: Duration,
+    quota: Option<(TicketKey, u32)>,
 }
 
 impl<S: TicketStore> TicketIssuer<S> {
     /// Issues tickets that expire after 30 seconds.
     pub fn new(store: S) -> Self {
-        Self { store, lifetime: LIFETIME }
+        Self { store, lifetime: LIFETIME, quota: None }
     }
 
     /// Sets the lifetime of tickets: a second to an hour. The default is 30 seconds.
@@ -210,12 +237,44 @@ impl<S: TicketStore> TicketIssuer<S> {
         Ok(self)
     }
 
+    /// An issuer that issues at most `max` tickets to `subject` within the lifetime of a ticket.
+    /// Redeemed tickets count, too. All issuers on a store count together.
+    ///
+    /// Without a quota, one client who requests tickets in a loop fills the store: then
+    /// [`MemoryTicketStore`] evicts the tickets of others. The subject is what you have
+    /// authenticated: a user, or an API key. The store sees its SHA-256 only.
+    ///
+    /// ```
+    /// use tower_ws_guard::token::ticket::{MemoryTicketStore, TicketIssuer};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let issuer = TicketIssuer::new(MemoryTicketStore::default());
+    ///
+    /// // In the handler of an authenticated `POST /tickets`:
+    /// let user = "alice";
+    /// for _ in 0..20 {
+    ///     issuer.quota(user, 20).issue(&user).await?;
+    /// }
+    /// let error = issuer.quota(user, 20).issue(&user).await.unwrap_err();
+    /// // Respond with 429 and `Retry-After`.
+    /// assert!(error.retry_after().unwrap().as_secs() <= 30);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn quota(&self, subject: &str, max: u32) -> Self
+    where
+        S: Clone,
+    {
+        Self { quota: Some((TicketKey::of_subject(subject), max)), ..self.clone() }
+    }
+
     /// Issues a ticket with `claims`, which are stored as JSON.
     ///
     /// # Errors
     ///
-    /// The store failed, the operating system has no random bytes, or the claims cannot be
-    /// serialized as JSON.
+    /// The [quota](Self::quota) is exhausted, the store failed, the operating system has no random
+    /// bytes, or the claims cannot be serialized as JSON.
     pub async fn issue<C: Serialize + Sync>(&self, claims: &C) -> Result<Ticket, TicketError> {
         self.issue_record(claims, None).await
     }
@@ -241,6 +300,18 @@ impl<S: TicketStore> TicketIssuer<S> {
         origin: Option<String>,
     ) -> Result<Ticket, TicketError> {
         let record = serde_json::to_vec(&(origin, claims)).map_err(TicketError::new)?;
+        if let Some((subject, max)) = self.quota {
+            let delay = match max {
+                0 => Some(self.lifetime),
+                _ => {
+                    let delay = self.store.count(subject, max, self.lifetime).await;
+                    delay.map_err(TicketError::new)?
+                }
+            };
+            if let Some(delay) = delay {
+                return Err(TicketError(Cause::Quota(delay)));
+            }
+        }
         let mut secret = [0; LENGTH];
         getrandom::fill(&mut secret).map_err(TicketError::new)?;
         let secret = URL_SAFE_NO_PAD.encode(secret);
@@ -252,25 +323,50 @@ impl<S: TicketStore> TicketIssuer<S> {
     }
 }
 
-/// The error of a [`TicketIssuer`]. Respond with 503. Its source is the cause.
+/// The error of a [`TicketIssuer`]. If it says when to [retry](Self::retry_after), respond with 429
+/// and `Retry-After`, otherwise with 503. Then its source is the cause.
 #[derive(Debug)]
-pub struct TicketError(Box<dyn Error + Send + Sync>);
+pub struct TicketError(Cause);
+
+#[derive(Debug)]
+enum Cause {
+    Quota(Duration),
+    Failure(Box<dyn Error + Send + Sync>),
+}
 
 impl TicketError {
     fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self(error.into())
+        Self(Cause::Failure(error.into()))
+    }
+
+    /// If the [quota](TicketIssuer::quota) of the subject is exhausted: the time until it gets a
+    /// ticket again, in whole seconds, rounded up.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self.0 {
+            Cause::Quota(delay) => {
+                Some(Duration::from_secs(delay.as_secs() + u64::from(delay.subsec_nanos() > 0)))
+            }
+            Cause::Failure(_) => None,
+        }
     }
 }
 
 impl fmt::Display for TicketError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the ticket could not be issued; see the source of this error")
+        f.write_str(match self.0 {
+            Cause::Quota(_) => "the subject has its quota of tickets",
+            Cause::Failure(_) => "the ticket could not be issued; see the source of this error",
+        })
     }
 }
 
 impl Error for TicketError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&*self.0)
+        match &self.0 {
+            Cause::Quota(_) => None,
+            Cause::Failure(error) => Some(&**error),
+        }
     }
 }
 

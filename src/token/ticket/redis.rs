@@ -1,10 +1,25 @@
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use redis::Cmd;
+use redis::{Cmd, Script};
 
 use super::{TicketKey, TicketStore};
 use crate::redis::{Redis, RedisFailure};
+
+/// A list has the times when the latest `max` tickets no longer count, the latest time at its end.
+static COUNT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local max, lifetime = tonumber(ARGV[1]), tonumber(ARGV[2])
+        local time = redis.call('TIME')
+        local now = time[1] * 1000 + math.floor(time[2] / 1000)
+        local first = redis.call('LINDEX', KEYS[1], -max)
+        if first and tonumber(first) > now then return first - now end
+        redis.call('RPUSH', KEYS[1], string.format('%.0f', now + lifetime))
+        redis.call('LTRIM', KEYS[1], -max, -1)
+        redis.call('PEXPIRE', KEYS[1], lifetime)
+        return 0",
+    )
+});
 
 /// Stores tickets in a [`Redis`], for several servers.
 ///
@@ -23,15 +38,16 @@ pub struct RedisTicketStore {
 }
 
 impl RedisTicketStore {
-    /// Stores tickets under the [prefix](Redis::prefix) of `redis`, followed by `ticket:`.
+    /// Stores tickets under the [prefix](Redis::prefix) of `redis`, followed by `ticket:`, and counts
+    /// those of a [quota](super::TicketIssuer::quota) under `ticket-quota:`.
     ///
     /// Only a store with the same prefix redeems a ticket.
     pub fn new(redis: &Redis) -> Self {
         Self { redis: redis.clone() }
     }
 
-    fn key(&self, key: TicketKey) -> String {
-        self.redis.key("ticket", URL_SAFE_NO_PAD.encode(key.as_bytes()))
+    fn key(&self, kind: &str, key: TicketKey) -> String {
+        self.redis.key(kind, URL_SAFE_NO_PAD.encode(key.as_bytes()))
     }
 }
 
@@ -45,10 +61,24 @@ impl TicketStore for RedisTicketStore {
         lifetime: Duration,
     ) -> Result<(), Self::Error> {
         let millis = u64::try_from(lifetime.as_millis())?;
-        self.redis.run(Cmd::new().arg("PSETEX").arg(self.key(key)).arg(millis).arg(record)).await
+        self.redis
+            .run(Cmd::new().arg("PSETEX").arg(self.key("ticket", key)).arg(millis).arg(record))
+            .await
     }
 
     async fn consume(&self, key: TicketKey) -> Result<Option<Vec<u8>>, Self::Error> {
-        self.redis.run(Cmd::new().arg("GETDEL").arg(self.key(key))).await
+        self.redis.run(Cmd::new().arg("GETDEL").arg(self.key("ticket", key))).await
+    }
+
+    async fn count(
+        &self,
+        subject: TicketKey,
+        max: u32,
+        lifetime: Duration,
+    ) -> Result<Option<Duration>, Self::Error> {
+        let millis = u64::try_from(lifetime.as_millis())?;
+        let mut script = COUNT.key(self.key("ticket-quota", subject));
+        let delay: u64 = self.redis.run_script(script.arg(max).arg(millis)).await?;
+        Ok((delay > 0).then(|| Duration::from_millis(delay)))
     }
 }

@@ -165,6 +165,83 @@ async fn silent_redis_times_out() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs redis-server"]
+async fn quota_counts_on_all_servers() {
+    let redis = RedisServer::start().await;
+    let issuers = [0, 1].map(|_| TicketIssuer::new(patient_store(&redis)));
+    let requests = (0..100).map(|i| {
+        let issuer = issuers[i % 2].quota("alice", 20);
+        async move { issuer.issue(&"alice").await.map_err(|error| error.retry_after().unwrap()) }
+    });
+    let results = requests.collect::<JoinSet<_>>().join_all().await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 20);
+    for delay in results.into_iter().filter_map(Result::err) {
+        assert!((1..=30).contains(&delay.as_secs()) && delay.subsec_nanos() == 0, "{delay:?}");
+    }
+    issuers[0].quota("bob", 1).issue(&"bob").await.unwrap();
+    for issuer in &issuers {
+        assert!(issuer.quota("alice", 20).issue(&"alice").await.is_err());
+        assert!(issuer.quota("bob", 1).issue(&"bob").await.is_err());
+        assert!(issuer.quota("carol", 0).issue(&"carol").await.is_err());
+    }
+    // A larger quota counts what was issued before.
+    for _ in 0..5 {
+        issuers[1].quota("alice", 25).issue(&"alice").await.unwrap();
+    }
+    assert!(issuers[0].quota("alice", 25).issue(&"alice").await.is_err());
+}
+
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn quota_renews_and_leaves_nothing_in_redis() {
+    let redis = RedisServer::start().await;
+    let issuer = TicketIssuer::new(patient_store(&redis)).lifetime(Duration::from_secs(1)).unwrap();
+    let issuer = issuer.quota("alice-secret", 2);
+    issuer.issue(&"alice").await.unwrap();
+    let keys = redis.ask("KEYS *").await;
+    assert!(contains(&keys, "ws-guard:ticket-quota:"), "{}", keys.escape_ascii());
+    assert!(!contains(&keys, "secret"), "{}", keys.escape_ascii());
+    // The list does not grow beyond the quota.
+    soon(async {
+        let mut issued = 1;
+        while issued < 6 {
+            match issuer.issue(&"alice").await {
+                Ok(_) => issued += 1,
+                Err(error) => assert_eq!(error.retry_after().unwrap().as_secs(), 1),
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        let keys = String::from_utf8(redis.ask("KEYS ws-guard:ticket-quota:*").await).unwrap();
+        let key = keys.lines().find(|line| line.starts_with("ws-")).unwrap();
+        assert_eq!(redis.ask(&format!("LLEN {key}")).await, b":2\r\n");
+        while redis.ask("DBSIZE").await != b":0\r\n" {
+            sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn quota_survives_flushed_scripts_and_fails_with_redis() {
+    let mut redis = RedisServer::start().await;
+    let issuer = TicketIssuer::new(patient_store(&redis)).quota("alice", 2);
+    for _ in 0..2 {
+        redis.ask("SCRIPT FLUSH").await;
+        issuer.issue(&"alice").await.unwrap();
+    }
+    assert!(issuer.issue(&"alice").await.unwrap_err().retry_after().is_some());
+    redis.ask("FLUSHALL").await;
+    issuer.issue(&"alice").await.unwrap();
+
+    redis.ask("CONFIG SET maxmemory 1").await;
+    let full = issuer.issue(&"alice").await.unwrap_err();
+    assert!(full.retry_after().is_none() && with_sources(&full).contains("OOM"), "{full:?}");
+    redis.stop();
+    assert!(soon(issuer.issue(&"alice")).await.unwrap_err().retry_after().is_none());
+}
+
 fn start_servers(redis: &RedisServer) -> [Server; 2] {
     [0, 1].map(|_| {
         Server::start(&["--allow-any-host", "--tickets", &redis.url(), "--token", "s3cr3t"])
@@ -234,6 +311,28 @@ async fn example_servers_share_tickets() {
     for (origin, expected) in [(ORIGIN, REDEEMED), ("https://evil.example", REJECTED)] {
         let ticket = ticket_of(&servers[0], &post_with_token().and("Origin", origin)).await;
         assert_knock(servers[1].address, &with(&ticket), expected).await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn example_servers_limit_the_tickets_of_a_token() {
+    let redis = RedisServer::start().await;
+    let servers = [0, 1].map(|_| {
+        let url = redis.url();
+        Server::start(&["--allow-any-host", "--tickets", &url, "--token", "t1", "--token", "t2"])
+    });
+    let post_with = |token| post().and("Authorization", format!("Bearer {token}"));
+    for i in 0..100 {
+        ticket_of(&servers[i % 2], &post_with("t1")).await;
+    }
+    for server in &servers {
+        let mut response = soon(send(server.address, &post_with("t1").bytes())).await;
+        assert_eq!(response.status, 429);
+        let delay: u64 = response.all("retry-after")[0].parse().unwrap();
+        assert!((1..=30).contains(&delay), "{delay}");
+        assert!(response.read_rest().await.contains("too many tickets"));
+        ticket_of(server, &post_with("t2")).await;
     }
 }
 
