@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use redis::aio::PubSub;
 use tokio::time::{sleep, timeout};
 
-use super::{BATCH, LEASE, Leased, REMEMBERED, Shared, lock, millis};
+use super::{BATCH, LEASE, Leased, REMEMBERED, Shared, lock, micros, millis};
 use crate::{connection::Ended, redis::RedisFailure};
 
 const RENEWAL: Duration = Duration::from_secs(LEASE.as_secs() / 3);
@@ -22,7 +22,7 @@ pub(super) async fn maintain(shared: Arc<Shared>) {
     let mut renewal = Instant::now() + RENEWAL;
     loop {
         let left = renewal.saturating_duration_since(Instant::now());
-        let is_due = timeout(left, shared.wake.notified()).await.is_err();
+        timeout(left, shared.wake.notified()).await.ok();
         let is_over = shared.is_closed.load(Ordering::Relaxed);
         if let Err(error) = shared.release().await {
             log(&error);
@@ -30,6 +30,8 @@ pub(super) async fn maintain(shared: Arc<Shared>) {
         if is_over {
             return;
         }
+        // Whatever woke it: there may always be something to release.
+        let is_due = renewal <= Instant::now();
         if shared.must_renew.swap(false, Ordering::Relaxed) || is_due {
             match shared.renew().await {
                 Ok(()) => *lock(&shared.renewed) = Instant::now(),
@@ -66,7 +68,8 @@ pub(super) async fn listen(shared: Arc<Shared>) {
 impl Shared {
     async fn subscribe(&self) -> Result<PubSub, RedisFailure> {
         let mut connection = self.redis.pub_sub().await?;
-        connection.subscribe(self.channel()).await?;
+        // The connection may be dead by now.
+        timeout(RENEWAL, connection.subscribe(self.channel())).await??;
         Ok(connection)
     }
 
@@ -96,7 +99,7 @@ impl Shared {
             let settings =
                 [self.server.clone(), millis(LEASE).to_string(), u8::from(keeps_lost).to_string()];
             let sessions = batch.iter().flat_map(|leased| {
-                let age = millis(leased.accepted.elapsed()).to_string();
+                let age = micros(leased.began.elapsed()).to_string();
                 [leased.hash.clone(), leased.name.clone(), leased.max.to_string(), age]
             });
             let gone: Vec<(String, String)> =
