@@ -1,6 +1,8 @@
 //! Servers that share a Redis, and outages of Redis.
 
 mod connection;
+mod proxy;
+mod sessions;
 mod tickets;
 
 use std::{convert::Infallible, error::Error, fmt::Write as _, net::SocketAddr, time::Duration};
