@@ -6,7 +6,9 @@ use std::{
 use http::{Request, Response, StatusCode};
 use tokio_tungstenite::tungstenite;
 use tower::{Layer, Service, ServiceBuilder, service_fn};
-use tower_ws_guard::{GuardLayer, PendingUpgrade, ResponderLayer, StaticTokens, TokenPolicy};
+use tower_ws_guard::{
+    GuardLayer, PendingUpgrade, ResponderLayer, Sessions, StaticTokens, TokenPolicy,
+};
 
 use crate::{
     Case, Operation, app, case,
@@ -86,6 +88,15 @@ pub(crate) const CASES: &[Case] = &[
             "Authorization: Bearer {TOKEN}\r\nSec-WebSocket-Protocol: chat.v2\r\n"
         ));
         call(guard.respond().layer(accept()), head, 101)
+    }),
+    case(MORE, "`GuardLayer` that responds, bearer token, sessions in memory", || {
+        let token = TokenPolicy::bearer(StaticTokens::new([(TOKEN, 7)]).unwrap());
+        let sessions = Sessions::per_claims(10, |user: &i32| *user).unwrap();
+        let guard = app::guard().token(token).unwrap().subprotocols(app::subprotocols());
+        let head = input::and(&format!(
+            "Authorization: Bearer {TOKEN}\r\nSec-WebSocket-Protocol: chat.v2\r\n"
+        ));
+        call(guard.sessions(&sessions).respond().layer(accept()), head, 101)
     }),
     case(AXUM, "axum's `WebSocketUpgrade`", || call_and_spawn(app::axum(), HANDSHAKE, 101)),
     case(AXUM, "axum, origin checked in the handler", || {

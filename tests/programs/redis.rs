@@ -2,7 +2,9 @@
 
 mod connection;
 mod handshake_rate;
+mod proxy;
 mod revocations;
+mod sessions;
 mod tickets;
 
 use std::{convert::Infallible, error::Error, fmt::Write as _, net::SocketAddr, time::Duration};

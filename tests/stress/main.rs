@@ -6,6 +6,7 @@ mod common;
 
 mod churn;
 mod concurrency;
+mod drain;
 // Reads memory from /proc, and uses many addresses of the loopback network.
 #[cfg(target_os = "linux")]
 mod flood;

@@ -119,7 +119,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Sessions<K> {
                 drop(slot);
                 let slot = self.register(key, request, began, max)?;
                 let session = Arc::clone(&slot.session);
-                let lease = on_redis.leases.acquire_alone(hash, session, max);
+                let lease = on_redis.leases.acquire_alone(hash, session, max, began);
                 (slot, lease.map_err(Rejection::verifier_failed)?)
             }
         };

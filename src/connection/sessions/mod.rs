@@ -285,7 +285,7 @@ where
 
     /// Tells all connections of `key` to end, and resolves to their number. Their slots are free at
     /// once. A handshake of the key whose checks began before is rejected, even if its token was
-    /// verified already.
+    /// verified already. On Redis this can hit one that begins at the same moment, too.
     ///
     /// The next handshake is accepted if its token still is: revoke the token first.
     ///

@@ -69,11 +69,12 @@ impl<K: Hash + Eq + Clone> Registry<K> {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(Vec::with_capacity(1)),
         };
-        let mut evicted = None;
+        let mut evicted = Vec::new();
         if sessions.len() >= max {
             match when_full {
                 WhenFull::RejectNewest => return Err(Unavailable::Full),
-                WhenFull::EvictOldest => evicted = Some(sessions.remove(0)),
+                // More than one, if handshakes that wait for Redis are among them.
+                WhenFull::EvictOldest => evicted.extend(sessions.drain(..=sessions.len() - max)),
             }
         }
         // Ascending within a shard, which is locked.
@@ -82,10 +83,8 @@ impl<K: Hash + Eq + Clone> Registry<K> {
         sessions.push(Arc::clone(&session));
         drop(shard);
         self.connections.fetch_add(1, Ordering::Relaxed);
-        if let Some(evicted) = evicted {
-            self.connections.fetch_sub(1, Ordering::Relaxed);
-            evicted.end(Ended::Evicted);
-        }
+        self.connections.fetch_sub(evicted.len(), Ordering::Relaxed);
+        evicted.iter().for_each(|session| session.end(Ended::Evicted));
         Ok(Registered { registry: Arc::clone(self), key, session })
     }
 

@@ -1,4 +1,4 @@
--- Adds a session. Returns `full`, or when the key was ended: `never`, or the milliseconds since.
+-- Adds a session. Returns `full`, or when the key was ended: `never`, or the microseconds since.
 local hash, session = ARGV[1], ARGV[2]
 local max, evicts, lease = tonumber(ARGV[3]), ARGV[4] == '1', tonumber(ARGV[5])
 
@@ -13,5 +13,5 @@ if too_many > 0 then
   tell(oldest, 'evicted')
 end
 keep(hash, session, now, lease)
-local ended_at = last_end(hash)
-return ended_at and tostring(now - ended_at) or 'never'
+local ago = ended_ago(hash)
+return ago and tostring(ago) or 'never'

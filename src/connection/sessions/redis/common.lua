@@ -1,14 +1,15 @@
--- What all scripts share. Times are those of Redis, in milliseconds.
+-- What all scripts share. Times are those of Redis, in milliseconds unless the name says otherwise.
 --
 -- For each key, by its hash:
 --   lease:HASH  sorted set: its sessions, by the end of their lease
 --   since:HASH  sorted set: its sessions, by their start
---   ended:HASH  string: when all of its sessions were ended, and the reason
+--   ended:HASH  string: when all of its sessions were ended, in microseconds, and the reason
 -- A session is `SERVER.NUMBER INFO`. Each server subscribes to the channel `server:SERVER`.
 
 local base = KEYS[1]
 local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local micros = time[1] * 1000000 + time[2]
+local now = math.floor(micros / 1000)
 
 local function name(part, hash)
   return base .. part .. ':' .. hash
@@ -35,23 +36,25 @@ local function keep(hash, session, since, lease)
   redis.call('PEXPIRE', name('since', hash), 2 * lease)
 end
 
--- When all sessions of the key were ended, and the reason.
-local function last_end(hash)
+-- How many microseconds ago all sessions of the key were ended, and the reason.
+local function ended_ago(hash)
   local ended = redis.call('GET', name('ended', hash))
   if not ended then return nil end
   local at, reason = string.match(ended, '^(%d+) (%a+)$')
-  return tonumber(at), reason
+  return micros - at, reason
 end
 
 -- Tells the servers of these sessions.
 local function tell(sessions, reason)
-  local numbers = {}
+  local messages = {}
   for _, session in ipairs(sessions) do
     local server, number = string.match(session, '^([^.]+)%.(%d+)')
-    numbers[server] = (numbers[server] or reason) .. ' ' .. number
+    local message = messages[server] or { reason }
+    message[#message + 1] = number
+    messages[server] = message
   end
-  for server, message in pairs(numbers) do
-    redis.call('PUBLISH', base .. 'server:' .. server, message)
+  for server, message in pairs(messages) do
+    redis.call('PUBLISH', base .. 'server:' .. server, table.concat(message, ' '))
   end
 end
 

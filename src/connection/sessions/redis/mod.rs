@@ -83,7 +83,8 @@ where
     ///
     /// | fault | what happens |
     /// |---|---|
-    /// | Redis does not respond, or is at its memory limit | [`when_unavailable`](Self::when_unavailable) decides about handshakes, `end` and `list` fail, open connections stay |
+    /// | Redis does not respond | [`when_unavailable`](Self::when_unavailable) decides about handshakes, `end` and `list` fail, open connections stay |
+    /// | Redis is at its memory limit, with the policy `noeviction` | [`when_unavailable`](Self::when_unavailable) decides about handshakes; the rest works |
     /// | Redis is back after more than a lease, or has lost its data | each server adds its sessions again; those of a key that is full by then are [evicted](Ended::Evicted) |
     /// | a server does not reach Redis | it hears that a session was ended or evicted when it reaches Redis again; if that takes more than an hour, its sessions are evicted |
     /// | a server crashes or hangs | its slots are free within a lease |
@@ -159,7 +160,8 @@ struct Leased {
     name: String,
     max: usize,
     session: Arc<Session>,
-    accepted: Instant,
+    /// When the checks of the handshake began.
+    began: Instant,
     /// Whether it is renewed. Before, Redis decides about it.
     is_acquired: AtomicBool,
 }
@@ -210,7 +212,7 @@ impl Leases {
         self: &Arc<Self>,
         asked: Asked,
     ) -> Result<Result<Lease, Unavailable>, RedisFailure> {
-        let lease = self.add(asked.hash, asked.session, asked.max)?;
+        let lease = self.add(asked.hash, asked.session, asked.max, asked.began)?;
         let Leased { hash, name, max, .. } = &*lease.leased;
         let script = &self.shared.scripts.acquire;
         let mut script = script.key(&self.shared.base);
@@ -224,7 +226,7 @@ impl Leases {
         }
         // In doubt, the key was ended after the handshake began: the script ran at some time
         // between the request to Redis and now.
-        if outcome.parse().is_ok_and(|since_end: u64| since_end <= millis(asked.began.elapsed())) {
+        if outcome.parse().is_ok_and(|since_end: u64| since_end <= micros(asked.began.elapsed())) {
             return Ok(Err(Unavailable::EndedMeanwhile));
         }
         lease.leased.is_acquired.store(true, Ordering::Relaxed);
@@ -237,8 +239,9 @@ impl Leases {
         hash: String,
         session: Arc<Session>,
         max: usize,
+        began: Instant,
     ) -> Result<Lease, RedisFailure> {
-        let lease = self.add(hash, session, max)?;
+        let lease = self.add(hash, session, max, began)?;
         lease.leased.is_acquired.store(true, Ordering::Relaxed);
         Ok(lease)
     }
@@ -249,6 +252,7 @@ impl Leases {
         hash: String,
         session: Arc<Session>,
         max: usize,
+        began: Instant,
     ) -> Result<Lease, RedisFailure> {
         self.run_tasks();
         let SessionInfo { origin, address, .. } = &session.info;
@@ -257,7 +261,7 @@ impl Leases {
             hash,
             name: format!("{}.{} {info}", self.shared.server, session.number),
             max,
-            accepted: Instant::now(),
+            began,
             is_acquired: AtomicBool::new(false),
             session,
         });
@@ -288,6 +292,10 @@ impl Leases {
     /// Starts the tasks, again if their runtime has ended.
     fn run_tasks(self: &Arc<Self>) {
         let mut listener = lock(&self.listener);
+        if listener.is_none() {
+            // Before, there was nothing to renew.
+            *lock(&self.shared.renewed) = Instant::now();
+        }
         if listener.as_ref().is_none_or(AbortOnDropHandle::is_finished) {
             tokio::spawn(task::maintain(Arc::clone(&self.shared)));
             let listens = tokio::spawn(task::listen(Arc::clone(&self.shared)));
@@ -348,4 +356,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -2,17 +2,21 @@
 local server, lease, keeps_lost = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
 local gone = {}
 
+-- At its memory limit Redis takes no new data, unless the script has written before. A renewal
+-- needs none: without it all slots would be free, and no server would hear of an end.
+redis.call('DEL', name('written', server))
+
 for i = 4, #ARGV, 4 do
-  local hash, session, max, age = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
+  local hash, session, max, age_micros = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
   local reason
   if not redis.call('ZSCORE', name('lease', hash), session) then
     -- It was ended or evicted and the server did not hear of it, or Redis has lost it, or its lease
     -- expired while the server or Redis was away.
     remove_expired(hash)
-    local ended_at, ended = last_end(hash)
-    if ended_at and now - age <= ended_at then
-      reason = ended
-    elseif not keeps_lost or redis.call('ZCARD', name('lease', hash)) >= max then
+    local ago, why = ended_ago(hash)
+    if ago and ago <= age_micros then
+      reason = why
+    elseif not (keeps_lost and redis.call('ZCARD', name('lease', hash)) < max) then
       reason = 'evicted'
     end
   end
@@ -20,7 +24,7 @@ for i = 4, #ARGV, 4 do
     gone[#gone + 1] = session
     gone[#gone + 1] = reason
   else
-    keep(hash, session, now - age, lease)
+    keep(hash, session, now - math.floor(age_micros / 1000), lease)
   end
 end
 

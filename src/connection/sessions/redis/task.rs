@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use redis::aio::PubSub;
 use tokio::time::{sleep, timeout};
 
-use super::{BATCH, LEASE, Leased, REMEMBERED, Shared, lock, millis};
+use super::{BATCH, LEASE, Leased, REMEMBERED, Shared, lock, micros, millis};
 use crate::{connection::Ended, redis::RedisFailure};
 
 const RENEWAL: Duration = Duration::from_secs(LEASE.as_secs() / 3);
@@ -67,7 +67,8 @@ pub(super) async fn listen(shared: Arc<Shared>) {
 impl Shared {
     async fn subscribe(&self) -> Result<PubSub, RedisFailure> {
         let mut connection = self.redis.pub_sub().await?;
-        connection.subscribe(self.channel()).await?;
+        // The connection may be dead by now.
+        timeout(RENEWAL, connection.subscribe(self.channel())).await??;
         Ok(connection)
     }
 
@@ -97,7 +98,7 @@ impl Shared {
             let settings =
                 [self.server.clone(), millis(LEASE).to_string(), u8::from(keeps_lost).to_string()];
             let sessions = batch.iter().flat_map(|leased| {
-                let age = millis(leased.accepted.elapsed()).to_string();
+                let age = micros(leased.began.elapsed()).to_string();
                 [leased.hash.clone(), leased.name.clone(), leased.max.to_string(), age]
             });
             let gone: Vec<(String, String)> =
