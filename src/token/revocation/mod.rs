@@ -14,16 +14,19 @@ use sha2::{Digest as _, Sha256};
 
 use self::memory::MemoryRevocations;
 use super::{Token, Verified, VerifyToken};
-use crate::rejection::{Rejection, RejectionKind};
+use crate::{
+    config::ConfigError,
+    rejection::{Rejection, RejectionKind},
+};
 
 /// Revoked tokens. [`VerifyToken::unless_revoked`] rejects them. Clones share the revocations.
 ///
 /// A token is revoked by its id, such as the `jti` of a JWT, or with all tokens of its subject that
 /// were issued until some time. It is rejected with `token-invalid` at the next handshake: with
-/// [`in_memory`](Self::in_memory) on this server, with `on` (feature `redis`) on all servers that
+/// [`in_memory`](Self::in_memory) on this server, with `on_redis` (feature `redis`) on all that
 /// share the Redis.
 ///
-/// To end open sockets, too, use `Sessions::end` after the revocation.
+/// To end open sockets, too, call [`Sessions::end`](crate::Sessions::end) after the revocation.
 ///
 /// # Lifetime
 ///
@@ -55,7 +58,7 @@ use crate::rejection::{Rejection, RejectionKind};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let revocations = Revocations::in_memory(Duration::from_secs(15 * 60));
+/// let revocations = Revocations::in_memory(Duration::from_secs(15 * 60))?;
 ///
 /// let verifier = |token: Token| async move { look_up(token).await };
 /// let verifier = verifier.unless_revoked(&revocations, |user: &User| {
@@ -92,15 +95,25 @@ const MAX_LIFETIME: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 impl Revocations {
     /// Keeps revocations in memory, for one process. A restart forgets them.
     ///
-    /// `longest_lifetime` is that of your tokens: a millisecond to 100 years. Other values count as
-    /// the nearest of these. A revocation takes about 100 bytes.
-    pub fn in_memory(longest_lifetime: Duration) -> Self {
+    /// `longest_lifetime` is that of your tokens. More than 100 years count as 100. A revocation takes
+    /// about 100 bytes.
+    ///
+    /// # Errors
+    ///
+    /// `longest_lifetime` is shorter than a millisecond.
+    pub fn in_memory(longest_lifetime: Duration) -> Result<Self, ConfigError> {
         Self::new(Store::Memory(Arc::default()), longest_lifetime)
     }
 
-    fn new(store: Store, longest_lifetime: Duration) -> Self {
-        let longest_lifetime = longest_lifetime.clamp(Duration::from_millis(1), MAX_LIFETIME);
-        Self { store, longest_lifetime }
+    fn new(store: Store, longest_lifetime: Duration) -> Result<Self, ConfigError> {
+        if longest_lifetime < Duration::from_millis(1) {
+            return Err(ConfigError::new(
+                "",
+                "a revocation must be kept as long as the tokens are valid; give their longest \
+                 lifetime",
+            ));
+        }
+        Ok(Self { store, longest_lifetime: longest_lifetime.min(MAX_LIFETIME) })
     }
 
     /// Revokes the token with this id.

@@ -5,6 +5,7 @@ use redis::{Cmd, Script};
 
 use super::{Key, Revocations, Store, TokenIdentity, revoked};
 use crate::{
+    config::ConfigError,
     redis::{Redis, RedisFailure},
     rejection::Rejection,
 };
@@ -29,9 +30,12 @@ impl Revocations {
     /// fail then, and the others still count. Redis stores the SHA-256 of ids and subjects only,
     /// under its [prefix](Redis::prefix) followed by `revoked:`.
     ///
-    /// `longest_lifetime` is that of your tokens: a millisecond to 100 years. Other values count as
-    /// the nearest of these.
-    pub fn on(redis: &Redis, longest_lifetime: Duration) -> Self {
+    /// `longest_lifetime` is that of your tokens. More than 100 years count as 100.
+    ///
+    /// # Errors
+    ///
+    /// `longest_lifetime` is shorter than a millisecond.
+    pub fn on_redis(redis: &Redis, longest_lifetime: Duration) -> Result<Self, ConfigError> {
         Self::new(Store::Redis(redis.clone()), longest_lifetime)
     }
 }
