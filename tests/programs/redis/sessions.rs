@@ -822,7 +822,10 @@ async fn leases_are_renewed_while_other_sockets_come_and_go() {
         let user = format!("user-{i}");
         let mut connections = 0;
         while start.elapsed() < LEASE + Duration::from_secs(2) {
-            connections += usize::from(connect(address, &of(&user)).await.is_ok());
+            let socket = connect(address, &of(&user)).await;
+            connections += usize::from(socket.is_ok());
+            // So that the clients do not leave all at once.
+            sleep(Duration::from_millis(fastrand::u64(..20))).await;
         }
         connections
     });
