@@ -293,13 +293,14 @@ where
     ///
     /// In memory none. Redis did not respond: then only the connections of this server end.
     pub async fn end(&self, key: &K, reason: Ended) -> Result<usize, SessionsError> {
-        let ended = self.registry.end(key, reason);
+        let ending = self.registry.end(key, reason);
         #[cfg(feature = "redis")]
         if let Some(on_redis) = &self.on_redis {
+            // Those of this server are told afterwards: Redis must count them before they go.
             let ended = async { on_redis.leases.end(&on_redis.hash(key)?, reason).await };
             return ended.await.map_err(SessionsError);
         }
-        Ok(ended)
+        Ok(ending.sessions())
     }
 
     /// The connections of `key`, the oldest first.

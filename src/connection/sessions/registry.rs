@@ -93,15 +93,14 @@ impl<K: Hash + Eq + Clone> Registry<K> {
         self.shard(key).live.get(key).is_some_and(|sessions| sessions.len() >= max)
     }
 
-    pub(super) fn end(&self, key: &K, reason: Ended) -> usize {
+    pub(super) fn end(&self, key: &K, reason: Ended) -> Ending {
         let mut shard = self.shard(key);
         shard.forget_ended();
         shard.ended.push_back((Instant::now(), key.clone()));
-        let ended = shard.live.remove(key).unwrap_or_default();
+        let sessions = shard.live.remove(key).unwrap_or_default();
         drop(shard);
-        self.connections.fetch_sub(ended.len(), Ordering::Relaxed);
-        ended.iter().for_each(|session| session.end(reason));
-        ended.len()
+        self.connections.fetch_sub(sessions.len(), Ordering::Relaxed);
+        Ending { sessions, reason }
     }
 
     pub(super) fn list(&self, key: &K) -> Vec<SessionInfo> {
@@ -141,6 +140,24 @@ impl<K: Eq> Shard<K> {
 
 fn lock<K>(shard: &Mutex<Shard<K>>) -> MutexGuard<'_, Shard<K>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sessions that are not in the registry any more. They are told when this is dropped.
+pub(super) struct Ending {
+    sessions: Vec<Arc<Session>>,
+    reason: Ended,
+}
+
+impl Ending {
+    pub(super) fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.sessions.iter().for_each(|session| session.end(self.reason));
+    }
 }
 
 /// A session in the registry, until this is dropped.

@@ -822,7 +822,10 @@ async fn leases_are_renewed_while_other_sockets_come_and_go() {
         let user = format!("user-{i}");
         let mut connections = 0;
         while start.elapsed() < LEASE + Duration::from_secs(2) {
-            connections += usize::from(connect(address, &of(&user)).await.is_ok());
+            let socket = connect(address, &of(&user)).await;
+            connections += usize::from(socket.is_ok());
+            // So that the clients do not leave all at once.
+            sleep(Duration::from_millis(fastrand::u64(..20))).await;
         }
         connections
     });
@@ -924,6 +927,8 @@ async fn end_reaches_all_sockets_of_three_servers() {
             });
             for mut socket in opening.collect::<JoinSet<_>>().join_all().await {
                 clients.spawn(async move {
+                    // The others are opened meanwhile.
+                    timeout(Duration::from_secs(300), socket.0.readable()).await.unwrap().unwrap();
                     assert_eq!(socket.ended().await, "revoked");
                     Instant::now()
                 });
@@ -937,6 +942,7 @@ async fn end_reaches_all_sockets_of_three_servers() {
         assert_eq!(body["ended"], count);
         let last = clients.join_all().await.into_iter().max().unwrap();
         times.push(last - start);
+        println!("{count} sockets: {:?}", last - start);
         assert_nothing_is_left(&redis).await;
     }
     println!("{count} sockets: median {:?}, all {times:?}", median(times.clone()));
