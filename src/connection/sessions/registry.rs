@@ -128,7 +128,8 @@ impl<K> Registry<K> {
 impl<K: Eq> Shard<K> {
     fn was_ended_after(&mut self, key: &K, began: Instant) -> bool {
         self.forget_ended();
-        self.ended.iter().any(|(ended, other)| *ended >= began && other == key)
+        let mut since = self.ended.iter().rev().take_while(|(ended, _)| *ended >= began);
+        since.any(|(_, other)| other == key)
     }
 
     fn forget_ended(&mut self) {
