@@ -27,6 +27,8 @@ pub(crate) struct GuardContext {
     pub(crate) only_confirms: bool,
     /// The connection, until somebody takes it.
     pub(crate) handover: Option<Handover>,
+    /// Whether somebody has claimed the permit.
+    pub(crate) is_claimed: bool,
     /// The permit, while [`GuardedUpgrade`](crate::axum::GuardedUpgrade) runs the extractors inside
     /// it.
     #[cfg_attr(
@@ -82,12 +84,17 @@ impl Permit {
     /// [`PendingUpgrade`](crate::PendingUpgrade) do it for you. The result is `None` if the
     /// connection need not be counted and never has to end: no layer has a limit, sessions, a
     /// drain or a maximum age, and the claims never expire; or if the permit was claimed before.
-    /// Claim it only to accept: hyper
-    /// hands over the connection to whoever waits for it, even if the response is another one in
-    /// the end.
+    /// Claim it only to accept: hyper hands over the connection to whoever waits for it, even if
+    /// the response is another one in the end.
     pub fn claim(extensions: &mut Extensions) -> Option<Self> {
-        let handover =
-            extensions.get_mut::<GuardContext>().and_then(|context| context.handover.take());
+        let handover = match extensions.get_mut::<GuardContext>() {
+            Some(context) if context.is_claimed => return None,
+            Some(context) => {
+                context.is_claimed = context.handover.is_some();
+                context.handover.take()
+            }
+            None => None,
+        };
         let permit = match handover {
             Some(handover) => {
                 let (on_upgrade, permit) = handover.take()?;

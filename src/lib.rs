@@ -86,7 +86,7 @@
 //! | `lint` | [`GuardLayer::lint`]: names dangerous combinations of settings; has the list of public suffixes |
 //! | `jwt` | [JSON Web Tokens](token::jwt), with [keys that rotate](token::jwt::JwtKeys::refresh); on `jsonwebtoken` with RustCrypto |
 //! | `tickets` | [one-time tickets](token::ticket), in memory or in a store of your own |
-//! | `redis` | [`Redis`]: one-time tickets and [revoked tokens](Revocations) for several servers; implies `tickets` |
+//! | `redis` | [`Redis`]: [`Sessions`], [`Revocations`] and one-time tickets for several servers; implies `tickets` |
 //! | `redis-tls` | TLS to Redis (`rediss://`), on rustls with *ring*; implies `redis` |
 //! | `serde` | [`Settings`]: policies from configuration files and the environment |
 //! | `tracing` | [an event](telemetry) for each handshake, and a span for each connection |

@@ -36,6 +36,14 @@ use crate::config::ConfigError;
 ///
 /// With Sentinel, the URL must lead to the current primary, for example through a proxy.
 ///
+/// # What uses it
+///
+/// | | in memory | on Redis |
+/// |---|---|---|
+/// | one-time tickets | `MemoryTicketStore::new(capacity)` | `RedisTicketStore::new(&redis)` |
+/// | revoked tokens | `Revocations::in_memory(lifetime)` | `Revocations::on_redis(&redis, lifetime)` |
+/// | sessions | `Sessions::per_claims(max, key)` | `Sessions::per_claims(max, key)?.on_redis(&redis, name)` |
+///
 /// # TLS
 ///
 /// With the feature `redis-tls`, a URL `rediss://…` connects with rustls, and trusts the root
@@ -157,6 +165,10 @@ impl Redis {
         Ok(self)
     }
 
+    pub(crate) const fn response_timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// The name of a key or a channel. No two kinds share a name.
     pub(crate) fn key(&self, kind: &str, id: impl fmt::Display) -> String {
         format!("{}{kind}:{id}", self.prefix)
@@ -167,7 +179,8 @@ impl Redis {
         let mut used = Used::default();
         let response = timeout(self.timeout, async {
             let mut connection = self.connect(&mut used).await?;
-            command.query_async(&mut connection).await.map_err(|error| reason(&error))
+            let response = command.query_async(&mut connection).await;
+            response.map_err(|error| failure(&error, &mut used))
         });
         let response = response.await;
         self.finish(response, &used)
@@ -181,7 +194,8 @@ impl Redis {
         let mut used = Used::default();
         let response = timeout(self.timeout, async {
             let mut connection = self.connect(&mut used).await?;
-            script.invoke_async(&mut connection).await.map_err(|error| reason(&error))
+            let response = script.invoke_async(&mut connection).await;
+            response.map_err(|error| failure(&error, &mut used))
         });
         let response = response.await;
         self.finish(response, &used)
@@ -272,6 +286,14 @@ async fn reject_cluster(connection: &mut MultiplexedConnection) -> Result<(), St
             .to_owned());
     }
     Ok(())
+}
+
+/// At its memory limit Redis is well, and so is the connection.
+fn failure(error: &RedisError, used: &mut Used) -> String {
+    if error.code() == Some("OOM") {
+        used.take();
+    }
+    reason(error)
 }
 
 /// Removes the arguments of an unknown command, which Redis quotes: they may be secret.

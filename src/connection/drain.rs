@@ -27,7 +27,7 @@ use crate::rejection::RejectionKind;
 /// requests are served.
 ///
 /// ```no_run
-/// use std::time::Duration;
+/// use std::{pin::pin, time::Duration};
 /// use axum::{Router, extract::ws::{CloseFrame, Message}, routing::any};
 /// use tower_ws_guard::{AllowOrigin, Drain, GuardLayer, Permit, axum::GuardedUpgrade};
 ///
@@ -38,12 +38,16 @@ use crate::rejection::RejectionKind;
 /// let guard = GuardLayer::new(AllowOrigin::same_origin()).drain(&drain);
 /// let handler = async |upgrade: GuardedUpgrade<Permit>| {
 ///     upgrade.on_upgrade(async |mut socket, permit| {
-///         tokio::select! {
-///             message = socket.recv() => drop(message),
-///             ended = permit.ended() => {
-///                 let (code, reason) = (ended.close_code(), ended.reason().into());
-///                 let close = Message::Close(Some(CloseFrame { code, reason }));
-///                 drop(socket.send(close).await);
+///         let mut ended = pin!(permit.ended());
+///         loop {
+///             tokio::select! {
+///                 Some(Ok(message)) = socket.recv() => println!("{message:?}"),
+///                 ended = &mut ended => {
+///                     let (code, reason) = (ended.close_code(), ended.reason().into());
+///                     drop(socket.send(Message::Close(Some(CloseFrame { code, reason }))).await);
+///                     break;
+///                 }
+///                 else => break,
 ///             }
 ///         }
 ///     })
@@ -127,8 +131,9 @@ impl Drain {
             return;
         }
         self.0.started.set(()).ok();
-        // The caller may be outside of the runtime, such as a handler of signals.
-        let runtime = Handle::try_current().ok().or_else(|| self.0.runtime.get().cloned());
+        // The caller may be outside of the runtime of the connections, such as a handler of
+        // signals.
+        let runtime = self.0.runtime.get().cloned().or_else(|| Handle::try_current().ok());
         match runtime {
             Some(runtime) => drop(runtime.spawn(Arc::clone(&self.0).notify_all())),
             None => (0..LANES).for_each(|lane| self.0.notify(lane)),

@@ -360,6 +360,9 @@ impl<R, C> GuardLayer<R, C> {
     /// Sessions are acquired after a slot under the [limit](Self::limit). In a stack give them to
     /// the layer that verifies the token. Handlers then must [hold a permit](crate::connection).
     ///
+    /// With sessions, all checks of a handshake have a minute at most, however long the
+    /// [`check_timeout`](Self::check_timeout) is: [`Sessions::end`] is remembered for a minute.
+    ///
     /// ```
     /// use tower_ws_guard::{AllowOrigin, GuardLayer, Sessions, StaticTokens, TokenPolicy, WhenFull};
     ///

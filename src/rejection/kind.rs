@@ -205,11 +205,11 @@ kinds! {
     TokenForbidden: "token-forbidden", FORBIDDEN, Nothing,
         "the token does not allow this",
         "use a token with the rights that this endpoint requires";
-    /// The token verifier, or the authorization, failed.
+    /// The token verifier, the authorization or the sessions failed.
     VerifierFailed: "verifier-failed", SERVICE_UNAVAILABLE, Nothing,
         "handshakes cannot be verified at the moment",
-        "look at the source of this error: a service that the verifier or the authorization depends \
-         on failed";
+        "look at the source of this error: a service that the verifier, the authorization, the \
+         revocations or the sessions depend on failed";
     /// The token verifier and the authorization took too long.
     VerifierTimeout: "verifier-timeout", SERVICE_UNAVAILABLE, Nothing,
         "the handshake could not be verified in time",

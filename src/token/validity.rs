@@ -1,5 +1,5 @@
 use std::{
-    future::{Future, pending, poll_fn},
+    future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Poll,
@@ -31,8 +31,7 @@ impl<C> Verified<C> {
     /// Sets the time at which the claims expire. Of several times the earliest counts.
     #[must_use]
     pub fn expires_at(mut self, time: SystemTime) -> Self {
-        let limits = Limits { expires_at: Some(time), ..Limits::default() };
-        self.validity = Validity::with(limits).and(Some(&self.validity));
+        self.validity.limit(Limits { expires_at: Some(time), ..Limits::default() });
         self
     }
 
@@ -41,8 +40,7 @@ impl<C> Verified<C> {
     /// A revocation notifies open sockets only. The verifier must reject the next handshake.
     #[must_use]
     pub fn revoked_by(mut self, revocation: CancellationToken) -> Self {
-        let limits = Limits { revocations: vec![revocation], ..Limits::default() };
-        self.validity = Validity::with(limits).and(Some(&self.validity));
+        self.validity.limit(Limits { revocations: vec![revocation], ..Limits::default() });
         self
     }
 
@@ -80,10 +78,14 @@ impl<C> From<C> for Verified<C> {
 ///
 /// Clones share the validity, so [renewing](Self::renew) one of them renews all.
 #[derive(Clone, Debug, Default)]
-pub struct Validity(Option<Arc<Shared>>);
+pub struct Validity {
+    /// That of the innermost verifier first. Empty if it never ends.
+    parts: Vec<Arc<Part>>,
+}
 
+/// The validity of the claims of one verifier.
 #[derive(Debug)]
-struct Shared {
+struct Part {
     limits: Mutex<Limits>,
     renewed: Notify,
 }
@@ -95,6 +97,12 @@ struct Limits {
 }
 
 impl Limits {
+    fn and(mut self, other: Self) -> Self {
+        self.expires_at = self.expires_at.into_iter().chain(other.expires_at).min();
+        self.revocations.extend(other.revocations);
+        self
+    }
+
     fn has_ended(&self) -> Option<Ended> {
         if self.revocations.iter().any(CancellationToken::is_cancelled) {
             return Some(Ended::Revoked);
@@ -124,21 +132,24 @@ impl Validity {
     /// The time at which the claims expire, if they do.
     #[must_use]
     pub fn expires_at(&self) -> Option<SystemTime> {
-        self.limits().expires_at
+        self.parts.iter().filter_map(|part| part.lock().expires_at).min()
     }
 
     /// Whether the claims have expired or are revoked.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.limits().has_ended().is_some()
+        self.parts.iter().any(|part| part.lock().has_ended().is_some())
     }
 
     /// Replaces this validity by that of a new token of the same user, which the client sent over
     /// the open socket. Verify that token with [`VerifyToken::verify`](crate::VerifyToken::verify)
     /// before, and compare its subject with that of the first one.
     ///
-    /// Returns whether the validity was renewed. A validity that has ended stays so, and one that
-    /// never ends need not be renewed.
+    /// The limits that the token check of an outer layer has set stay. A validity that never ends
+    /// stays so, too.
+    ///
+    /// Returns whether the claims are valid. `false`: they had expired or were revoked before, and
+    /// stay so.
     ///
     /// ```
     /// use std::time::{Duration, SystemTime};
@@ -152,39 +163,44 @@ impl Validity {
     /// ```
     #[must_use = "a validity that has ended is not renewed"]
     pub fn renew(&self, new: &Self) -> bool {
-        let (Some(shared), new) = (&self.0, new.limits()) else { return false };
-        let mut limits = shared.lock();
-        if limits.has_ended().is_some() {
+        if self.has_ended() {
             return false;
         }
-        *limits = new;
-        drop(limits);
-        shared.renewed.notify_waiters();
+        if let Some(innermost) = self.parts.first() {
+            let mut limits = Limits::default();
+            for part in &new.parts {
+                limits = limits.and(part.lock().clone());
+            }
+            *innermost.lock() = limits;
+            innermost.renewed.notify_waiters();
+        }
         true
     }
 
-    fn limits(&self) -> Limits {
-        self.0.as_ref().map_or_else(Limits::default, |shared| shared.lock().clone())
+    fn with(limits: Limits) -> Self {
+        let part = Part { limits: Mutex::new(limits), renewed: Notify::new() };
+        Self { parts: vec![Arc::new(part)] }
     }
 
-    fn with(limits: Limits) -> Self {
-        Self(Some(Arc::new(Shared { limits: Mutex::new(limits), renewed: Notify::new() })))
+    /// Adds limits of the same verifier. Nobody shares the validity yet.
+    fn limit(&mut self, limits: Limits) {
+        match self.parts.first() {
+            Some(part) => {
+                let mut there = part.lock();
+                *there = there.clone().and(limits);
+            }
+            None => *self = Self::with(limits),
+        }
     }
 
     /// The validity that ends when one of the two ends.
-    pub(super) fn and(self, other: Option<&Self>) -> Self {
-        let Some(other) = other.filter(|other| other.is_limited()) else { return self };
-        if !self.is_limited() {
-            return other.clone();
-        }
-        let (mut limits, other) = (self.limits(), other.limits());
-        limits.expires_at = limits.expires_at.into_iter().chain(other.expires_at).min();
-        limits.revocations.extend(other.revocations);
-        Self::with(limits)
+    pub(super) fn and(mut self, outer: Option<&Self>) -> Self {
+        self.parts.extend(outer.into_iter().flat_map(|outer| &outer.parts).cloned());
+        self
     }
 
     pub(super) const fn is_limited(&self) -> bool {
-        self.0.is_some()
+        !self.parts.is_empty()
     }
 
     /// Resolves when the claims have expired or are revoked, to which of the two. It never resolves
@@ -213,29 +229,33 @@ impl Validity {
     ///
     /// If the claims expire, the future panics when polled outside of a Tokio runtime with timers.
     pub fn ended(&self) -> impl Future<Output = Ended> + Send + 'static + use<> {
-        let shared = self.0.clone();
-        async move {
-            let Some(shared) = shared else { return pending().await };
-            loop {
-                let mut renewed = pin!(shared.renewed.notified());
-                renewed.as_mut().enable();
-                let limits = shared.lock().clone();
-                let mut ended = pin!(limits.ended());
-                let ended_or_renewed = poll_fn(|cx| match ended.as_mut().poll(cx) {
-                    Poll::Ready(ended) => Poll::Ready(Some(ended)),
-                    Poll::Pending => renewed.as_mut().poll(cx).map(|()| None),
-                });
-                if let Some(ended) = ended_or_renewed.await {
-                    return ended;
-                }
-            }
+        let mut ends: Vec<Pin<Box<dyn Future<Output = Ended> + Send>>> = Vec::new();
+        for part in &self.parts {
+            ends.push(Box::pin(Arc::clone(part).ended()));
         }
+        first_of(ends)
     }
 }
 
-impl Shared {
+impl Part {
     fn lock(&self) -> MutexGuard<'_, Limits> {
         self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn ended(self: Arc<Self>) -> Ended {
+        loop {
+            let mut renewed = pin!(self.renewed.notified());
+            renewed.as_mut().enable();
+            let limits = self.lock().clone();
+            let mut ended = pin!(limits.ended());
+            let ended_or_renewed = poll_fn(|cx| match ended.as_mut().poll(cx) {
+                Poll::Ready(ended) => Poll::Ready(Some(ended)),
+                Poll::Pending => renewed.as_mut().poll(cx).map(|()| None),
+            });
+            if let Some(ended) = ended_or_renewed.await {
+                return ended;
+            }
+        }
     }
 }
 

@@ -64,7 +64,7 @@ impl Upgraded {
     }
 
     /// The permit of the connection, which is held until the connection is dropped. `None` if no
-    /// layer has a limit or a drain.
+    /// layer has a limit, sessions, a drain or a maximum age.
     #[must_use]
     pub const fn permit(&self) -> Option<&Permit> {
         self.permit.as_ref()

@@ -425,7 +425,8 @@ async fn validity_is_renewed_by_a_refreshed_token() {
     assert!(!open.validity().has_ended());
     second.cancel();
     assert_eq!(open.validity().ended().await, Ended::Revoked);
-    assert!(!Validity::default().renew(revocable(&second).validity()));
+    // What never ends stays so.
+    assert!(Validity::default().renew(revocable(&second).validity()));
 }
 
 /// The claims in the request of a guard that forwards are those of its permit.
@@ -465,4 +466,53 @@ async fn long_origin_is_not_kept() {
         let list = sessions.list(&()).await.unwrap();
         assert_eq!(list[0].origin().is_some(), kept);
     }
+}
+
+/// A permit is claimed once, also if the claims expire.
+#[tokio::test]
+async fn permit_that_was_claimed_is_not_claimed_again() {
+    let verifier = |_: Token| {
+        let later = SystemTime::now() + LONG;
+        std::future::ready(Ok::<_, Rejection>(Verified::new(User { name: "a" }).expires_at(later)))
+    };
+    let inner = service_fn(async |mut request: Request<()>| {
+        let claims = [(); 2].map(|()| Permit::claim(request.extensions_mut()).is_some());
+        assert_eq!(claims, [true, false]);
+        Ok::<_, Infallible>(Response::new(()))
+    });
+    let guard = guard().token(TokenPolicy::bearer(verifier)).unwrap().sessions(&per_user(1));
+    guard.layer(inner).oneshot(bearer("x").request()).await.unwrap();
+}
+
+/// The application renews what its own token has limited, and not what an outer layer has.
+#[tokio::test]
+async fn renewed_validity_keeps_the_limits_of_an_outer_layer() {
+    let logout = CancellationToken::new();
+    let outer = {
+        let logout = logout.clone();
+        move |_: Token| {
+            let verified = Verified::new("outer").revoked_by(logout.clone());
+            std::future::ready(Ok::<_, Rejection>(verified))
+        }
+    };
+    let inner = |_: Token| {
+        let soon = SystemTime::now() + Duration::from_millis(100);
+        std::future::ready(Ok::<_, Rejection>(Verified::new("inner").expires_at(soon)))
+    };
+    let source = || tower_ws_guard::TokenSource::header("X-Inner").unwrap();
+    let stack = tower::ServiceBuilder::new()
+        .layer(TokenCheckLayer::new(TokenPolicy::bearer(outer)))
+        .layer(TokenCheckLayer::new(TokenPolicy::from_sources([source()], inner).unwrap()));
+    let service = stack.service(service_fn(async |request: Request<()>| {
+        let validity = request.extensions().get::<Validity>().unwrap().clone();
+        Ok::<_, Infallible>(Response::new(validity))
+    }));
+    let request = bearer("x").and("X-Inner", "y").request();
+    let validity = service.oneshot(request).await.unwrap().into_body();
+    assert!(validity.renew(Verified::new(()).expires_at(SystemTime::now() + LONG).validity()));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!validity.has_ended());
+    logout.cancel();
+    assert_eq!(validity.ended().await, Ended::Revoked);
+    assert!(!validity.renew(Verified::new(()).validity()));
 }

@@ -3,13 +3,11 @@
 use std::{
     convert::Infallible,
     env,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::{
@@ -17,9 +15,9 @@ use tokio::{
     task::JoinSet,
 };
 use tower::{Layer, ServiceExt, service_fn};
-use tower_ws_guard::{AllowOrigin, Drain, GuardLayer, Permit, Upgraded};
+use tower_ws_guard::{AllowOrigin, Drain, Ended, GuardLayer, Permit, Upgraded};
 
-use crate::common::{self, eventually, handshake, send, serve};
+use crate::common::{self, handshake, send, serve};
 
 const SLOT: Duration = Duration::from_millis(250);
 
@@ -71,21 +69,18 @@ async fn drain_spreads_the_close_frames_evenly() {
     assert_eq!(drain.wait(Duration::from_secs(30)).await, 0);
 }
 
-/// Nobody waits for the notifications. `DRAIN_PERMITS=100000` is the full size.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn start_of_a_drain_returns_before_it_has_notified_many() {
+/// The caller is not held while all connections are notified. `DRAIN_PERMITS=100000` is the full
+/// size.
+#[tokio::test]
+async fn start_of_a_drain_notifies_nobody_by_itself() {
     let count = size("DRAIN_PERMITS", 20_000);
     let drain = Drain::new();
-    let notified = Arc::<AtomicUsize>::default();
+    let ends = Arc::new(Mutex::new(Vec::new()));
     let inner = {
-        let notified = Arc::clone(&notified);
+        let ends = Arc::clone(&ends);
         service_fn(move |mut request: Request<()>| {
             let permit = Permit::claim(request.extensions_mut()).expect("a permit");
-            let notified = Arc::clone(&notified);
-            tokio::spawn(async move {
-                permit.ended().await;
-                notified.fetch_add(1, Relaxed);
-            });
+            ends.lock().unwrap().push(Box::pin(async move { permit.ended().await }));
             let response = Response::builder().status(101).body(()).unwrap();
             std::future::ready(Ok::<_, Infallible>(response))
         })
@@ -93,16 +88,21 @@ async fn start_of_a_drain_returns_before_it_has_notified_many() {
     let service = GuardLayer::new(AllowOrigin::same_origin()).drain(&drain).layer(inner);
     for _ in 0..count {
         let response = service.clone().oneshot(handshake().request()).await.unwrap();
+        // The future of the connection keeps the permit that the response must hold.
         assert_eq!(response.status(), 101);
     }
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut ends = std::mem::take(&mut *ends.lock().unwrap());
+    assert!(ends.iter_mut().all(|end| end.now_or_never().is_none()));
     let start = Instant::now();
     drain.start();
-    let (held, done) = (start.elapsed(), notified.load(Relaxed));
-    eventually(|| notified.load(Relaxed) == count).await;
+    let held = start.elapsed();
+    // No other task has run.
+    assert!(ends.iter_mut().all(|end| end.now_or_never().is_none()));
+    for end in ends {
+        assert_eq!(end.await, Ended::Drained);
+    }
     println!(
-        "{count} permits: the caller was held for {held:?}, all were notified after {:?}",
+        "{count} permits: the caller was held for {held:?}, all ended after {:?}",
         start.elapsed()
     );
-    assert!(done < count / 2, "{done}");
 }

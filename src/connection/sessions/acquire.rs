@@ -15,7 +15,7 @@ use super::{
 #[cfg(feature = "redis")]
 use super::{
     WhenUnavailable,
-    redis::{Asked, OnRedis},
+    redis::{NewSession, OnRedis},
 };
 use crate::rejection::{Rejection, RejectionKind};
 
@@ -87,16 +87,18 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Sessions<K> {
         max: usize,
     ) -> Result<Registered<K>, Rejection> {
         if began.elapsed() > LONGEST_HANDSHAKE {
-            return Err(Rejection::new(RejectionKind::VerifierTimeout).with_source(
-                "the checks took more than a minute, so the sessions of the key may have been \
-                 ended meanwhile",
-            ));
+            return Err(Rejection::new(RejectionKind::VerifierTimeout)
+                .with_source("the checks took more than a minute")
+                .with_fix(
+                    "find out what the verifier or the authorization waits for: with sessions, they \
+                     have a minute, because an end of the sessions is remembered for a minute",
+                ));
         }
         let info = SessionInfo::new(request, (self.address)(request));
         Ok(self.registry.acquire(key, info, began, max, self.when_full)?)
     }
 
-    /// Asks Redis, which knows the sessions of all servers.
+    /// Queries Redis, which knows the sessions of all servers.
     #[cfg(feature = "redis")]
     async fn acquire_on_redis(
         &self,
@@ -105,22 +107,27 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Sessions<K> {
         began: Instant,
     ) -> Result<AcquiredSession, Rejection> {
         let key = (self.key)(request)?;
-        let hash = on_redis.hash(&key).map_err(Rejection::verifier_failed)?;
+        let failed = |error| {
+            Rejection::verifier_failed(format!(
+                "the sessions could not be read from Redis: {error}"
+            ))
+        };
+        let hash = on_redis.hash(&key).map_err(failed)?;
         let (max, evicts) = (self.max, self.when_full == WhenFull::EvictOldest);
         let slot = self.register(key.clone(), request, began, usize::MAX)?;
         let session = Arc::clone(&slot.session);
-        let asked = Asked { hash: hash.clone(), session, max, evicts, began };
-        let (slot, lease) = match on_redis.leases.acquire(asked).await {
+        let new = NewSession { hash: hash.clone(), session, max, evicts, began };
+        let (slot, lease) = match on_redis.leases.acquire(new).await {
             Ok(lease) => (slot, lease?),
-            Err(error) if on_redis.when_unavailable == WhenUnavailable::Reject => {
-                return Err(Rejection::verifier_failed(error));
+            Err(error) if self.when_unavailable == WhenUnavailable::Reject => {
+                return Err(failed(error));
             }
             Err(_) => {
                 drop(slot);
                 let slot = self.register(key, request, began, max)?;
                 let session = Arc::clone(&slot.session);
                 let lease = on_redis.leases.acquire_alone(hash, session, max, began);
-                (slot, lease.map_err(Rejection::verifier_failed)?)
+                (slot, lease.map_err(failed)?)
             }
         };
         Ok(AcquiredSession { session: Arc::clone(&slot.session), slot: Box::new((slot, lease)) })

@@ -34,7 +34,10 @@ use crate::{
 /// The sessions are in memory, for one server. With the feature `redis`,
 #[cfg_attr(feature = "redis", doc = "[`on_redis`](Self::on_redis)")]
 #[cfg_attr(not(feature = "redis"), doc = "`on_redis`")]
-/// shares them between servers.
+/// shares them between servers. Set everything before you give the sessions to a layer: it takes a
+/// clone.
+///
+/// `Clone`, `Drop`, `Eq` and `Hash` of `K` run under a lock. They must not call into the sessions.
 ///
 /// # Example
 ///
@@ -95,6 +98,8 @@ pub struct Sessions<K> {
     registry: Arc<Registry<K>>,
     #[cfg(feature = "redis")]
     on_redis: Option<Arc<redis::OnRedis<K>>>,
+    #[cfg(feature = "redis")]
+    when_unavailable: WhenUnavailable,
 }
 
 type KeyOf<K> = dyn Fn(&Parts) -> Result<K, Rejection> + Send + Sync;
@@ -248,6 +253,8 @@ where
             registry: Arc::default(),
             #[cfg(feature = "redis")]
             on_redis: None,
+            #[cfg(feature = "redis")]
+            when_unavailable: WhenUnavailable::default(),
         })
     }
 
@@ -284,8 +291,9 @@ where
     }
 
     /// Tells all connections of `key` to end, and resolves to their number. Their slots are free at
-    /// once. A handshake of the key whose checks began before is rejected, even if its token was
-    /// verified already. On Redis this can hit one that begins at the same moment, too.
+    /// once. A handshake of the key that the layer with the sessions is checking meanwhile is
+    /// rejected, even if its token was verified already. So give the sessions to the layer that
+    /// verifies the token. On Redis a handshake that begins at the same moment may be rejected, too.
     ///
     /// The next handshake is accepted if its token still is: revoke the token first.
     ///
@@ -332,11 +340,13 @@ where
 
 fn no_claims(expected: &'static str) -> Rejection {
     Rejection::new(RejectionKind::GuardMissing)
-        .with_source(format!("`Sessions::per_claims` needs `Claims<{expected}>`, and there are none"))
+        .with_source(format!(
+            "`Sessions::per_claims` needs `Claims<{expected}>`, and there are none"
+        ))
         .with_fix(
             "give `Sessions::per_claims` a closure that takes the type which the verifier returns, \
-             and the sessions to a layer with a token check, or to a layer inside it; in report-only \
-             mode use `Sessions::per_key`",
+             and the sessions to the layer with the token check; in report-only mode use \
+             `Sessions::per_key`",
         )
 }
 
@@ -375,6 +385,8 @@ impl<K> Clone for Sessions<K> {
             registry: Arc::clone(&self.registry),
             #[cfg(feature = "redis")]
             on_redis: self.on_redis.clone(),
+            #[cfg(feature = "redis")]
+            when_unavailable: self.when_unavailable,
         }
     }
 }

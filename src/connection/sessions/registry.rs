@@ -96,6 +96,10 @@ impl<K: Hash + Eq + Clone> Registry<K> {
     pub(super) fn end(&self, key: &K, reason: Ended) -> Ending {
         let mut shard = self.shard(key);
         shard.forget_ended();
+        // The key may be ended again and again.
+        if shard.ended.back().is_some_and(|(_, last)| last == key) {
+            shard.ended.pop_back();
+        }
         shard.ended.push_back((Instant::now(), key.clone()));
         let sessions = shard.live.remove(key).unwrap_or_default();
         drop(shard);
@@ -133,8 +137,11 @@ impl<K: Eq> Shard<K> {
     }
 
     fn forget_ended(&mut self) {
-        while self.ended.front().is_some_and(|(ended, _)| ended.elapsed() > LONGEST_HANDSHAKE) {
-            self.ended.pop_front();
+        // More than one, so that they become fewer, and few, so that no call takes long.
+        for _ in 0..2 {
+            if self.ended.front().is_some_and(|(ended, _)| ended.elapsed() > LONGEST_HANDSHAKE) {
+                self.ended.pop_front();
+            }
         }
     }
 }

@@ -26,6 +26,14 @@ local function remove_expired(hash)
   for _, session in ipairs(expired) do
     remove(hash, session)
   end
+  -- A Redis that evicts may have lost one of the sets.
+  if redis.call('ZCARD', name('lease', hash)) ~= redis.call('ZCARD', name('since', hash)) then
+    for _, session in ipairs(redis.call('ZRANGE', name('since', hash), 0, -1)) do
+      if not redis.call('ZSCORE', name('lease', hash), session) then
+        redis.call('ZREM', name('since', hash), session)
+      end
+    end
+  end
 end
 
 -- Adds a session, or renews its lease. The keys live longer than the lease.
@@ -44,6 +52,11 @@ local function ended_ago(hash)
   return micros - at, reason
 end
 
+-- A user of Redis may lack the right. Then a server hears of it at its next renewal.
+local function publish(server, message)
+  redis.pcall('PUBLISH', base .. 'server:' .. server, message)
+end
+
 -- Tells the servers of these sessions.
 local function tell(sessions, reason)
   local messages = {}
@@ -54,7 +67,7 @@ local function tell(sessions, reason)
     messages[server] = message
   end
   for server, message in pairs(messages) do
-    redis.call('PUBLISH', base .. 'server:' .. server, table.concat(message, ' '))
+    publish(server, table.concat(message, ' '))
   end
 end
 

@@ -31,6 +31,8 @@ use crate::{
 
 const LEASE: Duration = Duration::from_secs(15);
 
+const RENEWAL: Duration = Duration::from_secs(5);
+
 /// How long it is remembered that a key was ended. A server that was away for longer ends all
 /// sessions whose leases are lost.
 const REMEMBERED: Duration = Duration::from_secs(3600);
@@ -56,7 +58,6 @@ struct Scripts {
 pub(super) struct OnRedis<K> {
     pub(super) leases: Arc<Leases>,
     hash: fn(&K) -> Result<String, serde_json::Error>,
-    pub(super) when_unavailable: WhenUnavailable,
 }
 
 /// What happens to a handshake while Redis does not respond.
@@ -79,7 +80,12 @@ where
     /// their maximum, [`list`](Self::list) and [`end`](Self::end).
     ///
     /// A session has a lease of 15 seconds, which its server renews every 5. So the slots of a
-    /// server that crashed are free within 15 seconds. Redis has a hash of the key, written as JSON.
+    /// server that crashed are free within 15 seconds.
+    ///
+    /// Redis has the SHA-256 of the key as JSON, from which a small number can be guessed, and the
+    /// origin and the address of each connection in plain text. Its user needs the rights
+    /// `~PREFIX* &PREFIX* +@read +@write +@scripting +@pubsub`. Without `&PREFIX*`, a server hears
+    /// of an end or an eviction only at its next renewal.
     ///
     /// | fault | what happens |
     /// |---|---|
@@ -90,17 +96,25 @@ where
     /// | a server crashes or hangs | its slots are free within a lease |
     /// | a message is lost | the server hears of it at its next renewal |
     /// | clocks of servers differ | nothing: only the clock of Redis counts |
-    /// | the clock of Redis jumps, as at a failover | leases are longer or shorter by the difference, once |
+    /// | the clock of Redis jumps, as at a failover | leases are longer or shorter by the difference, once; a handshake that is checked at that moment may be accepted although its key was ended meanwhile |
     /// | a failover to a replica loses the latest writes | sessions as above; an `end` among them reaches only the servers that heard of it before |
     ///
     /// # Errors
     ///
-    /// The operating system has no random bytes for the name of this server.
+    /// - The [timeout](Redis::timeout) is longer than 5 seconds, so that a renewal could come too
+    ///   late.
+    /// - The operating system has no random bytes for the name of this server.
     pub fn on_redis(mut self, redis: &Redis, name: &str) -> Result<Self, ConfigError> {
+        if redis.response_timeout() > RENEWAL {
+            return Err(ConfigError::new(
+                "",
+                "with sessions, the timeout for Redis is at most 5 seconds; use `Redis::timeout` \
+                 on a clone",
+            ));
+        }
         self.on_redis = Some(Arc::new(OnRedis {
             leases: Arc::new(Leases::new(redis, name)?),
             hash: hash::<K>,
-            when_unavailable: WhenUnavailable::default(),
         }));
         Ok(self)
     }
@@ -110,16 +124,12 @@ impl<K> Sessions<K> {
     /// Sets what happens to a handshake while Redis does not respond. Without
     /// [`on_redis`](Self::on_redis) it has no effect. A later call replaces an earlier one.
     pub fn when_unavailable(mut self, when_unavailable: WhenUnavailable) -> Self {
-        if let Some(on_redis) = &self.on_redis {
-            let OnRedis { leases, hash, .. } = &**on_redis;
-            let (leases, hash) = (Arc::clone(leases), *hash);
-            self.on_redis = Some(Arc::new(OnRedis { leases, hash, when_unavailable }));
-        }
+        self.when_unavailable = when_unavailable;
         self
     }
 }
 
-/// Hides what may be a secret, and has a bounded length.
+/// Does not show what may be a secret, and has a bounded length.
 fn hash<K: Serialize>(key: &K) -> Result<String, serde_json::Error> {
     Ok(URL_SAFE_NO_PAD.encode(Sha256::digest(serde_json::to_vec(key)?)))
 }
@@ -173,7 +183,7 @@ pub(super) struct Lease {
 }
 
 /// A session that is to be acquired.
-pub(super) struct Asked {
+pub(super) struct NewSession {
     pub(super) hash: String,
     pub(super) session: Arc<Session>,
     pub(super) max: usize,
@@ -210,13 +220,13 @@ impl Leases {
     /// Acquires a lease, if Redis says so.
     pub(super) async fn acquire(
         self: &Arc<Self>,
-        asked: Asked,
+        new: NewSession,
     ) -> Result<Result<Lease, Unavailable>, RedisFailure> {
-        let lease = self.add(asked.hash, asked.session, asked.max, asked.began)?;
+        let lease = self.add(new.hash, new.session, new.max, new.began)?;
         let Leased { hash, name, max, .. } = &*lease.leased;
         let script = &self.shared.scripts.acquire;
         let mut script = script.key(&self.shared.base);
-        script.arg(hash).arg(name).arg(max).arg(u8::from(asked.evicts));
+        script.arg(hash).arg(name).arg(max).arg(u8::from(new.evicts));
         script.arg(millis(LEASE));
         // If this fails or is dropped, Redis may have added the session. Then it is released.
         let outcome = self.shared.redis.run_script::<String>(&script).await?;
@@ -225,8 +235,10 @@ impl Leases {
             return Ok(Err(Unavailable::Full));
         }
         // In doubt, the key was ended after the handshake began: the script ran at some time
-        // between the request to Redis and now.
-        if outcome.parse().is_ok_and(|since_end: u64| since_end <= micros(asked.began.elapsed())) {
+        // between the request to Redis and now, and the clock of Redis may have been set back.
+        let age = micros(new.began.elapsed());
+        let began_later = outcome.parse::<u64>().is_ok_and(|since_end| since_end > age);
+        if outcome != "never" && !began_later {
             return Ok(Err(Unavailable::EndedMeanwhile));
         }
         lease.leased.is_acquired.store(true, Ordering::Relaxed);

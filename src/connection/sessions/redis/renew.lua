@@ -14,7 +14,8 @@ for i = 4, #ARGV, 4 do
     -- expired while the server or Redis was away.
     remove_expired(hash)
     local ago, why = ended_ago(hash)
-    if ago and ago <= age_micros then
+    -- In doubt it was ended: after a failover, the clock may be another one.
+    if ago and ago <= age_micros + 30000000 then
       reason = why
     elseif not (keeps_lost and redis.call('ZCARD', name('lease', hash)) < max) then
       reason = 'evicted'
@@ -29,5 +30,5 @@ for i = 4, #ARGV, 4 do
 end
 
 -- So that the server notices if its subscription is dead.
-redis.call('PUBLISH', base .. 'server:' .. server, '')
+publish(server, '')
 return gone

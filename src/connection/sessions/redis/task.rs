@@ -12,31 +12,37 @@ use futures_util::StreamExt;
 use redis::aio::PubSub;
 use tokio::time::{sleep, timeout};
 
-use super::{BATCH, LEASE, Leased, REMEMBERED, Shared, lock, micros, millis};
+use super::{BATCH, LEASE, Leased, REMEMBERED, RENEWAL, Shared, lock, micros, millis};
 use crate::{connection::Ended, redis::RedisFailure};
 
-const RENEWAL: Duration = Duration::from_secs(LEASE.as_secs() / 3);
+/// The pause after a failure, so that closed sockets do not make the server try again at once.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Renews and releases leases until there is no handle and nothing to release.
 pub(super) async fn maintain(shared: Arc<Shared>) {
     let mut renewal = Instant::now() + RENEWAL;
+    let mut is_failing = false;
     loop {
         let left = renewal.saturating_duration_since(Instant::now());
         timeout(left, shared.wake.notified()).await.ok();
         let is_over = shared.is_closed.load(Ordering::Relaxed);
-        if let Err(error) = shared.release().await {
-            log(&error);
-        }
+        let mut result = shared.release().await;
         if is_over {
             return;
         }
         // However much there is to release.
         if shared.must_renew.swap(false, Ordering::Relaxed) || Instant::now() >= renewal {
-            match shared.renew().await {
-                Ok(()) => *lock(&shared.renewed) = Instant::now(),
-                Err(error) => log(&error),
-            }
+            result = result.and(shared.renew().await);
             renewal = Instant::now() + RENEWAL;
+            is_failing &= result.is_err();
+        }
+        if let Err(error) = result {
+            // Once for an outage.
+            if !is_failing {
+                log(&error);
+            }
+            is_failing = true;
+            sleep(PAUSE).await;
         }
     }
 }
@@ -93,6 +99,7 @@ impl Shared {
     async fn renew(&self) -> Result<(), RedisFailure> {
         let keeps_lost = lock(&self.renewed).elapsed() < REMEMBERED;
         let mut last = None;
+        let mut failure = None;
         loop {
             let batch = self.batch_after(last);
             let settings =
@@ -101,17 +108,31 @@ impl Shared {
                 let age = micros(leased.began.elapsed()).to_string();
                 [leased.hash.clone(), leased.name.clone(), leased.max.to_string(), age]
             });
-            let gone: Vec<(String, String)> =
-                self.run(&self.scripts.renew, settings.into_iter().chain(sessions)).await?;
-            for (name, reason) in gone {
-                let leased = batch.iter().find(|leased| leased.name == name);
-                if let (Some(leased), Some(reason)) = (leased, Ended::from_reason(&reason)) {
-                    self.end(leased, reason);
-                }
+            let arguments = settings.into_iter().chain(sessions);
+            match self.run::<Vec<(String, String)>>(&self.scripts.renew, arguments).await {
+                Ok(gone) => self.end_gone(&batch, gone),
+                // The other batches must not lose their leases, too.
+                Err(error) => failure = Some(error),
             }
             last = batch.last().map(|leased| leased.session.number);
             if batch.len() < BATCH {
-                return Ok(());
+                break;
+            }
+        }
+        match failure {
+            Some(error) => Err(error),
+            None => {
+                *lock(&self.renewed) = Instant::now();
+                Ok(())
+            }
+        }
+    }
+
+    fn end_gone(&self, batch: &[Arc<Leased>], gone: Vec<(String, String)>) {
+        for (name, reason) in gone {
+            let leased = batch.iter().find(|leased| leased.name == name);
+            if let (Some(leased), Some(reason)) = (leased, Ended::from_reason(&reason)) {
+                self.end(leased, reason);
             }
         }
     }
@@ -145,7 +166,8 @@ const MAX_RELEASES: usize = 100_000;
 
 #[cfg(feature = "tracing")]
 fn log(error: &RedisFailure) {
-    crate::telemetry::log_failure("the leases of the sessions could not be renewed", &**error);
+    let problem = "the leases of the sessions in Redis could not be renewed or released";
+    crate::telemetry::log_failure(problem, &**error);
 }
 
 #[cfg(not(feature = "tracing"))]
