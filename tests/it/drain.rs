@@ -214,3 +214,18 @@ async fn ended_never_resolves_without_a_drain() {
     responder.layer(inner).oneshot(request).await.unwrap();
     assert!(receiver.await.unwrap());
 }
+
+/// A handler of signals may have a runtime of its own, which ends at once.
+#[tokio::test]
+async fn drain_that_starts_on_another_runtime_notifies_the_connections() {
+    let drain = Drain::new();
+    let response = call(&behind(guard().drain(&drain)), handshake().request()).await;
+    let permit = response.extensions().get::<Option<Permit>>().unwrap().clone().unwrap();
+    let starts = drain.clone();
+    let other = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async move { starts.start() });
+    });
+    other.join().unwrap();
+    assert_eq!(timeout(Duration::from_secs(30), permit.ended()).await, Ok(Ended::Drained));
+}

@@ -29,7 +29,7 @@ const REJECTED: &str = "401 token-invalid";
 const FAILED: &str = "503 verifier-failed";
 
 /// For tests that do not wait for it: a busy machine may need more than a second.
-const PATIENT: Duration = Duration::from_secs(10);
+const PATIENT: Duration = Duration::from_secs(5);
 
 /// Longer than any expected wait.
 async fn soon<F: Future>(future: F) -> F::Output {

@@ -727,6 +727,50 @@ async fn end_is_heard_without_messages() {
     assert_nothing_is_left(&redis).await;
 }
 
+/// A user without the right to channels neither publishes nor subscribes. There are more sessions
+/// than fit into one call of a script.
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn sessions_work_without_the_right_to_channels() {
+    const MANY: usize = 600;
+    let redis = RedisServer::start().await;
+    redis.ask("ACL SETUSER default resetchannels").await;
+    let nodes = two_nodes(&redis, MANY).await;
+    let mut sockets = Vec::new();
+    for _ in 0..MANY {
+        sockets.push(nodes[0].connect("alice").await.unwrap());
+    }
+    sleep(LEASE + Duration::from_secs(2)).await;
+    assert_eq!(nodes[1].count("alice").await, Some(MANY));
+    assert_eq!(nodes[1].rejection("alice").await, FULL);
+    assert_eq!(nodes[1].sessions.end(&"alice".into(), Ended::Revoked).await.unwrap(), MANY);
+    for socket in &mut sockets {
+        assert_eq!(socket.ended().await, "revoked");
+    }
+    drop(sockets);
+    assert_nothing_is_left(&redis).await;
+}
+
+/// The clock of a new primary may be ahead of that of the old one, or behind it.
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn end_is_heard_although_the_clock_of_redis_jumps() {
+    for jump in ["+ 10000000", "- 10000000"] {
+        let redis = RedisServer::start().await;
+        redis.ask("ACL SETUSER default -subscribe").await;
+        let nodes = two_nodes(&redis, 2).await;
+        let mut socket = nodes[0].connect("alice").await.unwrap();
+        assert_eq!(nodes[1].sessions.end(&"alice".into(), Ended::Revoked).await.unwrap(), 1);
+        let script = format!(
+            "for _, key in ipairs(redis.call('KEYS', '*:ended:*')) do \
+             local at = string.match(redis.call('GET', key), '%d+') \
+             redis.call('SET', key, string.format('%.0f revoked', at {jump})) end return 1"
+        );
+        assert_eq!(redis.ask(&format!("EVAL \"{script}\" 0")).await, b":1\r\n");
+        assert_eq!(socket.ended().await, "revoked", "{jump}");
+    }
+}
+
 /// The connection for messages is silent from its first command.
 #[tokio::test]
 #[ignore = "needs redis-server"]
