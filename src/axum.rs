@@ -159,7 +159,7 @@ mod upgrade {
     use std::{
         fmt,
         future::Future,
-        sync::{Arc, Mutex, PoisonError, Weak},
+        sync::{Arc, Mutex, Weak},
     };
 
     use ::axum::extract::ws::{
@@ -173,6 +173,7 @@ mod upgrade {
     };
     use crate::{
         connection::Permit,
+        lock::lock,
         token::Validity,
         upgrade::{Handover, PendingDecision, UPGRADE_TIMEOUT},
     };
@@ -297,7 +298,7 @@ mod upgrade {
     type Waiting<E> = Mutex<Option<(Permit, E)>>;
 
     fn take<E>(waiting: &Waiting<E>) -> Option<(Permit, E)> {
-        waiting.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(waiting).take()
     }
 
     /// Frees the slot of a connection that is not handed over, or not in time.

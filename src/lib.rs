@@ -116,6 +116,7 @@ mod head;
 mod host;
 mod http;
 mod layers;
+mod lock;
 mod origin;
 mod pattern;
 #[cfg(feature = "redis")]

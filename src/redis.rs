@@ -1,7 +1,7 @@
 use std::{
     error::Error,
     fmt,
-    sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex as StdMutex, MutexGuard},
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use tokio::{
     time::{error::Elapsed, timeout},
 };
 
-use crate::config::ConfigError;
+use crate::{config::ConfigError, lock::lock};
 
 /// A Redis 6.2 or newer, or Valkey, that several servers share. Clones share one connection.
 ///
@@ -272,7 +272,7 @@ impl OwnConnection {
     }
 
     fn current(&self) -> MutexGuard<'_, Option<Arc<MultiplexedConnection>>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.current)
     }
 }
 

@@ -2,7 +2,7 @@ use std::{
     collections::VecDeque,
     fmt,
     num::NonZeroU16,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -20,6 +20,7 @@ use crate::{
     connection::Permit,
     context::GuardContext,
     http::transport::Protocol,
+    lock::lock,
     rejection::{Rejection, RejectionKind, RejectionResponse},
     upgrade::{Handover, HandshakeResponse, PendingDecision},
 };
@@ -222,7 +223,7 @@ impl AcceptThenClose {
 
     /// Drops the oldest sockets beyond the maximum.
     fn add(&self, task: AbortHandle) {
-        let mut closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut closing = lock(&self.closing);
         closing.retain(|task| !task.is_finished());
         closing.push_back(task);
         while closing.len() > self.max_sockets {

@@ -1,7 +1,7 @@
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     task::Poll,
     time::{Duration, SystemTime},
 };
@@ -9,7 +9,10 @@ use std::{
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::connection::{Ended, first_of};
+use crate::{
+    connection::{Ended, first_of},
+    lock::lock,
+};
 
 /// The result of a [verifier](crate::VerifyToken) for a valid token: the claims, and their
 /// validity.
@@ -239,7 +242,7 @@ impl Validity {
 
 impl Part {
     fn lock(&self) -> MutexGuard<'_, Limits> {
-        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.limits)
     }
 
     async fn ended(self: Arc<Self>) -> Ended {

@@ -1,7 +1,7 @@
 use std::{
     future::poll_fn,
     mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll, Waker},
 };
 
@@ -11,6 +11,7 @@ use hyper::upgrade::OnUpgrade;
 use crate::{
     connection::{Permit, WeakPermit},
     http::Transport,
+    lock::lock,
 };
 
 /// The state of one connection between hyper and the application.
@@ -47,7 +48,7 @@ impl Handover {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// Withholds more. A permit that is already withheld becomes part of the new one. `false` if

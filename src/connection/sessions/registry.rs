@@ -2,13 +2,14 @@ use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
     hash::{BuildHasher, Hash, RandomState},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use super::{Ended, Session, SessionInfo, WhenFull};
+use crate::lock::lock;
 
 /// The sessions of this server.
 pub(super) struct Registry<K> {
@@ -144,10 +145,6 @@ impl<K: Eq> Shard<K> {
             }
         }
     }
-}
-
-fn lock<K>(shard: &Mutex<Shard<K>>) -> MutexGuard<'_, Shard<K>> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Sessions that are not in the registry any more. They are told when this is dropped.

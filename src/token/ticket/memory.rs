@@ -4,11 +4,12 @@ use std::{
     fmt,
     future::{Future, ready},
     num::NonZeroUsize,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
 use super::{TicketKey, TicketStore};
+use crate::lock::lock;
 
 /// Stores tickets in memory, for one process. Clones share the tickets.
 ///
@@ -65,11 +66,11 @@ impl MemoryTicketStore {
     }
 
     fn lock(&self) -> MutexGuard<'_, Tickets> {
-        self.tickets.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.tickets)
     }
 
     fn lock_counts(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.counts)
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     hash::Hash,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -26,6 +26,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{Ended, Session, SessionInfo, Sessions, registry::Unavailable};
 use crate::{
     config::ConfigError,
+    lock::lock,
     redis::{Redis, RedisFailure},
 };
 
@@ -360,10 +361,6 @@ impl Shared {
         }
         self.redis.run_script(&script).await
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn millis(duration: Duration) -> u64 {
