@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, extract::Request, routing::any};
+use axum::{Router, extract::Request, middleware::map_request, routing::any};
 use http::{StatusCode, header::UPGRADE};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::sleep};
 use tower_http::timeout::TimeoutLayer;
 use tower_ws_guard::{
-    AllowOrigin, GuardLayer, Rejection, ResponderLayer, Token, TokenPolicy, TokenSource, Verified,
+    AllowOrigin, Ended, GuardLayer, Rejection, ResponderLayer, Sessions, StaticTokens, Token,
+    TokenPolicy, TokenSource, Verified,
     token::ticket::{TicketIssuer, TicketKey, TicketStore, TicketVerifier},
 };
 
@@ -219,4 +220,27 @@ async fn ticket_is_redeemed_again_if_its_store_is_rolled_back() {
         let raw = handshake().target(&format!("/ws?ticket={}", ticket.expose()));
         assert_eq!(send(address, &raw.bytes()).await.status, 101);
     }
+}
+
+#[tokio::test]
+async fn handshake_between_two_layers_misses_an_end() {
+    let sessions = Sessions::per_claims(1, |user: &&'static str| *user).unwrap();
+    let tokens = StaticTokens::new([("s3cr3t", "alice")]).unwrap();
+    let between = {
+        let sessions = sessions.clone();
+        map_request(move |request: Request| {
+            let sessions = sessions.clone();
+            async move {
+                // The logout.
+                assert_eq!(sessions.end(&"alice", Ended::Revoked).await.unwrap(), 0);
+                request
+            }
+        })
+    };
+    let inner = ResponderLayer::on_upgraded(async |socket, _| drop(socket)).sessions(&sessions);
+    let app = Router::new().fallback(any(()).layer(inner)).layer(between);
+    let guard = GuardLayer::new(AllowOrigin::same_origin()).token(TokenPolicy::bearer(tokens));
+    let address = serve_axum(app.layer(guard.unwrap())).await;
+    let raw = handshake().and("Authorization", "Bearer s3cr3t");
+    assert_eq!(send(address, &raw.bytes()).await.status, 101);
 }
