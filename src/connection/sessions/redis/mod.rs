@@ -325,7 +325,7 @@ impl Drop for Leases {
 }
 
 impl Lease {
-    /// Redis does not have it.
+    /// Drops the lease without a release, because Redis does not have it.
     fn forget(self) {
         self.leases.shared.live().remove(&self.leased.session.number);
     }

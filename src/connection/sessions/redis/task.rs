@@ -65,7 +65,7 @@ pub(super) async fn listen(shared: Arc<Shared>) {
             shared.hear(&message.get_payload::<String>().unwrap_or_default());
         }
         drop(messages);
-        // A Redis that closes each connection at once must not be asked all the time.
+        // A Redis may close each connection at once.
         sleep(Duration::from_millis(100)).await;
     }
 }
