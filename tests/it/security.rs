@@ -51,7 +51,7 @@ fn tests(file: &str) -> BTreeMap<String, String> {
                 .filter(|line| !line.trim().starts_with("//"));
             tests.insert(name.to_owned(), code.collect());
         }
-        // Such as `#[ignore]`.
+        // Such as `ignore` with its reason.
         let goes_on = is_test && line.starts_with("#[");
         is_test = goes_on || line.starts_with("#[test]") || line.starts_with("#[tokio::test");
     }
