@@ -134,9 +134,10 @@ impl Drain {
         // The caller may be outside of the runtime of the connections, such as a handler of
         // signals.
         let runtime = self.0.runtime.get().cloned().or_else(|| Handle::try_current().ok());
+        let notifier = Notifier(Arc::clone(&self.0));
         match runtime {
-            Some(runtime) => drop(runtime.spawn(Arc::clone(&self.0).notify_all())),
-            None => (0..LANES).for_each(|lane| self.0.notify(lane)),
+            Some(runtime) => drop(runtime.spawn(notifier.run())),
+            None => drop(notifier),
         }
     }
 
@@ -190,17 +191,14 @@ impl Drain {
     }
 }
 
-impl State {
-    fn notify(&self, lane: usize) {
-        self.notified.store(lane + 1, SeqCst);
-        self.lanes[lane].notify_waiters();
-    }
+/// Notifies all connections. Dropped early, as at the end of its runtime, it notifies the rest.
+struct Notifier(Arc<State>);
 
-    async fn notify_all(self: Arc<Self>) {
-        let pause = self.spread / LANES as u32;
+impl Notifier {
+    async fn run(self) {
+        let pause = self.0.spread / LANES as u32;
         let mut due = Instant::now();
-        for lane in 0..LANES {
-            self.notify(lane);
+        while self.0.notify_next() {
             match due.checked_add(pause) {
                 Some(next) if !pause.is_zero() => {
                     due = next;
@@ -209,6 +207,23 @@ impl State {
                 _ => yield_now().await,
             }
         }
+    }
+}
+
+impl Drop for Notifier {
+    fn drop(&mut self) {
+        while self.0.notify_next() {}
+    }
+}
+
+impl State {
+    /// Notifies the next lane, if there is one.
+    fn notify_next(&self) -> bool {
+        let lane = self.notified.load(SeqCst);
+        let Some(connections) = self.lanes.get(lane) else { return false };
+        self.notified.store(lane + 1, SeqCst);
+        connections.notify_waiters();
+        true
     }
 
     async fn wait_until_empty(&self) {

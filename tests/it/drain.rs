@@ -19,7 +19,7 @@ use crate::{
     limit::is_random_delay,
 };
 
-type App = BoxCloneSyncService<Request<()>, Response<()>, Infallible>;
+pub(crate) type App = BoxCloneSyncService<Request<()>, Response<()>, Infallible>;
 
 /// Keeps the permit, or the connection, in the response.
 pub(crate) fn behind<L>(layer: L) -> App
@@ -228,4 +228,22 @@ async fn drain_that_starts_on_another_runtime_notifies_the_connections() {
     });
     other.join().unwrap();
     assert_eq!(timeout(Duration::from_secs(30), permit.ended()).await, Ok(Ended::Drained));
+}
+
+/// The runtime of the first connection may have ended.
+#[tokio::test]
+async fn drain_notifies_the_connections_after_the_end_of_their_first_runtime() {
+    let drain = Drain::spread_over(Duration::from_secs(1));
+    let enters = drain.clone();
+    let first = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(call(&behind(guard().drain(&enters)), handshake().request()))
+    });
+    let first = first.join().unwrap();
+    let second = call(&behind(guard().drain(&drain)), handshake().request()).await;
+    drain.start();
+    for response in [first, second] {
+        let permit = response.extensions().get::<Option<Permit>>().unwrap().clone().unwrap();
+        assert_eq!(timeout(Duration::from_secs(30), permit.ended()).await, Ok(Ended::Drained));
+    }
 }

@@ -114,10 +114,12 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Sessions<K> {
         };
         let hash = on_redis.hash(&key).map_err(failed)?;
         let (max, evicts) = (self.max, self.when_full == WhenFull::EvictOldest);
+        let new = |slot: &Registered<K>| {
+            let (hash, session) = (hash.clone(), Arc::clone(&slot.session));
+            NewSession { hash, session, max, evicts, began }
+        };
         let slot = self.register(key.clone(), request, began, usize::MAX)?;
-        let session = Arc::clone(&slot.session);
-        let new = NewSession { hash: hash.clone(), session, max, evicts, began };
-        let (slot, lease) = match on_redis.leases.acquire(new).await {
+        let (slot, lease) = match on_redis.leases.acquire(new(&slot)).await {
             Ok(lease) => (slot, lease?),
             Err(error) if self.when_unavailable == WhenUnavailable::Reject => {
                 return Err(failed(error));
@@ -125,8 +127,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Sessions<K> {
             Err(_) => {
                 drop(slot);
                 let slot = self.register(key, request, began, max)?;
-                let session = Arc::clone(&slot.session);
-                let lease = on_redis.leases.acquire_alone(hash, session, max, began);
+                let lease = on_redis.leases.acquire_alone(new(&slot));
                 (slot, lease.map_err(failed)?)
             }
         };

@@ -299,7 +299,7 @@ where
     ///
     /// # Errors
     ///
-    /// In memory none. Redis did not respond: then only the connections of this server end.
+    /// Redis failed. Then only the connections of this server end. There are no errors in memory.
     pub async fn end(&self, key: &K, reason: Ended) -> Result<usize, SessionsError> {
         let ending = self.registry.end(key, reason);
         #[cfg(feature = "redis")]
@@ -315,7 +315,7 @@ where
     ///
     /// # Errors
     ///
-    /// In memory none. Redis did not respond.
+    /// Redis failed. There are no errors in memory.
     pub async fn list(&self, key: &K) -> Result<Vec<SessionInfo>, SessionsError> {
         #[cfg(feature = "redis")]
         if let Some(on_redis) = &self.on_redis {

@@ -223,11 +223,12 @@ impl Leases {
         self: &Arc<Self>,
         new: NewSession,
     ) -> Result<Result<Lease, Unavailable>, RedisFailure> {
-        let lease = self.add(new.hash, new.session, new.max, new.began)?;
-        let Leased { hash, name, max, .. } = &*lease.leased;
+        let evicts = new.evicts;
+        let lease = self.add(new)?;
+        let Leased { hash, name, max, began, .. } = &*lease.leased;
         let script = &self.shared.scripts.acquire;
         let mut script = script.key(&self.shared.base);
-        script.arg(hash).arg(name).arg(max).arg(u8::from(new.evicts));
+        script.arg(hash).arg(name).arg(max).arg(u8::from(evicts));
         script.arg(millis(LEASE));
         // If this fails or is dropped, Redis may have added the session. Then it is released.
         let outcome = self.shared.redis.run_script::<String>(&script).await?;
@@ -237,7 +238,7 @@ impl Leases {
         }
         // In doubt, the key was ended after the handshake began: the script ran at some time
         // between the request to Redis and now, and the clock of Redis may have been set back.
-        let age = micros(new.began.elapsed());
+        let age = micros(began.elapsed());
         let began_later = outcome.parse::<u64>().is_ok_and(|since_end| since_end > age);
         if outcome != "never" && !began_later {
             return Ok(Err(Unavailable::EndedMeanwhile));
@@ -247,27 +248,16 @@ impl Leases {
     }
 
     /// Adds a session without Redis. The next renewal tells Redis.
-    pub(super) fn acquire_alone(
-        self: &Arc<Self>,
-        hash: String,
-        session: Arc<Session>,
-        max: usize,
-        began: Instant,
-    ) -> Result<Lease, RedisFailure> {
-        let lease = self.add(hash, session, max, began)?;
+    pub(super) fn acquire_alone(self: &Arc<Self>, new: NewSession) -> Result<Lease, RedisFailure> {
+        let lease = self.add(new)?;
         lease.leased.is_acquired.store(true, Ordering::Relaxed);
         Ok(lease)
     }
 
     /// Adds a session, so that it hears of an end from now on.
-    fn add(
-        self: &Arc<Self>,
-        hash: String,
-        session: Arc<Session>,
-        max: usize,
-        began: Instant,
-    ) -> Result<Lease, RedisFailure> {
+    fn add(self: &Arc<Self>, new: NewSession) -> Result<Lease, RedisFailure> {
         self.run_tasks();
+        let NewSession { hash, session, max, began, .. } = new;
         let SessionInfo { origin, address, .. } = &session.info;
         let info = serde_json::to_string(&(origin, address))?;
         let leased = Arc::new(Leased {
