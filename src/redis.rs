@@ -19,8 +19,8 @@ use crate::{config::ConfigError, lock::lock};
 
 /// A Redis 6.2 or newer, or Valkey, that several servers share. Clones share one connection.
 ///
-/// The first command opens the connection. An error closes it, and the next command opens a new
-/// one. So a restart, a failover or a new password of Redis needs no restart of the server, and a
+/// The first command opens the connection. An error other than a full memory closes it, and the
+/// next command opens a new one. So a restart, a failover or a new password of Redis needs no restart of the server, and a
 /// server may start before Redis does.
 ///
 /// An error of Redis never accepts a handshake.
