@@ -23,7 +23,8 @@ use crate::{config::ConfigError, lock::lock};
 /// next command opens a new one. So a restart, a failover or a new password of Redis needs no restart of the server, and a
 /// server may start before Redis does.
 ///
-/// An error of Redis never accepts a handshake.
+/// What needs Redis is rejected while Redis does not respond. Only sessions can do without it, if
+/// you set [`WhenUnavailable::CountAlone`](crate::WhenUnavailable::CountAlone).
 ///
 /// | Redis | what happens |
 /// |---|---|
