@@ -231,7 +231,7 @@ impl Patterns {
     }
 
     fn find(&self, host: &str, scheme: &str, port: Option<u16>) -> Option<&Pattern> {
-        let find_in = |same_name: &'_ [Pattern]| {
+        let find_in = |same_name: &[Pattern]| {
             [Port::Any, Port::Is(port)].into_iter().find_map(|port| {
                 let key = (scheme, port);
                 same_name
@@ -248,19 +248,17 @@ impl Patterns {
         candidates.find_map(|same_name| find_in(same_name).map(|at| &same_name[at]))
     }
 
-    /// The patterns below whose name a host may be, and only few of them: a client can send a name
-    /// of 127 labels.
+    /// The patterns that a host may be below. Only as many parents as there are `depths` are looked
+    /// up, because a client can send a name of 127 labels.
     fn parents_of(&self, host: &str) -> impl Iterator<Item = &Vec<Pattern>> {
         // A name has 253 bytes at most, and a dot.
         let may_match = self.depths != 0 && host.len() <= 254 && !has_empty_label(host);
         let host = if may_match { host } else { "" };
-        let parents = host.match_indices('.').map(|(dot, _)| &host[dot + 1..]);
+        let dots = host.bytes().enumerate().filter(|(_, byte)| *byte == b'.');
         let depths = (0..count_dots(host)).rev();
-        let is_configured = |depth: usize| self.depths & bit(depth) != 0;
-        parents
-            .zip(depths)
-            .filter(move |(_, depth)| is_configured(*depth))
-            .filter_map(|(parent, _)| self.parents.get(parent))
+        dots.zip(depths)
+            .filter(|(_, depth)| self.depths & bit(*depth) != 0)
+            .filter_map(|((dot, _), _)| self.parents.get(&host[dot + 1..]))
     }
 }
 
@@ -268,9 +266,9 @@ fn count_dots(name: &str) -> usize {
     name.bytes().filter(|&byte| byte == b'.').count()
 }
 
-/// None for a name that is too long to match.
+/// None for a parent of more labels than a name can have.
 fn bit(depth: usize) -> u128 {
-    u32::try_from(depth).ok().and_then(|depth| 1_u128.checked_shl(depth)).unwrap_or_default()
+    1_u128.checked_shl(depth as u32).unwrap_or_default()
 }
 
 /// `*` stands for labels, and a label is not empty.

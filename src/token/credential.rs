@@ -53,14 +53,15 @@ impl Credential<'_> {
 
     /// The token, of at most `max` bytes.
     pub(super) fn token(&self, max: usize) -> Result<Token, Malformed> {
-        Ok(match (self.line, self.decode(max)?) {
+        let secret = self.decode(max)?;
+        Ok(match (self.line, &secret) {
             (Some(line), Cow::Borrowed(secret)) => Token::in_header(line, secret),
-            (_, secret) => Token::new(secret),
+            _ => Token::new(str::from_utf8(&secret).map_err(|_| NOT_UTF8)?),
         })
     }
 
-    /// The secret, of at most `max` bytes.
-    fn decode(&self, max: usize) -> Result<Cow<'_, str>, Malformed> {
+    /// The secret, of at most `max` bytes. It is text.
+    fn decode(&self, max: usize) -> Result<Cow<'_, [u8]>, Malformed> {
         // No encoding makes a value longer than three times. Longer ones are not decoded.
         if self.value.len() / 3 > max {
             return Err(Malformed::TooLong { max });
@@ -96,21 +97,26 @@ impl Credential<'_> {
         if bytes.len() > max {
             return Err(Malformed::TooLong { max });
         }
-        let not_utf8 = Malformed::Wrong("it is not UTF-8");
-        let token: Cow<'_, str> = match bytes {
-            Cow::Borrowed(bytes) => std::str::from_utf8(bytes).map_err(|_| not_utf8)?.into(),
-            Cow::Owned(bytes) => String::from_utf8(bytes).map_err(|_| not_utf8)?.into(),
-        };
         // A bearer token was checked above.
-        let has_control = || match token.is_ascii() {
-            true => token.bytes().any(|byte| byte.is_ascii_control()),
-            false => token.contains(char::is_control),
-        };
-        if self.encoding != Encoding::Bearer && (token.is_empty() || has_control()) {
-            return Err(Malformed::Wrong("it is empty or has a control character"));
+        if self.encoding != Encoding::Bearer {
+            check_text(&bytes)?;
         }
-        Ok(token)
+        Ok(bytes)
     }
+}
+
+const NOT_UTF8: Malformed = Malformed::Wrong("it is not UTF-8");
+
+fn check_text(bytes: &[u8]) -> Result<(), Malformed> {
+    let text = str::from_utf8(bytes).map_err(|_| NOT_UTF8)?;
+    let has_control = match text.is_ascii() {
+        true => bytes.iter().any(u8::is_ascii_control),
+        false => text.contains(char::is_control),
+    };
+    if text.is_empty() || has_control {
+        return Err(Malformed::Wrong("it is empty or has a control character"));
+    }
+    Ok(())
 }
 
 impl fmt::Display for Malformed {

@@ -459,9 +459,9 @@ fn insert<C: Clone + Send + Sync + 'static>(
             .with_source("its claims have expired or are revoked"));
     }
     request.extensions.insert(Claims(claims));
-    // An outer token check may have limited the validity, too.
-    let validity = validity.and(request.extensions.get::<Validity>());
     if validity.is_limited() {
+        // An outer token check may have limited the validity, too.
+        let validity = validity.and(request.extensions.get::<Validity>());
         request.extensions.insert(validity);
     }
     Ok(())

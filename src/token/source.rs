@@ -461,7 +461,8 @@ fn behind_scheme<'a>(line: &'a HeaderValue, scheme: Option<&str>) -> Option<&'a 
     let value = trim(line.as_bytes());
     let Some(scheme) = scheme else { return Some(value) };
     let (start, rest) = value.split_at_checked(scheme.len())?;
-    if !start.eq_ignore_ascii_case(scheme.as_bytes()) {
+    // Most clients write the scheme as it is registered.
+    if start != scheme.as_bytes() && !start.eq_ignore_ascii_case(scheme.as_bytes()) {
         return None;
     }
     match rest {

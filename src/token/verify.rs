@@ -34,7 +34,7 @@ impl Token {
     }
 
     /// A token that is a slice of `line`, without a copy.
-    pub(super) fn in_header(line: &HeaderValue, secret: &str) -> Self {
+    pub(super) fn in_header(line: &HeaderValue, secret: &[u8]) -> Self {
         let start = secret.as_ptr().addr() - line.as_bytes().as_ptr().addr();
         let secret = Secret::InHeader(line.clone(), start..start + secret.len());
         Self { secret, source: None }
