@@ -1,7 +1,7 @@
 use std::{marker::PhantomData, mem, sync::Arc, time::Duration};
 
 use http::{
-    HeaderMap, HeaderValue, Request, Response, StatusCode,
+    HeaderMap, HeaderValue, Response, StatusCode,
     header::{
         CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL,
         UPGRADE,
@@ -26,7 +26,7 @@ use crate::{
     telemetry::{CheckTimer, ConnectionSpan, HandshakeRecord},
     token::{FoundToken, Validity, WaitFuture, within},
     upgrade::{
-        ConnectionInfo, Handover, HandshakeResponse, PendingUpgrade, Upgrade, decide_passed_on,
+        ConnectionInfo, Handover, HandshakeResponse, PendingUpgrade, decide_passed_on,
         is_taken_in,
     },
 };
@@ -47,7 +47,7 @@ pub(super) struct Admission<R, C> {
     agreed_extensions: AgreedExtensions,
     offered_extensions: Option<HeaderValue>,
     /// What the permit will hold.
-    held: Held,
+    held: Vec<Held>,
     acquired: Acquired,
     report: Report,
     /// When the checks began, if there are sessions.
@@ -95,7 +95,7 @@ impl<R, C> Admission<R, C> {
             subprotocol: Selected::ByHandler,
             agreed_extensions: AgreedExtensions::default(),
             offered_extensions: None,
-            held: Held::default(),
+            held: Vec::new(),
             acquired: Acquired::default(),
             began: None,
             report: Report::default(),
@@ -241,7 +241,7 @@ impl<R, C> Admission<R, C> {
     {
         let config = &self.policy.config;
         match config.acquire_slots(&mut self.report) {
-            Ok(slots) => self.held.slots = slots,
+            Ok(slots) => self.held = slots,
             Err(rejection) => return Next::Respond(self.reject_or_close(rejection, request)),
         }
         if config.sessions.iter().any(|sessions| sessions.has_to_wait()) {
@@ -262,11 +262,11 @@ impl<R, C> Admission<R, C> {
         R: RejectionResponse<B>,
         C: Completes<B>,
     {
+        let (mut held, info) = (mem::take(&mut self.held), self.connection_info(request));
         let config = &self.policy.config;
         let acquired = config.enforce(sessions, &mut self.report).and_then(|sessions| {
-            let mut held = mem::take(&mut self.held);
-            held.sessions = sessions.unwrap_or_default();
-            config.acquire(request, self.is_outermost, held)
+            held.extend(sessions.into_iter().flatten().map(Held::Session));
+            config.acquire(request, self.is_outermost, held, info)
         });
         match acquired {
             Ok(acquired) => self.acquired = acquired,
@@ -297,43 +297,45 @@ impl<R, C> Admission<R, C> {
         if config.forwards() {
             return Next::Call;
         }
-        let info = ConnectionInfo {
-            subprotocol: self.subprotocol.value().cloned(),
-            extensions: self.agreed_extensions,
-            validity: self.validity(request),
-            span: ConnectionSpan::new(&request.extensions),
-        };
         let (Completion::Callback(callback), Some(body)) = (&config.completion, C::empty_body())
         else {
-            let Some(pending) = self.pending(request, info) else {
+            let Some(pending) = self.pending(request) else {
                 return Next::Respond(self.reject(Kind::NotUpgradable.into(), request));
             };
             request.extensions.insert(pending);
             return Next::Call;
         };
-        let upgrade = match self.acquired.taken.take() {
-            Some((on_upgrade, permit)) => {
-                Some(Upgrade::new(on_upgrade, permit, None, info, config.upgrade_timeout))
-            }
-            None => self.pending(request, info).and_then(|pending| pending.accept()),
-        };
+        let upgrade = self.acquired.upgrade.take();
+        let upgrade = upgrade.or_else(|| self.pending(request)?.accept());
         let Some(upgrade) = upgrade else {
             return Next::Respond(self.reject(Kind::NotUpgradable.into(), request));
         };
-        let (empty, ()) = Request::new(()).into_parts();
-        callback(upgrade, mem::replace(request, empty));
+        callback(upgrade, request);
         let mut response = Response::new(body);
         self.handshake_response(self.agreed_extensions).write_head(&mut response);
         Next::Respond(self.finish_early(response))
     }
 
     /// `None` if the connection cannot be upgraded.
-    fn pending(&self, request: &Parts, info: ConnectionInfo) -> Option<PendingUpgrade> {
+    fn pending(&self, request: &Parts) -> Option<PendingUpgrade> {
         let config = &self.policy.config;
         let handover = self.acquired.handover.as_ref().filter(|_| self.acquired.has_upgrade)?;
         let is_origin_checked =
             config.satisfies_extractors() || GuardContext::is_origin_checked(&request.extensions);
-        Some(PendingUpgrade::new(handover.clone(), info, config.upgrade_timeout, is_origin_checked))
+        Some(PendingUpgrade::new(handover.clone(), config.upgrade_timeout, is_origin_checked))
+    }
+
+    /// What the connection gets if this layer completes the handshake.
+    fn connection_info(&self, request: &Parts) -> ConnectionInfo {
+        if self.policy.config.forwards() {
+            return ConnectionInfo::default();
+        }
+        ConnectionInfo {
+            subprotocol: self.subprotocol.value().cloned(),
+            extensions: self.agreed_extensions,
+            validity: self.validity(request),
+            span: ConnectionSpan::new(&request.extensions),
+        }
     }
 
     fn began(&self) -> std::time::Instant {
