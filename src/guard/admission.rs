@@ -26,8 +26,7 @@ use crate::{
     telemetry::{CheckTimer, ConnectionSpan, HandshakeRecord},
     token::{FoundToken, Validity, WaitFuture, within},
     upgrade::{
-        ConnectionInfo, Handover, HandshakeResponse, PendingUpgrade, decide_passed_on,
-        is_taken_in,
+        ConnectionInfo, Handover, HandshakeResponse, PendingUpgrade, decide_passed_on, is_taken_in,
     },
 };
 #[cfg(feature = "axum")]

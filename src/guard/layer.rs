@@ -141,11 +141,7 @@ impl<R> GuardLayer<R> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn on_upgraded_with<H, T, F, Fut>(
-        self,
-        from_head: H,
-        callback: F,
-    ) -> GuardLayer<R, Respond>
+    pub fn on_upgraded_with<H, T, F, Fut>(self, from_head: H, callback: F) -> GuardLayer<R, Respond>
     where
         H: Fn(&Parts) -> T + Send + Sync + 'static,
         T: Send + 'static,

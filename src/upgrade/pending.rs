@@ -10,11 +10,7 @@ use std::{
 use hyper::upgrade::OnUpgrade;
 use tokio::time::{Sleep, sleep};
 
-use super::{
-    ConnectionInfo, Handover, Upgraded,
-    info::NOTHING,
-    task::ConnectionTask,
-};
+use super::{ConnectionInfo, Handover, Upgraded, info::NOTHING, task::ConnectionTask};
 use crate::{connection::Permit, extension::AgreedExtensions};
 
 /// A valid handshake that waits for the handler's decision.
