@@ -27,13 +27,20 @@ pub struct Permit {
 /// What a layer acquired for a connection.
 #[derive(Default)]
 pub(crate) struct Held {
-    pub(crate) slots: Vec<Slot>,
-    pub(crate) sessions: Vec<AcquiredSession>,
+    #[expect(dead_code, reason = "dropped with the permit")]
+    slots: Vec<Slot>,
+    sessions: Vec<AcquiredSession>,
     pub(crate) drains: Vec<Entry>,
     /// The end of the maximum age.
     pub(crate) ends_at: Option<Instant>,
     /// The permit of an outer layer.
     outer: Option<Permit>,
+}
+
+impl Held {
+    pub(crate) fn new(slots: Vec<Slot>, sessions: Vec<AcquiredSession>) -> Self {
+        Self { slots, sessions, ..Self::default() }
+    }
 }
 
 impl Permit {
