@@ -70,8 +70,11 @@ pub(crate) enum Completion {
     /// The layer, if the inner service accepts the `PendingUpgrade`.
     Pending,
     /// The layer, which gives the connection to a callback.
-    Callback(Arc<dyn Fn(Upgrade, &Parts) + Send + Sync>),
+    Callback(Arc<OnUpgraded>),
 }
+
+/// Spawns the callback. It gets the head of the request, too.
+pub(crate) type OnUpgraded = dyn Fn(Upgrade, &Parts) + Send + Sync;
 
 impl Default for GuardConfig {
     fn default() -> Self {
@@ -139,21 +142,21 @@ pub(super) enum Detected {
     Ordinary,
 }
 
-/// A handshake that passed all steps before the verification of its token.
-pub(super) struct Examined {
+/// What the layer and the client agreed to.
+#[derive(Default)]
+pub(super) struct Negotiated {
     pub(super) key: Option<[u8; 24]>,
     pub(super) subprotocol: Selected,
     pub(super) agreed: AgreedExtensions,
     /// The offer that inner services see. Their response may name nothing else.
     pub(super) offered_extensions: Option<HeaderValue>,
-    /// `None` without a token policy. A rejection waits until the credential is removed, so that no
-    /// response can show it.
-    pub(super) token: Option<Result<FoundToken, Rejection>>,
 }
 
 /// The selected subprotocol.
+#[derive(Default)]
 pub(super) enum Selected {
     /// The layer leaves the selection to the inner service.
+    #[default]
     ByHandler,
     /// The layer selected one, or none.
     ByLayer(Option<HeaderValue>),
@@ -195,11 +198,16 @@ impl GuardConfig {
     }
 
     /// Steps 2 to 6. A drain rejects before all of them.
+    ///
+    /// Returns the credential, or `None` without a token policy. A rejection because of it waits
+    /// until it is removed from the request, so that no response can show it.
+    #[inline]
     pub(super) fn examine(
         &self,
         request: &mut Parts,
+        negotiated: &mut Negotiated,
         report: &mut Report,
-    ) -> Result<Examined, Rejection> {
+    ) -> Result<Option<Result<FoundToken, Rejection>>, Rejection> {
         if let Some(token) = &self.token {
             // First of all, so that no `Debug` of a rejected request shows a credential.
             token.hide_credentials(&mut request.headers);
@@ -218,10 +226,12 @@ impl GuardConfig {
             set_header(&mut request.headers, SEC_WEBSOCKET_EXTENSIONS, offered_extensions.clone());
         }
         self.insert_context(request, &subprotocol);
-        Ok(Examined { key, subprotocol, agreed, offered_extensions, token })
+        *negotiated = Negotiated { key, subprotocol, agreed, offered_extensions };
+        Ok(token)
     }
 
     /// Step 2: the syntax.
+    #[inline]
     pub(super) fn parse<'a>(&self, request: &'a mut Parts) -> Result<Handshake<'a>, Rejection> {
         let supported = Supported {
             subprotocols: self.subprotocols.as_ref(),
@@ -232,6 +242,7 @@ impl GuardConfig {
     }
 
     /// Step 3: Host, Origin and the user's checks.
+    #[inline]
     fn check_policies(
         &self,
         handshake: &mut Handshake<'_>,
@@ -309,6 +320,7 @@ impl GuardConfig {
     }
 
     /// Step 4, too: what the layer agrees to, and the offer of extensions that inner services see.
+    #[inline]
     fn negotiate_extensions(
         &self,
         handshake: &Handshake<'_>,
@@ -332,6 +344,7 @@ impl GuardConfig {
     }
 
     /// Step 6: the one form of each field, without the credential.
+    #[inline]
     pub(super) fn normalize(
         &self,
         request: &mut Parts,
@@ -344,6 +357,7 @@ impl GuardConfig {
     }
 
     /// Leaves what inner layers and extractors need in the extensions of the request.
+    #[inline]
     fn insert_context(&self, request: &mut Parts, subprotocol: &Selected) {
         if !self.forwards() {
             // The inner service gets a `PendingUpgrade` and needs no context.
@@ -362,6 +376,14 @@ impl GuardConfig {
         }
     }
 
+    /// Whether a connection has a permit.
+    pub(super) fn has_permits(&self) -> bool {
+        !self.limits.is_empty()
+            || !self.sessions.is_empty()
+            || !self.drains.is_empty()
+            || self.max_age.is_some()
+    }
+
     /// Step 8, at first: acquires a slot under each limit.
     pub(super) fn acquire_slots(&self, report: &mut Report) -> Result<Vec<Held>, Rejection> {
         let slots = self.limits.iter().map(|limit| limit.acquire().map(Held::Slot));
@@ -369,20 +391,8 @@ impl GuardConfig {
         Ok(self.enforce(slots, report)?.unwrap_or_default())
     }
 
-    /// Step 8, after the sessions: counts the connection in each drain, and withholds the upgrade
-    /// until the handler takes it.
-    pub(super) fn acquire(
-        &self,
-        request: &mut Parts,
-        is_outermost: bool,
-        mut held: Vec<Held>,
-        info: ConnectionInfo,
-    ) -> Result<Acquired, Rejection> {
-        let counts =
-            !(self.limits.is_empty() && self.sessions.is_empty() && self.drains.is_empty());
-        if !counts && self.max_age.is_none() {
-            return self.withhold(&mut request.extensions, is_outermost, None, info);
-        }
+    /// Step 8, after the sessions: counts the connection in each drain.
+    pub(super) fn acquire(&self, mut held: Vec<Held>) -> Result<Permit, Rejection> {
         for drain in &self.drains {
             held.push(Held::Drain(drain.enter()?));
         }
@@ -390,10 +400,11 @@ impl GuardConfig {
         let random_age = |age: Duration| age.mul_f64(0.9 + 0.1 * fastrand::f64());
         let ends_at = self.max_age.and_then(|age| Instant::now().checked_add(random_age(age)));
         held.extend(ends_at.map(Held::Age));
-        self.withhold(&mut request.extensions, is_outermost, Some(Permit::new(held)), info)
+        Ok(Permit::new(held))
     }
 
-    fn withhold(
+    /// Withholds the upgrade and the permit until the handler takes them.
+    pub(super) fn withhold(
         &self,
         extensions: &mut Extensions,
         is_outermost: bool,
@@ -413,9 +424,8 @@ impl GuardConfig {
         };
         if is_outermost && matches!(self.completion, Completion::Callback(_)) {
             // The response of this layer completes the handshake, so there is nothing to decide.
-            let upgrade = on_upgrade.map(|on_upgrade| {
-                Upgrade::completed(on_upgrade, permit, info, self.upgrade_timeout)
-            });
+            let upgrade = on_upgrade
+                .map(|on_upgrade| Upgrade::decided(on_upgrade, permit, info, self.upgrade_timeout));
             return Ok(Acquired { upgrade, ..Acquired::default() });
         }
         if let Some(handover) = outer {
@@ -467,6 +477,7 @@ impl GuardConfig {
     }
 
     /// Passes on the result of a policy. In report-only mode a rejection becomes a report.
+    #[inline]
     pub(super) fn enforce<T>(
         &self,
         result: Result<T, Rejection>,

@@ -250,7 +250,7 @@ pub(crate) fn reject<B>(
     if let Some(headers) = rejection.headers() {
         prepared.headers_mut().clone_from(headers);
     }
-    required.restore(prepared.headers_mut());
+    required.write(prepared.headers_mut());
 
     let mut response = response.response(&rejection, request, prepared);
     if !is_error(response.status()) {
@@ -310,34 +310,56 @@ impl<'a> Required<'a> {
         Self { status, extra: kind.row().extra, is_http1, has_upgrade, close, challenges }
     }
 
-    /// Sets the headers that are missing or wrong.
-    fn restore(&self, headers: &mut HeaderMap) {
-        let mut require = |name: HeaderName, value: &'static str| {
-            // There are few, and usually they are there.
-            let mut lines = headers.iter().filter(|(there, _)| **there == name);
-            let is_right = lines.next().is_some_and(|(_, line)| line == value);
-            if !is_right || lines.next().is_some() {
-                headers.insert(name, HeaderValue::from_static(value));
-            }
-        };
-        require(CACHE_CONTROL, "no-store");
+    /// Calls `require` with each header whose value is fixed.
+    #[inline]
+    fn each(&self, mut require: impl FnMut(HeaderName, HeaderValue)) {
+        require(CACHE_CONTROL, const { HeaderValue::from_static("no-store") });
         match (self.has_upgrade, self.close) {
-            (true, true) => require(CONNECTION, "Upgrade, close"),
-            (true, false) => require(CONNECTION, "Upgrade"),
-            (false, true) if self.is_http1 => require(CONNECTION, "close"),
+            (true, true) => {
+                require(CONNECTION, const { HeaderValue::from_static("Upgrade, close") })
+            }
+            (true, false) => require(CONNECTION, const { HeaderValue::from_static("Upgrade") }),
+            (false, true) if self.is_http1 => {
+                require(CONNECTION, const { HeaderValue::from_static("close") });
+            }
             _ => {}
         }
         if self.has_upgrade {
-            require(UPGRADE, "websocket");
+            require(UPGRADE, const { HeaderValue::from_static("websocket") });
         }
         if self.extra == ExtraHeader::Version {
-            require(SEC_WEBSOCKET_VERSION, "13");
+            require(SEC_WEBSOCKET_VERSION, const { HeaderValue::from_static("13") });
         }
         // RFC 9110 15.5.6: a 405 must send `Allow`.
         if self.status == StatusCode::METHOD_NOT_ALLOWED {
-            require(ALLOW, if self.is_http1 { "GET" } else { "CONNECT" });
+            let method = if self.is_http1 { "GET" } else { "CONNECT" };
+            require(ALLOW, HeaderValue::from_static(method));
         }
-        // A delay and a challenge of the user's own stay.
+    }
+
+    /// Writes the headers into a response that the user has not seen.
+    fn write(&self, headers: &mut HeaderMap) {
+        self.each(|name, value| {
+            headers.insert(name, value);
+        });
+        self.add_others(headers);
+    }
+
+    /// Restores the headers that the user has removed or changed.
+    fn restore(&self, headers: &mut HeaderMap) {
+        self.each(|name, value| {
+            // There are few, and usually they are there.
+            let mut lines = headers.iter().filter(|(there, _)| **there == name);
+            let is_right = lines.next().is_some_and(|(_, line)| *line == value);
+            if !is_right || lines.next().is_some() {
+                headers.insert(name, value);
+            }
+        });
+        self.add_others(headers);
+    }
+
+    /// Adds a delay and a challenge. Those of the user's own stay.
+    fn add_others(&self, headers: &mut HeaderMap) {
         if self.extra == ExtraHeader::RetryAfter && !headers.contains_key(RETRY_AFTER) {
             // Random, so that clients do not return at once.
             headers.insert(RETRY_AFTER, fastrand::u16(5..=15).into());

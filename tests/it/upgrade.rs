@@ -159,6 +159,26 @@ async fn callback_receives_the_connection_and_a_value_from_the_head() {
 }
 
 #[tokio::test]
+async fn head_is_dropped_before_the_response_of_a_callback() {
+    let (callback, with) = (
+        GuardLayer::new(AllowOrigin::same_origin()).on_upgraded(echo_line),
+        GuardLayer::new(AllowOrigin::same_origin()).on_upgraded_with(
+            |head| head.uri.to_string(),
+            async |socket, _| echo_line(socket).await,
+        ),
+    );
+    for guard in [callback, with] {
+        let service =
+            guard.layer(service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(()))));
+        let (mut request, _client) = test_util::upgradable(handshake().request()).await;
+        let in_the_head = Arc::new(());
+        request.extensions_mut().insert(Arc::clone(&in_the_head));
+        assert_eq!(service.oneshot(request).await.unwrap().status(), 101);
+        assert_eq!(Arc::strong_count(&in_the_head), 1);
+    }
+}
+
+#[tokio::test]
 async fn non_upgradable_connection_is_rejected_with_500() {
     let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
     let rejected = ResponderLayer::new().layer(inner).oneshot(handshake().request()).await.unwrap();
