@@ -265,26 +265,17 @@ fn kept(service: Served) -> i64 {
 
 #[test]
 fn open_connection_keeps_no_more_than_a_hand_written_one() {
-    fn on_upgrade<F: Future<Output = ()> + Send + 'static>(
-        layer: impl Layer<
-            Served,
-            Service: Service<
-                Request<Incoming>,
-                Response = Response<Body>,
-                Error = Infallible,
-                Future: Send,
-            > + Clone
-                         + Send
-                         + 'static,
-        >,
-        callback: fn(Upgraded) -> F,
-    ) -> Served {
-        let handler = service_fn(async move |request: Request<Incoming>| {
+    fn respond<F>(guard: GuardLayer, callback: fn(Upgraded) -> F) -> Served
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let handler = service_fn(move |request: Request<Incoming>| {
             request.extensions().get::<PendingUpgrade>().unwrap().on_upgrade(callback);
-            Ok(Response::new(Body::default()))
+            ready(Ok(Response::new(Body::default())))
         });
-        BoxCloneService::new(layer.layer(BoxCloneService::new(handler)))
+        BoxCloneService::new(guard.respond().layer(handler))
     }
+    let other = || service_fn(|_: Request<Incoming>| ready(Ok(Response::new(Body::default()))));
     let hand_written = service_fn(async |mut request: Request<Incoming>| {
         let on_upgrade = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
@@ -301,7 +292,6 @@ fn open_connection_keeps_no_more_than_a_hand_written_one() {
     });
     let hand_written = kept(BoxCloneService::new(hand_written));
 
-    let other = || service_fn(async |_: Request<Incoming>| Ok(Response::new(Body::default())));
     let guard = || GuardLayer::new(origins());
     let limited = || guard().limit(ConnectionLimit::total(1000).unwrap()).drain(&Drain::new());
     let with = guard().on_upgraded_with(
@@ -312,7 +302,7 @@ fn open_connection_keeps_no_more_than_a_hand_written_one() {
         },
     );
     for (mode, service) in [
-        ("respond", on_upgrade(guard().respond(), idle)),
+        ("respond", respond(guard(), idle)),
         ("on_upgraded", BoxCloneService::new(guard().on_upgraded(idle).layer(other()))),
         ("on_upgraded_with", BoxCloneService::new(with.layer(other()))),
     ] {
@@ -320,7 +310,7 @@ fn open_connection_keeps_no_more_than_a_hand_written_one() {
         assert!(kept <= hand_written, "{mode}: {kept} bytes, and {hand_written} by hand");
     }
     for (mode, service) in [
-        ("respond", on_upgrade(limited().respond(), idle_until_ended)),
+        ("respond", respond(limited(), idle_until_ended)),
         (
             "on_upgraded",
             BoxCloneService::new(limited().on_upgraded(idle_until_ended).layer(other())),

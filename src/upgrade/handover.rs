@@ -24,10 +24,15 @@ use crate::{
 pub(crate) struct Handover(Arc<Shared>);
 
 struct Shared {
-    state: Mutex<State>,
+    state: Owner,
     info: ConnectionInfo,
-    /// That of an outer layer, which has the state.
-    outer: Option<Handover>,
+}
+
+/// Who has the state.
+enum Owner {
+    This(Mutex<State>),
+    /// An outer layer, which withholds the connection, too.
+    Outer(Handover),
 }
 
 enum State {
@@ -61,13 +66,12 @@ impl Handover {
     }
 
     fn new(state: State, info: ConnectionInfo) -> Self {
-        Self(Arc::new(Shared { state: Mutex::new(state), info, outer: None }))
+        Self(Arc::new(Shared { state: Owner::This(Mutex::new(state)), info }))
     }
 
     /// The same connection, with the result of an inner layer.
     pub(crate) fn with_info(self, info: ConnectionInfo) -> Self {
-        let state = Mutex::new(State::Declined);
-        Self(Arc::new(Shared { state, info, outer: Some(self) }))
+        Self(Arc::new(Shared { state: Owner::Outer(self), info }))
     }
 
     pub(crate) fn info(&self) -> &ConnectionInfo {
@@ -75,11 +79,10 @@ impl Handover {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        let mut shared = &self.0;
-        while let Some(outer) = &shared.outer {
-            shared = &outer.0;
+        match &self.0.state {
+            Owner::This(state) => lock(state),
+            Owner::Outer(handover) => handover.lock(),
         }
-        lock(&shared.state)
     }
 
     /// Withholds more. A permit that is already withheld becomes part of the new one. `false` if

@@ -496,10 +496,7 @@ async fn hyper_handshakers_work_behind_the_guard() {
         ("PendingUpgrade", serve_bare(guard().layer(ResponderLayer::new().layer(decides))).await),
         (
             "on_upgraded",
-            serve_bare(
-                guard().layer(ResponderLayer::on_upgraded(|socket| echo_raw(socket)).layer(never)),
-            )
-            .await,
+            serve_bare(guard().layer(ResponderLayer::on_upgraded(echo_raw).layer(never))).await,
         ),
     ];
     for (name, address) in addresses {
@@ -563,7 +560,7 @@ async fn by_pending(pending: Option<PendingUpgrade>) -> AxumResponse {
 async fn tower_http_layers_work_outside_and_inside_the_guard() {
     let none = Identity::new;
     let responder = ResponderLayer::new;
-    let spawning = || ResponderLayer::on_upgraded(|socket| echo_raw(socket));
+    let spawning = || ResponderLayer::on_upgraded(echo_raw);
     let around = [
         ("axum", endpoint!(tower_http!(), none(), none(), by_axum)),
         ("PendingUpgrade", endpoint!(tower_http!(), responder(), none(), by_pending)),

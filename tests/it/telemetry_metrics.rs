@@ -435,9 +435,7 @@ async fn connection_gauge_counts_open_connections() {
         ready(Ok::<_, &'static str>(Response::new(())))
     });
     let apps = [
-        app(ServiceBuilder::new()
-            .layer(guard())
-            .layer(ResponderLayer::on_upgraded(|upgraded| hold(upgraded)))),
+        app(ServiceBuilder::new().layer(guard()).layer(ResponderLayer::on_upgraded(hold))),
         BoxCloneSyncService::new(ResponderLayer::new().layer(decide)),
     ];
     for app in apps {
