@@ -282,7 +282,7 @@ mod upgrade {
             let mut response = upgrade.on_upgrade(async move |socket| {
                 expiry.abort();
                 // hyper hands over a connection behind any response.
-                if handover.completed().await
+                if handover.is_completed().await
                     && let Some((_permit, extracted)) = take(&waiting)
                 {
                     callback(socket, extracted).await;
@@ -303,7 +303,7 @@ mod upgrade {
 
     /// Frees the slot of a connection that is not handed over, or not in time.
     async fn expire<E>(waiting: Weak<Waiting<E>>, handover: Handover) {
-        if handover.completed().await {
+        if handover.is_completed().await {
             tokio::time::sleep(UPGRADE_TIMEOUT).await;
         }
         if let Some(waiting) = waiting.upgrade() {

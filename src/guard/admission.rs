@@ -2,7 +2,7 @@
 
 use std::{mem, sync::Arc, time::Duration};
 
-use http::{Request, Response, StatusCode, request::Parts};
+use http::{Response, StatusCode, request::Parts};
 use tokio::time::Instant;
 
 use super::{
@@ -12,20 +12,20 @@ use super::{
     policy::{Completion, Policy},
 };
 use crate::{
-    connection::{AcquireSession, AcquiredSession, Held, Permit, Slot},
+    connection::{AcquireSession, AcquiredSession, Held, Permit},
     context::{GuardContext, Outer},
     extension::AgreedExtensions,
     rejection::{Rejection, RejectionKind as Kind, RejectionResponse, Reported, reject},
     telemetry::{CheckTimer, ConnectionSpan},
     token::{FoundToken, Validity, WaitFuture, within},
-    upgrade::{ConnectionInfo, PendingUpgrade, Upgrade},
+    upgrade::{ConnectionInfo, PendingUpgrade},
 };
 
 /// One handshake until the inner service is called.
 pub(super) struct Admission<R, C> {
     handling: Handling<R, C>,
-    /// Acquired before the sessions, which may have to wait.
-    slots: Vec<Slot>,
+    /// What the permit will hold. The slots come before the sessions, which may have to wait.
+    held: Vec<Held>,
     /// When the checks began, if there are sessions.
     began: Option<std::time::Instant>,
     /// The end of the time for all waits, set at the first one.
@@ -62,7 +62,7 @@ impl<R, C> Admission<R, C> {
     pub(super) fn new(policy: &Arc<Policy<R>>, request: &Parts, outer: Outer) -> Self {
         Self {
             handling: Handling::new(policy, request, outer),
-            slots: Vec::new(),
+            held: Vec::new(),
             began: None,
             deadline: None,
             waited: Waited::Verification,
@@ -211,7 +211,7 @@ impl<R, C> Admission<R, C> {
             return self.withhold(request, None);
         }
         match config.acquire_slots(report) {
-            Ok(slots) => self.slots = slots,
+            Ok(slots) => self.held = slots,
             Err(rejection) => return Next::Respond(self.reject_or_close(rejection, request)),
         }
         if config.sessions.is_empty() {
@@ -237,8 +237,9 @@ impl<R, C> Admission<R, C> {
     {
         let Handling { policy, report, .. } = &mut self.handling;
         let config = &policy.config;
+        let mut held = mem::take(&mut self.held);
         let permit = config.enforce(sessions, report).and_then(|sessions| {
-            let held = Held::new(mem::take(&mut self.slots), sessions.unwrap_or_default());
+            held.extend(sessions.into_iter().flatten().map(Held::Session));
             config.acquire(held)
         });
         match permit {
@@ -254,8 +255,9 @@ impl<R, C> Admission<R, C> {
         R: RejectionResponse<B>,
         C: Completes<B>,
     {
+        let info = self.connection_info(request);
         let Handling { policy, is_outermost, acquired, .. } = &mut self.handling;
-        match policy.config.withhold(&mut request.extensions, *is_outermost, permit) {
+        match policy.config.withhold(&mut request.extensions, *is_outermost, permit, info) {
             Ok(withheld) => *acquired = withheld,
             Err(rejection) => return Next::Respond(self.reject_or_close(rejection, request)),
         }
@@ -283,48 +285,47 @@ impl<R, C> Admission<R, C> {
         if config.forwards() {
             return Next::Call;
         }
-        let info = ConnectionInfo {
-            subprotocol: self.handling.negotiated.subprotocol.value().cloned(),
-            extensions: self.handling.negotiated.agreed,
-            validity: self.validity(request),
-            span: ConnectionSpan::new(&request.extensions),
-        };
         let (Completion::Callback(callback), Some(body)) = (&config.completion, C::empty_body())
         else {
-            let Some(pending) = self.pending(request, info) else {
+            let Some(pending) = self.pending(request) else {
                 return Next::Respond(self.handling.reject(Kind::NotUpgradable.into(), request));
             };
             request.extensions.insert(pending);
             return Next::Call;
         };
-        let upgrade = match self.handling.acquired.taken.take() {
-            Some((on_upgrade, permit)) => {
-                Some(Upgrade::new(on_upgrade, permit, None, info, config.upgrade_timeout))
-            }
-            None => self.pending(request, info).and_then(|pending| pending.accept()),
-        };
+        let upgrade = self.handling.acquired.upgrade.take();
+        let upgrade = upgrade.or_else(|| self.pending(request)?.accept());
         let Some(upgrade) = upgrade else {
             return Next::Respond(self.handling.reject(Kind::NotUpgradable.into(), request));
         };
-        let (empty, ()) = Request::new(()).into_parts();
-        callback(upgrade, mem::replace(request, empty));
+        callback(upgrade, request);
         let mut response = Response::new(body);
         self.handling.handshake_response(self.handling.negotiated.agreed).write_head(&mut response);
         Next::Respond(self.handling.finish_early(response))
     }
 
     /// `None` if the connection cannot be upgraded.
-    fn pending(&self, request: &Parts, info: ConnectionInfo) -> Option<PendingUpgrade> {
-        let config = &self.handling.policy.config;
-        let handover = self
-            .handling
-            .acquired
-            .handover
-            .as_ref()
-            .filter(|_| self.handling.acquired.has_upgrade)?;
+    fn pending(&self, request: &Parts) -> Option<PendingUpgrade> {
+        let Handling { policy, acquired, .. } = &self.handling;
+        let config = &policy.config;
+        let handover = acquired.handover.as_ref().filter(|_| acquired.has_upgrade)?;
         let is_origin_checked =
             config.satisfies_extractors() || GuardContext::is_origin_checked(&request.extensions);
-        Some(PendingUpgrade::new(handover.clone(), info, config.upgrade_timeout, is_origin_checked))
+        Some(PendingUpgrade::new(handover.clone(), config.upgrade_timeout, is_origin_checked))
+    }
+
+    /// What the connection gets if this layer completes the handshake.
+    fn connection_info(&self, request: &Parts) -> ConnectionInfo {
+        let Handling { policy, negotiated, .. } = &self.handling;
+        if policy.config.forwards() {
+            return ConnectionInfo::default();
+        }
+        ConnectionInfo {
+            subprotocol: negotiated.subprotocol.value().cloned(),
+            extensions: negotiated.agreed,
+            validity: self.validity(request),
+            span: ConnectionSpan::new(&request.extensions),
+        }
     }
 
     fn began(&self) -> std::time::Instant {

@@ -13,7 +13,7 @@ use super::{
     normalize::{Offer, normalize},
 };
 use crate::{
-    connection::{AcquireSession, ConnectionLimit, Drain, Held, Permit, Slot},
+    connection::{AcquireSession, ConnectionLimit, Drain, Held, Permit},
     context::{GuardContext, OriginChecked, Outer},
     extension::{AgreedExtensions, PermessageDeflate},
     handshake::{AlreadyNormalized, Handshake, Supported},
@@ -24,7 +24,9 @@ use crate::{
     rejection::{Rejection, RejectionKind},
     subprotocol::Subprotocols,
     token::{FoundToken, TokenCheck, TokenSource},
-    upgrade::{Handover, PendingDecision, PendingUpgrade, UPGRADE_TIMEOUT, Upgrade},
+    upgrade::{
+        ConnectionInfo, Handover, PendingDecision, PendingUpgrade, UPGRADE_TIMEOUT, Upgrade,
+    },
 };
 
 /// The configuration of a layer, and the response to the handshakes that it rejects.
@@ -68,7 +70,7 @@ pub(crate) enum Completion {
     /// The layer, if the inner service accepts the `PendingUpgrade`.
     Pending,
     /// The layer, which gives the connection to a callback.
-    Callback(Arc<dyn Fn(Upgrade, Parts) + Send + Sync>),
+    Callback(Arc<dyn Fn(Upgrade, &Parts) + Send + Sync>),
 }
 
 impl Default for GuardConfig {
@@ -380,17 +382,21 @@ impl GuardConfig {
     }
 
     /// Step 8, at first: acquires a slot under each limit.
-    pub(super) fn acquire_slots(&self, report: &mut Report) -> Result<Vec<Slot>, Rejection> {
-        let slots = self.limits.iter().map(ConnectionLimit::acquire).collect::<Result<_, _>>();
-        Ok(self.enforce(slots.map_err(Rejection::from), report)?.unwrap_or_default())
+    pub(super) fn acquire_slots(&self, report: &mut Report) -> Result<Vec<Held>, Rejection> {
+        let slots = self.limits.iter().map(|limit| limit.acquire().map(Held::Slot));
+        let slots = slots.collect::<Result<_, _>>().map_err(Rejection::from);
+        Ok(self.enforce(slots, report)?.unwrap_or_default())
     }
 
     /// Step 8, after the sessions: counts the connection in each drain.
-    pub(super) fn acquire(&self, mut held: Held) -> Result<Permit, Rejection> {
-        held.drains = self.drains.iter().map(Drain::enter).collect::<Result<_, _>>()?;
+    pub(super) fn acquire(&self, mut held: Vec<Held>) -> Result<Permit, Rejection> {
+        for drain in &self.drains {
+            held.push(Held::Drain(drain.enter()?));
+        }
         // So that sockets of the same age do not end at once.
         let random_age = |age: Duration| age.mul_f64(0.9 + 0.1 * fastrand::f64());
-        held.ends_at = self.max_age.and_then(|age| Instant::now().checked_add(random_age(age)));
+        let ends_at = self.max_age.and_then(|age| Instant::now().checked_add(random_age(age)));
+        held.extend(ends_at.map(Held::Age));
         Ok(Permit::new(held))
     }
 
@@ -400,6 +406,7 @@ impl GuardConfig {
         extensions: &mut Extensions,
         is_outermost: bool,
         permit: Option<Permit>,
+        info: ConnectionInfo,
     ) -> Result<Acquired, Rejection> {
         let has_permit = permit.is_some();
         let outer = if is_outermost { None } else { self.outer_handover(extensions) };
@@ -414,8 +421,10 @@ impl GuardConfig {
         };
         if is_outermost && matches!(self.completion, Completion::Callback(_)) {
             // The response of this layer completes the handshake, so there is nothing to decide.
-            let taken = on_upgrade.map(|on_upgrade| (on_upgrade, permit));
-            return Ok(Acquired { taken, ..Acquired::default() });
+            let upgrade = on_upgrade.map(|on_upgrade| {
+                Upgrade::completed(on_upgrade, permit, info, self.upgrade_timeout)
+            });
+            return Ok(Acquired { upgrade, ..Acquired::default() });
         }
         if let Some(handover) = outer {
             // The outer layer decides whether the connection is handed over.
@@ -424,6 +433,7 @@ impl GuardConfig {
                     .with_source("something outside of this layer has taken the connection"));
             }
             let has_upgrade = handover.has_upgrade();
+            let handover = if self.forwards() { handover } else { handover.with_info(info) };
             return Ok(Acquired {
                 handover: Some(handover),
                 has_permit,
@@ -432,7 +442,7 @@ impl GuardConfig {
             });
         }
         let has_upgrade = on_upgrade.is_some();
-        let handover = Handover::withhold(on_upgrade, permit);
+        let handover = Handover::withhold(on_upgrade, permit, info);
         if self.forwards() {
             GuardContext::get_or_insert(extensions).handover = Some(handover.clone());
         }
@@ -491,7 +501,7 @@ pub(super) struct Acquired {
     pub(super) has_permit: bool,
     pub(super) has_upgrade: bool,
     /// The connection, if it goes to a callback and no outer layer decides about it.
-    pub(super) taken: Option<(OnUpgrade, Option<Permit>)>,
+    pub(super) upgrade: Option<Upgrade>,
 }
 
 fn without_credentials<'a>(

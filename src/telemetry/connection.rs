@@ -8,6 +8,18 @@ pub(crate) struct ConnectionSpan {
 }
 
 impl ConnectionSpan {
+    pub(crate) const NONE: Self = Self {
+        #[cfg(feature = "tracing")]
+        span: None,
+    };
+
+    pub(crate) const fn is_none(&self) -> bool {
+        #[cfg(feature = "tracing")]
+        return self.span.is_none();
+        #[cfg(not(feature = "tracing"))]
+        true
+    }
+
     pub(crate) fn new(_extensions: &http::Extensions) -> Self {
         Self {
             #[cfg(feature = "tracing")]

@@ -41,15 +41,17 @@
 //! maximum age it finds no `OnUpgrade`, and the response is a 500 with the fix in the log.
 
 mod handover;
+mod info;
 mod pending;
 mod response;
+mod task;
 mod upgraded;
 
 use std::time::Duration;
 
 pub(crate) use self::{
     handover::{Handover, PendingDecision, decide_passed_on, is_taken_in},
-    pending::ConnectionInfo,
+    info::ConnectionInfo,
     response::HandshakeResponse,
 };
 pub use self::{
