@@ -83,7 +83,7 @@ pub fn axum_guard_and_responder() -> Router {
 
 /// Guard and responder with a callback on the route: no handshake reaches the handler.
 pub fn axum_guard_and_callback() -> Router {
-    let responder = ResponderLayer::on_upgraded(async |socket, _| drop(socket));
+    let responder = ResponderLayer::on_upgraded(async |socket| drop(socket));
     let layers = ServiceBuilder::new().layer(guard()).layer(responder);
     app(any(async || StatusCode::UPGRADE_REQUIRED).layer(layers))
 }

@@ -112,16 +112,16 @@ pub(crate) const CASES: &[Case] = &[
         call_and_spawn(app::axum_guard(), HANDSHAKE, 101)
     }),
     case(AXUM, "`GuardLayer` and `ResponderLayer` with a callback, around the router", || {
-        let responder = ResponderLayer::on_upgraded(async |socket, _| drop(socket));
+        let responder = ResponderLayer::on_upgraded(async |socket| drop(socket));
         let layers = ServiceBuilder::new().layer(app::guard()).layer(responder);
         call_and_spawn(layers.service(app::axum()), HANDSHAKE, 101)
     }),
     case(AXUM, "`GuardLayer` with a callback, around the router", || {
-        let guard = app::guard().on_upgraded(async |socket, _| drop(socket));
+        let guard = app::guard().on_upgraded(async |socket| drop(socket));
         call_and_spawn(guard.layer(app::axum()), HANDSHAKE, 101)
     }),
     case(AXUM, "`ResponderLayer` with a callback alone, around the router", || {
-        let responder = ResponderLayer::on_upgraded(async |socket, _| drop(socket));
+        let responder = ResponderLayer::on_upgraded(async |socket| drop(socket));
         call_and_spawn(responder.layer(app::axum()), HANDSHAKE, 101)
     }),
     case(AXUM, "`GuardLayer` and `ResponderLayer` with a callback, on the route", || {

@@ -15,7 +15,7 @@ use crate::{
     connection::{AcquireSession, AcquiredSession, Held, Permit},
     context::{GuardContext, Outer},
     extension::AgreedExtensions,
-    rejection::{Rejection, RejectionKind as Kind, RejectionResponse, Reported, reject},
+    rejection::{Rejection, RejectionKind as Kind, RejectionResponse, Reported, reject_dropped},
     telemetry::{CheckTimer, ConnectionSpan},
     token::{FoundToken, Validity, WaitFuture, within},
     upgrade::{ConnectionInfo, PendingUpgrade},
@@ -342,7 +342,7 @@ impl<R, C> Admission<R, C> {
 
     /// Rejects a handshake that failed at the token check or the limit, so that a browser's script
     /// may see the reason.
-    fn reject_or_close<B>(&mut self, rejection: Rejection, request: &Parts) -> Response<B>
+    fn reject_or_close<B>(&mut self, rejection: Rejection, request: &mut Parts) -> Response<B>
     where
         R: RejectionResponse<B>,
     {
@@ -410,7 +410,11 @@ fn authorize(authorizations: Vec<Authorization>, request: Parts, timeout: Durati
 
 impl<R> Policy<R> {
     /// Rejects an ordinary request. It counts as a handshake in logs and metrics.
-    pub(super) fn reject_ordinary<B>(&self, rejection: Rejection, request: &Parts) -> Response<B>
+    pub(super) fn reject_ordinary<B>(
+        &self,
+        rejection: Rejection,
+        request: &mut Parts,
+    ) -> Response<B>
     where
         R: RejectionResponse<B>,
     {
@@ -420,8 +424,8 @@ impl<R> Policy<R> {
         self.reject(rejection, request)
     }
 
-    /// Makes the response to a rejected request.
-    pub(super) fn reject<B>(&self, rejection: Rejection, request: &Parts) -> Response<B>
+    /// Makes the response to a rejected request, which is dropped then.
+    pub(super) fn reject<B>(&self, rejection: Rejection, request: &mut Parts) -> Response<B>
     where
         R: RejectionResponse<B>,
     {
@@ -432,6 +436,6 @@ impl<R> Policy<R> {
             (Some(token), StatusCode::UNAUTHORIZED) => Some(token.challenges()),
             _ => None,
         };
-        reject(rejection, request, &*self.reject_with, close, challenges.as_ref())
+        reject_dropped(rejection, request, &*self.reject_with, close, challenges.as_ref())
     }
 }
