@@ -484,8 +484,7 @@ where
         .layer(trace_layer().make_span_with(span))
         .layer(guard.clone());
     let pending = ResponderLayer::new().reject_with(responder.clone());
-    let callback = ResponderLayer::on_upgraded(async |upgraded: Upgraded, request| {
-        look_at_request(&request);
+    let callback = ResponderLayer::on_upgraded_with(look_at_request, async |upgraded, ()| {
         trace!("{upgraded:?} {:?}", upgraded.validity());
     });
     let handler = || any(handle).layer(trace_layer());

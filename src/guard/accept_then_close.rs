@@ -209,7 +209,7 @@ impl AcceptThenClose {
         let task = runtime.spawn(async move {
             let _permit = permit;
             let closed = async {
-                if handover.is_completed().await {
+                if handover.completed().await {
                     close(on_upgrade, &frame).await?;
                 }
                 io::Result::Ok(())

@@ -300,6 +300,9 @@ impl<R, C> Admission<R, C> {
         };
         callback(upgrade, request);
         let mut response = Response::new(body);
+        // To reuse the map of the request, which is dropped, saves two allocations.
+        mem::swap(response.headers_mut(), &mut request.headers);
+        response.headers_mut().clear();
         self.handling.handshake_response(self.handling.negotiated.agreed).write_head(&mut response);
         Next::Respond(self.handling.finish_early(response))
     }

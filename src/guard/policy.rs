@@ -70,8 +70,11 @@ pub(crate) enum Completion {
     /// The layer, if the inner service accepts the `PendingUpgrade`.
     Pending,
     /// The layer, which gives the connection to a callback.
-    Callback(Arc<dyn Fn(Upgrade, &Parts) + Send + Sync>),
+    Callback(Arc<OnUpgraded>),
 }
+
+/// Spawns the callback. It gets the head of the request, too.
+pub(crate) type OnUpgraded = dyn Fn(Upgrade, &Parts) + Send + Sync;
 
 impl Default for GuardConfig {
     fn default() -> Self {
@@ -421,9 +424,8 @@ impl GuardConfig {
         };
         if is_outermost && matches!(self.completion, Completion::Callback(_)) {
             // The response of this layer completes the handshake, so there is nothing to decide.
-            let upgrade = on_upgrade.map(|on_upgrade| {
-                Upgrade::completed(on_upgrade, permit, info, self.upgrade_timeout)
-            });
+            let upgrade = on_upgrade
+                .map(|on_upgrade| Upgrade::decided(on_upgrade, permit, info, self.upgrade_timeout));
             return Ok(Acquired { upgrade, ..Acquired::default() });
         }
         if let Some(handover) = outer {

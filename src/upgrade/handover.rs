@@ -56,7 +56,7 @@ impl Handover {
     }
 
     /// A connection whose final response is known to complete the handshake.
-    pub(crate) fn completed(info: ConnectionInfo) -> Self {
+    pub(crate) fn decided(info: ConnectionInfo) -> Self {
         Self::new(State::Completed, info)
     }
 
@@ -153,7 +153,7 @@ impl Handover {
     }
 
     /// [`poll_completed`](Self::poll_completed) as a future.
-    pub(crate) async fn is_completed(&self) -> bool {
+    pub(crate) async fn completed(&self) -> bool {
         poll_fn(|cx| self.poll_completed(cx)).await
     }
 

@@ -119,13 +119,13 @@ impl Upgrade {
     }
 
     /// An upgrade whose response is known to complete the handshake.
-    pub(crate) fn completed(
+    pub(crate) fn decided(
         on_upgrade: OnUpgrade,
         permit: Option<Permit>,
         info: ConnectionInfo,
         timeout: Duration,
     ) -> Self {
-        let handover = (!info.is_nothing()).then(|| Handover::completed(info));
+        let handover = (!info.is_nothing()).then(|| Handover::decided(info));
         Self::new(on_upgrade, permit, handover, timeout)
     }
 
