@@ -15,7 +15,7 @@ use crate::{
     connection::{AcquireSession, AcquiredSession, Held, Permit},
     context::{GuardContext, Outer},
     extension::AgreedExtensions,
-    rejection::{Rejection, RejectionKind as Kind, RejectionResponse, Reported, reject},
+    rejection::{Rejection, RejectionKind as Kind, RejectionResponse, Reported, reject_dropped},
     telemetry::{CheckTimer, ConnectionSpan},
     token::{FoundToken, Validity, WaitFuture, within},
     upgrade::{ConnectionInfo, PendingUpgrade},
@@ -24,7 +24,7 @@ use crate::{
 /// One handshake until the inner service is called.
 pub(super) struct Admission<R, C> {
     handling: Handling<R, C>,
-    /// The slots, acquired before the sessions, which may have to wait.
+    /// What the permit will hold. The slots come before the sessions, which may have to wait.
     held: Vec<Held>,
     /// When the checks began, if there are sessions.
     began: Option<std::time::Instant>,
@@ -237,8 +237,8 @@ impl<R, C> Admission<R, C> {
     {
         let Handling { policy, report, .. } = &mut self.handling;
         let config = &policy.config;
+        let mut held = mem::take(&mut self.held);
         let permit = config.enforce(sessions, report).and_then(|sessions| {
-            let mut held = mem::take(&mut self.held);
             held.extend(sessions.into_iter().flatten().map(Held::Session));
             config.acquire(held)
         });
@@ -300,19 +300,18 @@ impl<R, C> Admission<R, C> {
         };
         callback(upgrade, request);
         let mut response = Response::new(body);
+        // To reuse the map of the request, which is dropped, saves two allocations.
+        mem::swap(response.headers_mut(), &mut request.headers);
+        response.headers_mut().clear();
         self.handling.handshake_response(self.handling.negotiated.agreed).write_head(&mut response);
         Next::Respond(self.handling.finish_early(response))
     }
 
     /// `None` if the connection cannot be upgraded.
     fn pending(&self, request: &Parts) -> Option<PendingUpgrade> {
-        let config = &self.handling.policy.config;
-        let handover = self
-            .handling
-            .acquired
-            .handover
-            .as_ref()
-            .filter(|_| self.handling.acquired.has_upgrade)?;
+        let Handling { policy, acquired, .. } = &self.handling;
+        let config = &policy.config;
+        let handover = acquired.handover.as_ref().filter(|_| acquired.has_upgrade)?;
         let is_origin_checked =
             config.satisfies_extractors() || GuardContext::is_origin_checked(&request.extensions);
         Some(PendingUpgrade::new(handover.clone(), config.upgrade_timeout, is_origin_checked))
@@ -346,7 +345,7 @@ impl<R, C> Admission<R, C> {
 
     /// Rejects a handshake that failed at the token check or the limit, so that a browser's script
     /// may see the reason.
-    fn reject_or_close<B>(&mut self, rejection: Rejection, request: &Parts) -> Response<B>
+    fn reject_or_close<B>(&mut self, rejection: Rejection, request: &mut Parts) -> Response<B>
     where
         R: RejectionResponse<B>,
     {
@@ -414,7 +413,11 @@ fn authorize(authorizations: Vec<Authorization>, request: Parts, timeout: Durati
 
 impl<R> Policy<R> {
     /// Rejects an ordinary request. It counts as a handshake in logs and metrics.
-    pub(super) fn reject_ordinary<B>(&self, rejection: Rejection, request: &Parts) -> Response<B>
+    pub(super) fn reject_ordinary<B>(
+        &self,
+        rejection: Rejection,
+        request: &mut Parts,
+    ) -> Response<B>
     where
         R: RejectionResponse<B>,
     {
@@ -424,8 +427,8 @@ impl<R> Policy<R> {
         self.reject(rejection, request)
     }
 
-    /// Makes the response to a rejected request.
-    pub(super) fn reject<B>(&self, rejection: Rejection, request: &Parts) -> Response<B>
+    /// Makes the response to a rejected request, which is dropped then.
+    pub(super) fn reject<B>(&self, rejection: Rejection, request: &mut Parts) -> Response<B>
     where
         R: RejectionResponse<B>,
     {
@@ -436,6 +439,6 @@ impl<R> Policy<R> {
             (Some(token), StatusCode::UNAUTHORIZED) => Some(token.challenges()),
             _ => None,
         };
-        reject(rejection, request, &*self.reject_with, close, challenges.as_ref())
+        reject_dropped(rejection, request, &*self.reject_with, close, challenges.as_ref())
     }
 }

@@ -174,14 +174,14 @@ impl<R, C> Handling<R, C> {
         R: RejectionResponse<B>,
     {
         let token = self.policy.config.token.as_ref();
-        let Some(fault) = response.extensions_mut().remove::<Fault>() else { return };
+        let Some(mut fault) = response.extensions_mut().remove::<Fault>() else { return };
         if matches!(fault.asked, Asked::Claims(_)) && token.is_none() && self.record.is_none() {
             // An outer layer may have the token check, and knows the type of its claims.
             response.extensions_mut().insert(fault);
             return;
         }
         let rejection = fault.asked.rejection(token.map(TokenCheck::claims));
-        *response = self.policy.reject(rejection, &fault.request);
+        *response = self.policy.reject(rejection, &mut fault.request);
     }
 
     /// Over HTTP/2 a client takes every 2xx for an accepted handshake, but this one is the response
@@ -261,7 +261,7 @@ impl<R, C> Handling<R, C> {
         response
     }
 
-    pub(super) fn reject<B>(&mut self, rejection: Rejection, request: &Parts) -> Response<B>
+    pub(super) fn reject<B>(&mut self, rejection: Rejection, request: &mut Parts) -> Response<B>
     where
         R: RejectionResponse<B>,
     {

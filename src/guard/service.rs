@@ -79,9 +79,9 @@ where
             Detected::UpgradeRequest => self.admit(request),
             Detected::EveryRequest => self.check_ordinary(request),
             Detected::NotWebsocket => {
-                let (request, _) = request.into_parts();
+                let (mut request, _) = request.into_parts();
                 let rejection = RejectionKind::NotWebsocket.into();
-                ResponseFuture::ready(self.policy.reject_ordinary(rejection, &request))
+                ResponseFuture::ready(self.policy.reject_ordinary(rejection, &mut request))
             }
         }
     }
@@ -98,11 +98,11 @@ impl<S, R, C> Guard<S, R, C> {
         S: Service<Request<ReqBody>, Response = Response<ResBody>>,
         R: RejectionResponse<ResBody>,
     {
-        let (request, body) = request.into_parts();
+        let (mut request, body) = request.into_parts();
         match self.policy.config.check_head(&request) {
             Ok(()) => ResponseFuture::ordinary(self.inner.call(Request::from_parts(request, body))),
             Err(rejection) => {
-                ResponseFuture::ready(self.policy.reject_ordinary(rejection, &request))
+                ResponseFuture::ready(self.policy.reject_ordinary(rejection, &mut request))
             }
         }
     }

@@ -1,4 +1,4 @@
-use std::{borrow::Cow, fmt, sync::LazyLock};
+use std::{borrow::Cow, fmt, mem, sync::LazyLock};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
@@ -234,8 +234,40 @@ fn with_body<B: From<String>>(
 ///
 /// `close` ends an HTTP/1.x connection, so that bytes behind a rejected handshake are never read as
 /// another request. `challenges` are those of a 401.
+#[cfg(feature = "axum")]
 pub(crate) fn reject<B>(
     rejection: Rejection,
+    request: &Parts,
+    response: &impl RejectionResponse<B>,
+    close: bool,
+    challenges: Option<&Challenges>,
+) -> Response<B> {
+    let mut response = respond(&rejection, request, response, close, challenges);
+    response.extensions_mut().insert(rejection);
+    response
+}
+
+/// [`reject`] for a request that is dropped then.
+pub(crate) fn reject_dropped<B>(
+    rejection: Rejection,
+    request: &mut Parts,
+    response: &impl RejectionResponse<B>,
+    close: bool,
+    challenges: Option<&Challenges>,
+) -> Response<B> {
+    let mut response = respond(&rejection, request, response, close, challenges);
+    let extensions = response.extensions_mut();
+    if extensions.is_empty() {
+        // To reuse the map of the request saves two allocations.
+        mem::swap(extensions, &mut request.extensions);
+        extensions.clear();
+    }
+    extensions.insert(rejection);
+    response
+}
+
+fn respond<B>(
+    rejection: &Rejection,
     request: &Parts,
     response: &impl RejectionResponse<B>,
     close: bool,
@@ -252,7 +284,7 @@ pub(crate) fn reject<B>(
     }
     required.write(prepared.headers_mut());
 
-    let mut response = response.response(&rejection, request, prepared);
+    let mut response = response.response(rejection, request, prepared);
     if !is_error(response.status()) {
         *response.status_mut() = status;
     }
@@ -263,7 +295,6 @@ pub(crate) fn reject<B>(
         headers.remove(UPGRADE);
         headers.remove(CONNECTION);
     }
-    response.extensions_mut().insert(rejection);
     response
 }
 
@@ -279,7 +310,7 @@ pub(crate) fn reject_late<B>(
         request.method = http::Method::CONNECT;
         request.version = http::Version::HTTP_2;
     }
-    reject(rejection, &request, response, close, None)
+    reject_dropped(rejection, &mut request, response, close, None)
 }
 
 /// The challenge where no token policy has set one.
