@@ -32,10 +32,10 @@ impl ConnectionSpan {
         self.span.as_ref()
     }
 
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(self, task: impl Future<Output = ()> + Send + 'static) {
         #[cfg(feature = "tracing")]
-        if let Some(span) = &self.span {
-            tokio::spawn(tracing::Instrument::instrument(task, span.clone()));
+        if let Some(span) = self.span {
+            tokio::spawn(tracing::Instrument::instrument(task, span));
             return;
         }
         tokio::spawn(task);
