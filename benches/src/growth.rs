@@ -5,7 +5,8 @@ use std::convert::Infallible;
 use http::{Request, Response};
 use tower::{Layer, Service};
 use tower_ws_guard::{
-    AllowOrigin, GuardLayer, PermessageDeflate, StaticTokens, TokenPolicy, TokenSource,
+    AllowHost, AllowOrigin, GuardLayer, PermessageDeflate, StaticTokens, Subprotocols, TokenPolicy,
+    TokenSource,
 };
 
 use crate::{
@@ -15,6 +16,8 @@ use crate::{
 };
 
 const ORIGINS: &str = "`GuardLayer` with many allowed origins";
+const HOSTS: &str = "`GuardLayer` with many allowed hosts";
+const SUBPROTOCOLS: &str = "`GuardLayer` with many subprotocols, 100 offered";
 const TOKENS: &str = "`GuardLayer` with many static tokens";
 const LINES: &str = "`GuardLayer` and lists of many lines";
 const HOSTILE: &str = "`GuardLayer` and hostile values";
@@ -41,6 +44,20 @@ pub(crate) const CASES: &[Case] = &[
     case(ORIGINS, "10,000 with all subdomains of each, rejected", || {
         guarded(GuardLayer::new(origins("https://*.app", 10_000)), input::foreign_origin(), 403)
     }),
+    case(ORIGINS, "10,000 with all subdomains of each, an origin of 120 labels rejected", || {
+        let origin = format!("https://{}a", "a.".repeat(119));
+        guarded(
+            GuardLayer::new(origins("https://*.app", 10_000)),
+            input::with("Origin", &origin),
+            403,
+        )
+    }),
+    case(HOSTS, "1, accepted", || guarded(app::guard().allow_host(hosts(1)), HANDSHAKE, 101)),
+    case(HOSTS, "10,000, accepted", || {
+        guarded(app::guard().allow_host(hosts(10_000)), HANDSHAKE, 101)
+    }),
+    case(SUBPROTOCOLS, "1, rejected", || unsupported(1)),
+    case(SUBPROTOCOLS, "1,000, rejected", || unsupported(1000)),
     case(TOKENS, "1, accepted", || {
         guarded(app::guard().token(tokens(1)).unwrap(), bearer(TOKEN), 101)
     }),
@@ -152,6 +169,18 @@ where
 fn origins(prefix: &str, count: usize) -> AllowOrigin {
     let others = (1..count).map(|i| format!("{prefix}{i}.example.net"));
     AllowOrigin::list(others.chain([ORIGIN.into()])).expect("valid origins")
+}
+
+fn hosts(count: usize) -> AllowHost {
+    let others = (1..count).map(|i| format!("app{i}.example.net"));
+    AllowHost::list(others.chain(["app.example.com".into()])).expect("valid hosts")
+}
+
+/// None of the offered subprotocols is one of the server.
+fn unsupported(count: usize) -> Box<dyn Operation> {
+    let ours = Subprotocols::list((0..count).map(|i| format!("ours.v{i}"))).expect("valid names");
+    let guard = app::guard().subprotocols(ours);
+    guarded(guard, lines(|i| format!("Sec-WebSocket-Protocol: chat.v{i}")), 400)
 }
 
 fn tokens(count: usize) -> TokenPolicy<usize> {
