@@ -3,19 +3,22 @@
 mod accept_key;
 mod app;
 mod connection;
+pub mod floor;
 mod growth;
-mod handshake;
+pub mod handshake;
 mod input;
-mod ordinary;
-mod rejection;
+pub mod measure;
+pub mod ordinary;
+pub mod rejection;
+pub mod server;
 mod service;
 
-use std::hint::black_box;
+use std::{error::Error, hint::black_box};
 
 pub use input::{FOREIGN_ORIGIN, HANDSHAKE, with};
+pub use measure::CALLGRIND_RUNS;
 
-/// The number of runs of an operation to count its instructions.
-pub const INSTRUCTION_RUNS: usize = 50;
+pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// One row of a table.
 #[derive(Clone, Copy, Debug)]
@@ -36,8 +39,15 @@ pub fn cases() -> Vec<Case> {
         growth::CASES,
     ]
     .concat();
-    cases.retain(|case| !cfg!(feature = "observed") || case.name.contains("`GuardLayer`"));
+    cases.retain(|case| !cfg!(feature = "observed") || case.is_ours());
     cases
+}
+
+/// The case of this group and name. It panics if there is none.
+pub fn case_named(group: &str, name: &str) -> Case {
+    let mut cases = cases().into_iter();
+    let case = cases.find(|case| (case.group, case.name) == (group, name));
+    case.unwrap_or_else(|| panic!("no case {group}: {name}"))
 }
 
 const fn case(group: &'static str, name: &'static str, make: fn() -> Box<dyn Operation>) -> Case {
@@ -45,6 +55,16 @@ const fn case(group: &'static str, name: &'static str, make: fn() -> Box<dyn Ope
 }
 
 impl Case {
+    /// Whether it runs this crate, and not only peers.
+    pub fn is_ours(&self) -> bool {
+        self.group.contains("`GuardLayer`") || self.name.contains("`GuardLayer`")
+    }
+
+    /// Unique.
+    pub fn id(&self) -> String {
+        format!("{}: {}", self.group, self.name)
+    }
+
     /// Warm, after everything that is made once.
     pub fn operation(&self) -> Box<dyn Operation> {
         let mut operation = (self.make)();

@@ -10,8 +10,8 @@ use crate::{
     service::{OK, Pass, call, call_axum},
 };
 
-const SERVICE: &str = "Ordinary request through a bare service";
-const ROUTER: &str = "Ordinary request through an axum router";
+pub const SERVICE: &str = "Ordinary request through a bare service";
+pub const ROUTER: &str = "Ordinary request through an axum router";
 
 pub(crate) const CASES: &[Case] = &[
     case(SERVICE, "the service alone", || call(OK, ORDINARY, 200)),

@@ -3,37 +3,27 @@
 
 use std::{
     collections::BTreeMap,
-    env,
-    error::Error,
-    fs,
-    io::{BufRead, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use benches::{FOREIGN_ORIGIN, HANDSHAKE, with};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+use benches::{
+    FOREIGN_ORIGIN, HANDSHAKE, Result, measure,
+    server::{self, IDLE, Idle, Server, handshake},
+    with,
 };
-
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const ROUNDS: usize = 11;
 const HANDSHAKES: usize = 2000;
 const WARM_UP: usize = 2000;
 const CLIENTS: usize = 32;
-const IDLE: usize = 10_000;
 
 /// The name, the command, and whether the server checks the origin.
 type Entry = (&'static str, Vec<PathBuf>, bool);
 
 fn servers() -> Result<Vec<Entry>> {
-    let exe = env::current_exe()?;
-    let here = exe.parent().ok_or("no directory")?;
+    let here = measure::directory()?;
     let benches = Path::new(env!("CARGO_MANIFEST_DIR"));
     let clients = benches.join("../tests/clients");
     let example = |mode: &str| {
@@ -77,68 +67,6 @@ fn servers() -> Result<Vec<Entry>> {
         }
     }
     Ok(servers)
-}
-
-/// It ends with this.
-struct Server {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Server {
-    fn start(command: &[PathBuf]) -> Result<Self> {
-        let (program, arguments) = command.split_first().ok_or("no command")?;
-        let mut child = Command::new(program)
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().ok_or("no output")?).read_line(&mut line)?;
-        let address = line.trim().strip_prefix("listening on http://").map(str::parse);
-        let mut server = Self { child, address: ([127, 0, 0, 1], 0).into() };
-        server.address =
-            address.ok_or_else(|| format!("{} does not listen", program.display()))??;
-        Ok(server)
-    }
-
-    /// The CPU time of all threads, including the kernel.
-    fn cpu(&self) -> Result<Duration> {
-        let mut time = 0;
-        for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let schedule = fs::read_to_string(thread?.path().join("schedstat"))?;
-            time += schedule.split(' ').next().ok_or("no time")?.parse::<u64>()?;
-        }
-        Ok(Duration::from_nanos(time))
-    }
-
-    /// Resident, in KiB.
-    fn memory(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line =
-            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no memory")?;
-        Ok(line.trim().trim_end_matches(" kB").parse()?)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.child.kill().and_then(|()| self.child.wait()).ok();
-    }
-}
-
-async fn handshake(address: SocketAddr, head: &str, status: &str) -> std::io::Result<TcpStream> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.write_all(head.as_bytes()).await?;
-    let (mut answer, mut length) = ([0; 4096], 0);
-    while !answer[..length].windows(4).any(|end| end == b"\r\n\r\n") {
-        match stream.read(&mut answer[length..]).await? {
-            0 => break,
-            read => length += read,
-        }
-    }
-    assert!(answer.starts_with(status.as_bytes()), "{}", answer[..length].escape_ascii());
-    Ok(stream)
 }
 
 async fn handshakes(
@@ -216,41 +144,17 @@ async fn memory(servers: &[Entry]) -> Result<()> {
         "| server | RSS before, KiB | RSS with them, KiB | bytes a connection |\n|---|--:|--:|--:|"
     );
     for (name, command, _) in servers {
-        let server = Server::start(command)?;
-        drop(handshake(server.address, HANDSHAKE, "HTTP/1.1 101").await?);
-        let before = server.memory()?;
-        let mut connections = Vec::with_capacity(IDLE);
-        for _ in 0..IDLE {
-            connections.push(handshake(server.address, HANDSHAKE, "HTTP/1.1 101").await?);
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let after = server.memory()?;
-        println!(
-            "| {name} | {before} | {after} | {} |",
-            after.saturating_sub(before) * 1024 / IDLE as u64
-        );
-    }
-    Ok(())
-}
-
-fn build() -> Result<()> {
-    let example =
-        ["build", "--release", "--quiet", "--package", "tower-ws-guard", "--example", "server"];
-    let peer = ["build", "--release", "--quiet", "--package", "benches", "--bin", "peer"];
-    for arguments in [&example[..], &peer[..]] {
-        if !Command::new("cargo").args(arguments).status()?.success() {
-            return Err(format!("cargo {}", arguments.join(" ")).into());
-        }
+        let Idle { before, after, bytes } = server::idle(command).await?;
+        println!("| {name} | {before} | {after} | {bytes} |");
     }
     Ok(())
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    build()?;
-    // Servers inherit it.
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    server::build()?;
+    measure::cargo(&["build", "--release", "--package", "tower-ws-guard", "--example", "server"])?;
+    server::many_files()?;
 
     let servers = servers()?;
     println!("### Handshakes over loopback TCP, accepted\n");
