@@ -188,16 +188,17 @@ fn alone(guard: GuardLayer) -> Box<dyn Operation> {
     call(guard.layer(SWITCH), HANDSHAKE, 101)
 }
 
-/// The service takes the permit, and drops it with the response.
 fn claimed(guard: GuardLayer) -> Box<dyn Operation> {
-    let claim = |mut request: Request<()>| {
-        let mut response: Response<()> = floor::status_only(StatusCode::SWITCHING_PROTOCOLS);
-        if let Some(permit) = Permit::claim(request.extensions_mut()) {
-            response.extensions_mut().insert(permit);
-        }
-        ready(Ok::<_, Infallible>(response))
-    };
     call(guard.layer(service_fn(claim)), HANDSHAKE, 101)
+}
+
+/// Takes the permit, and lets it go with the response.
+pub(crate) fn claim(mut request: Request<()>) -> Ready<Result<Response<()>, Infallible>> {
+    let mut response: Response<()> = floor::status_only(StatusCode::SWITCHING_PROTOCOLS);
+    if let Some(permit) = Permit::claim(request.extensions_mut()) {
+        response.extensions_mut().insert(permit);
+    }
+    ready(Ok(response))
 }
 
 fn more(guard: GuardLayer, lines: String) -> Box<dyn Operation> {

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, he
 use hyper::ext::Protocol;
 
 pub(crate) const KEY: &[u8; 24] = b"dGhlIHNhbXBsZSBub25jZQ==";
-pub(crate) const ORIGIN: &str = "https://app.example.com";
+pub const ORIGIN: &str = "https://app.example.com";
 pub const FOREIGN_ORIGIN: &str = "https://evil.example";
 pub(crate) const TOKEN: &str = "s3cr3t-0123456789-abcdef";
 

@@ -8,6 +8,7 @@ mod growth;
 pub mod handshake;
 mod input;
 pub mod measure;
+mod observed;
 pub mod ordinary;
 pub mod rejection;
 pub mod server;
@@ -15,7 +16,7 @@ mod service;
 
 use std::{error::Error, hint::black_box};
 
-pub use input::{FOREIGN_ORIGIN, HANDSHAKE, with};
+pub use input::{FOREIGN_ORIGIN, HANDSHAKE, ORIGIN, with};
 pub use measure::CALLGRIND_RUNS;
 
 pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -28,9 +29,9 @@ pub struct Case {
     make: fn() -> Box<dyn Operation>,
 }
 
-/// All rows, by group. With `observed`: those of this crate.
+/// All rows, by group.
 pub fn cases() -> Vec<Case> {
-    let mut cases = [
+    [
         accept_key::CASES,
         ordinary::CASES,
         rejection::CASES,
@@ -38,14 +39,19 @@ pub fn cases() -> Vec<Case> {
         connection::CASES,
         growth::CASES,
     ]
-    .concat();
-    cases.retain(|case| !cfg!(feature = "observed") || case.is_ours());
-    cases
+    .concat()
+}
+
+/// The rows with the features `tracing` and `metrics` of this crate. They need the feature
+/// `observed`.
+pub fn observed_cases() -> Vec<Case> {
+    let ours = cases().into_iter().filter(Case::is_ours);
+    ours.chain(observed::CASES.iter().copied()).collect()
 }
 
 /// The case of this group and name. It panics if there is none.
 pub fn case_named(group: &str, name: &str) -> Case {
-    let mut cases = cases().into_iter();
+    let mut cases = cases().into_iter().chain(observed_cases());
     let case = cases.find(|case| (case.group, case.name) == (group, name));
     case.unwrap_or_else(|| panic!("no case {group}: {name}"))
 }
@@ -115,8 +121,12 @@ mod tests {
 
     #[test]
     fn every_case_answers_as_it_should_and_has_a_name_of_its_own() {
+        let cases = match cfg!(feature = "observed") {
+            true => super::observed_cases(),
+            false => super::cases(),
+        };
         let mut names = HashSet::new();
-        for case in super::cases() {
+        for case in cases {
             assert!(names.insert((case.group, case.name)), "{case:?}");
             case.operation();
         }

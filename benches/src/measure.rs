@@ -30,7 +30,7 @@ const PROCESSES: usize = 5;
 const LIMIT: u64 = 100_000;
 
 /// The runs of an operation under callgrind.
-pub const CALLGRIND_RUNS: usize = 50;
+pub const CALLGRIND_RUNS: usize = 20;
 
 /// The function whose instructions callgrind counts.
 const MEASURED: &str = "*case*measured*";

@@ -102,6 +102,12 @@ pub async fn handshake(
     Ok(stream)
 }
 
+/// Of the last 1, 5 and 15 minutes: other work disturbs.
+pub fn load_average() -> Result<String> {
+    let text = fs::read_to_string("/proc/loadavg")?;
+    Ok(text.split(' ').take(3).collect::<Vec<_>>().join(", "))
+}
+
 /// The resident memory of [`IDLE`] connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Idle {

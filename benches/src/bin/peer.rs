@@ -1,4 +1,5 @@
-//! An echo server of each kind for the load test: `peer NAME`. It prints its address.
+//! An echo server of each kind for the load test: `peer NAME`, and `peer NAME http2` for some. It
+//! prints its address.
 //!
 //! Servers that check the origin allow `https://app.example.com`.
 
@@ -20,8 +21,14 @@ use fastwebsockets::{FragmentCollector, OpCode, Role};
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderMap, StatusCode, header::ORIGIN};
 use http_body_util::Empty;
-use hyper::{body::Incoming, server::conn::http1};
-use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    service::TowerToHyperService,
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -69,6 +76,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             serve_guarded(listener, guard(), echo_fastwebsockets).await;
         }
         "fastwebsockets" => serve_hyper(listener, service_fn(fastwebsockets)).await,
+        "fastwebsockets-open" => serve_hyper(listener, service_fn(fastwebsockets_open)).await,
         "hyper-tungstenite" => serve_hyper(listener, service_fn(hyper_tungstenite)).await,
         "tokio-tungstenite" => serve(listener, accept_hdr_async).await,
         "minimal" => serve(listener, minimal).await,
@@ -96,12 +104,25 @@ where
         + 'static,
     S::Future: Send,
 {
+    let over_http2 = over_http2();
     serve(listener, move |stream| {
-        let service = TowerToHyperService::new(service.clone());
-        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-        async { connection.with_upgrades().await.unwrap_or_default() }
+        let (service, io) = (TowerToHyperService::new(service.clone()), TokioIo::new(stream));
+        async move {
+            if over_http2 {
+                let mut server = http2::Builder::new(TokioExecutor::new());
+                server.enable_connect_protocol().serve_connection(io, service).await.ok();
+            } else {
+                let connection = http1::Builder::new().serve_connection(io, service);
+                connection.with_upgrades().await.ok();
+            }
+        }
     })
     .await;
+}
+
+/// `peer NAME http2`. axum serves both.
+fn over_http2() -> bool {
+    env::args().nth(2).is_some_and(|argument| argument == "http2")
 }
 
 /// The guard, and a service that accepts and hands the connection to `take`.
@@ -245,10 +266,14 @@ async fn by_hand(mut request: http::Request<Incoming>) -> Result<Answer, Infalli
     Ok(floor::switch(&key))
 }
 
-async fn fastwebsockets(mut request: http::Request<Incoming>) -> Result<Answer, Infallible> {
-    if !is_allowed(request.headers()) {
-        return Ok(forbidden());
+async fn fastwebsockets(request: http::Request<Incoming>) -> Result<Answer, Infallible> {
+    match is_allowed(request.headers()) {
+        true => fastwebsockets_open(request).await,
+        false => Ok(forbidden()),
     }
+}
+
+async fn fastwebsockets_open(mut request: http::Request<Incoming>) -> Result<Answer, Infallible> {
     let (response, upgrade) =
         fastwebsockets::upgrade::upgrade(&mut request).expect("handshakes only");
     tokio::spawn(async {

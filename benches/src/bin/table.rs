@@ -6,6 +6,7 @@ use std::env;
 use benches::{
     Case, Result, cases,
     measure::{Allocations, Program, cargo, each},
+    observed_cases,
 };
 
 fn main() -> Result<()> {
@@ -16,8 +17,8 @@ fn main() -> Result<()> {
     println!("## Operations\n");
     table(Program::Plain, &cases(), &time)?;
     println!("\n## The same with the features `tracing` and `metrics`\n");
-    let ours = cases().into_iter().filter(Case::is_ours).collect::<Vec<_>>();
-    table(Program::Observed, &ours, &vec![None; ours.len()])
+    let observed = observed_cases();
+    table(Program::Observed, &observed, &vec![None; observed.len()])
 }
 
 fn table(program: Program, cases: &[Case], time: &[Option<u64>]) -> Result<()> {

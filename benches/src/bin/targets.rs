@@ -75,15 +75,22 @@ const TARGETS: &[Target] = &[
         beside: &[
             BARE,
             (ordinary::SERVICE, "a layer that does nothing"),
-            (ordinary::SERVICE, "tower-http's `ValidateRequestHeaderLayer`"),
+            (ordinary::SERVICE, "tower's `MapResponseLayer` that does nothing"),
+            (
+                ordinary::SERVICE,
+                "tower-http's `ValidateRequestHeaderLayer` that looks at one header",
+            ),
             (ordinary::SERVICE, "tower-http's `CorsLayer`"),
         ],
     },
     Target {
         what: "ordinary request, four separate layers, on top of the service",
-        of: Of::MoreThan((ordinary::SERVICE, "four separate layers of this crate"), BARE),
+        of: Of::MoreThan((ordinary::SERVICE, "four separate layers instead of `GuardLayer`"), BARE),
         budget: Budget::Is(700, 0),
-        beside: &[(ordinary::SERVICE, "four layers that do nothing")],
+        beside: &[
+            (ordinary::SERVICE, "four layers that do nothing"),
+            (ordinary::SERVICE, "four of tower's `MapResponseLayer` that do nothing"),
+        ],
     },
     Target {
         what: "rejection of a foreign origin",
