@@ -8,7 +8,7 @@ use std::{convert::Infallible, future::Future, pin::pin, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use http::{Request, Response, request::Parts};
+use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::{
@@ -76,7 +76,7 @@ async fn other_requests(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, I
     Ok(Response::new(Full::from("not a handshake\n")))
 }
 
-async fn echo_until_drained(upgraded: Upgraded, _: Parts) {
+async fn echo_until_drained(upgraded: Upgraded) {
     let ended = upgraded.ended();
     let mut socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, None).await;
     let ended = tokio::select! {

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use http::{Request, Response, request::Parts};
+use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::{
@@ -45,7 +45,7 @@ async fn other_requests(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, I
     Ok(Response::new(Full::from("not a handshake\n")))
 }
 
-async fn echo(socket: Upgraded, _: Parts) {
+async fn echo(socket: Upgraded) {
     let mut socket = WebSocketStream::from_raw_socket(socket, Role::Server, None).await;
     while let Some(Ok(message)) = socket.next().await {
         if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {

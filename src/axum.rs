@@ -159,13 +159,16 @@ mod upgrade {
     use std::{
         fmt,
         future::Future,
+        pin::Pin,
         sync::{Arc, Mutex, Weak},
+        task::{Context, Poll, ready},
     };
 
     use ::axum::extract::ws::{
         DefaultOnFailedUpgrade, OnFailedUpgrade, WebSocket, WebSocketUpgrade,
     };
     use http::HeaderValue;
+    use pin_project_lite::pin_project;
 
     use super::{
         Asked, FromRequestParts, GuardContext, IntoResponse, OptionalFromRequestParts, Parts,
@@ -279,19 +282,60 @@ mod upgrade {
             // Either the callback or the timeout takes the value.
             let waiting = Arc::new(Mutex::new(Some((permit, extracted))));
             let expiry = tokio::spawn(expire(Arc::downgrade(&waiting), handover.clone()));
-            let mut response = upgrade.on_upgrade(async move |socket| {
+            let mut response = upgrade.on_upgrade(move |socket| {
                 expiry.abort();
-                // hyper hands over a connection behind any response.
-                if handover.completed().await
-                    && let Some((_permit, extracted)) = take(&waiting)
-                {
-                    callback(socket, extracted).await;
-                }
+                Task::Waiting { handover, waiting, callback: Some((callback, socket)) }
             });
             if let Some(decision) = decision {
                 decision.pass_on(&mut response);
             }
             response
+        }
+    }
+
+    pin_project! {
+        /// The task of a connection. An `async` block would have room for the socket twice.
+        #[project = TaskProj]
+        enum Task<E, C, Fut> {
+            Waiting {
+                handover: Handover,
+                waiting: Arc<Waiting<E>>,
+                callback: Option<(C, WebSocket)>,
+            },
+            Running {
+                #[pin]
+                future: Fut,
+                permit: Permit,
+            },
+        }
+    }
+
+    impl<E, C, Fut> Future for Task<E, C, Fut>
+    where
+        C: FnOnce(WebSocket, E) -> Fut,
+        Fut: Future<Output = ()>,
+    {
+        type Output = ();
+
+        fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+            loop {
+                match self.as_mut().project() {
+                    TaskProj::Waiting { handover, waiting, callback } => {
+                        // hyper hands over a connection behind any response.
+                        if !ready!(handover.poll_completed(cx)) {
+                            return Poll::Ready(());
+                        }
+                        let (Some((permit, extracted)), Some((callback, socket))) =
+                            (take(waiting), callback.take())
+                        else {
+                            return Poll::Ready(());
+                        };
+                        let future = callback(socket, extracted);
+                        self.set(Self::Running { future, permit });
+                    }
+                    TaskProj::Running { future, .. } => return future.poll(cx),
+                }
+            }
         }
     }
 

@@ -300,25 +300,22 @@ impl AllowOrigin {
         if policies.clone().any(|rules| rules.allow_explicitly(&origin, request, because)) {
             return Ok(());
         }
-        let is_cross_site = is_cross_site(request);
-        let mut ignore = |_: &dyn Display| ();
-        let because = if is_cross_site { &mut ignore } else { because };
         let is_allowed = policies.any(|rules| rules.allow(&origin, request.host(), because));
-        match origin {
-            _ if is_allowed && !is_cross_site => Ok(()),
-            RequestOrigin::Missing if !is_allowed => Err(Kind::OriginMissing.into()),
-            _ => {
-                let value = request.origin_value();
-                let rejection = Rejection::new(Kind::OriginNotAllowed).with_header_value(value);
-                Err(if is_cross_site {
-                    rejection.with_source(
-                        "`Sec-Fetch-Site` is `cross-site`, so only a listed origin is accepted",
-                    )
-                } else {
-                    rejection
-                })
-            }
+        if is_allowed && !is_cross_site(request) {
+            return Ok(());
         }
+        if !is_allowed && origin == RequestOrigin::Missing {
+            return Err(Kind::OriginMissing.into());
+        }
+        let rejection =
+            Rejection::new(Kind::OriginNotAllowed).with_header_value(request.origin_value());
+        Err(if is_allowed {
+            rejection.with_source(
+                "`Sec-Fetch-Site` is `cross-site`, so only a listed origin is accepted",
+            )
+        } else {
+            rejection
+        })
     }
 
     /// The policies that are found for a request. Without one there is none by request.

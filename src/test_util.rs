@@ -21,7 +21,7 @@
 //! let inner = service_fn(async |_: Request<()>| {
 //!     Ok::<_, std::convert::Infallible>(Response::new(()))
 //! });
-//! let layer = ResponderLayer::on_upgraded(async |mut socket, _| {
+//! let layer = ResponderLayer::on_upgraded(async |mut socket| {
 //!     socket.write_all(b"frames").await.unwrap();
 //! });
 //! let (request, mut client) = handshake("/ws").upgradable(()).await;

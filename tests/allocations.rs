@@ -1,23 +1,40 @@
-//! Allocations per request, from `call` to the response.
+//! Allocations per request, from `call` to the response, and what an open connection keeps.
 
 mod common;
 
 use std::{
+    cell::Cell,
     convert::Infallible,
     future::{Future, Ready, ready},
+    io::{Read, Write},
+    net::{Ipv4Addr, TcpStream},
     pin::pin,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, mpsc},
     task::{Context, Poll, Waker},
+    thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
-use common::{Raw, handshake, plain};
-use http::{HeaderName, HeaderValue, Request, Response, request::Parts};
-use tower::{Service, ServiceBuilder, service_fn};
+use common::{Body, Raw, handshake, plain};
+use http::{
+    HeaderName, HeaderValue, Request, Response, StatusCode,
+    header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, UPGRADE},
+    request::Parts,
+};
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    net::TcpListener,
+    runtime,
+    time::sleep,
+};
+use tower::{Layer, Service, ServiceBuilder, service_fn, util::BoxCloneService};
 use tower_ws_guard::{
-    AllowHost, AllowOrigin, GuardLayer, Handshake, OriginCheckLayer, PendingUpgrade, Permit,
-    ResponderLayer, Sessions, StaticTokens, Subprotocols, TokenCheckLayer, TokenPolicy,
-    TokenSource, VersionCheckLayer,
+    AllowHost, AllowOrigin, ConnectionLimit, Drain, GuardLayer, Handshake, OriginCheckLayer,
+    PendingUpgrade, Permit, ResponderLayer, Sessions, StaticTokens, Subprotocols, TokenCheckLayer,
+    TokenPolicy, TokenSource, Upgraded, VersionCheckLayer,
 };
 
 type ResponseFuture = Ready<Result<Response<()>, Infallible>>;
@@ -57,7 +74,7 @@ fn ok(_: Request<()>) -> ResponseFuture {
 
 fn switch(_: Request<()>) -> ResponseFuture {
     let mut response = Response::new(());
-    *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     ready(Ok(response))
 }
 
@@ -130,8 +147,8 @@ fn rejection_allocates_its_headers_and_extension() {
     let foreign = handshake().with("Origin", "https://evil.example");
     // Metric keys are created once, on the first rejection.
     allocations(&mut guard, received(&foreign));
-    // The header map takes two, the `Rejection` in the extensions three.
-    assert_eq!(allocations(&mut guard, received(&foreign)), (5, 403));
+    // The header map takes two, the `Rejection` one in the extensions of the request.
+    assert_eq!(allocations(&mut guard, received(&foreign)), (3, 403));
 }
 
 #[test]
@@ -139,20 +156,19 @@ fn accepted_handshake_allocates_little() {
     let mut guarded =
         ServiceBuilder::new().layer(GuardLayer::new(origins())).service(service_fn(switch));
     allocations(&mut guarded, received(&handshake()));
-    // `tracing` and `metrics` keep data of the request in the extensions, which have little room.
-    assert_eq!(allocations(&mut guarded, received(&handshake())), (2, 101));
+    assert_eq!(allocations(&mut guarded, received(&handshake())), (0, 101));
 
     let stack =
         || ServiceBuilder::new().layer(GuardLayer::new(origins())).layer(ResponderLayer::new());
-    // The header map takes two, the accept key one, `PendingUpgrade` two, and `tracing` and `metrics` two.
+    // The header map takes two, the accept key one, `PendingUpgrade` two.
     let mut one = ServiceBuilder::new()
         .layer(GuardLayer::new(origins()).respond())
         .service(service_fn(accept));
-    assert_eq!(allocations(&mut one, received(&handshake())), (7, 101));
+    assert_eq!(allocations(&mut one, received(&handshake())), (5, 101));
 
     // The inner layer leaves the decision about the connection in the extensions of the response.
     let mut responder = stack().service(service_fn(accept));
-    assert_eq!(allocations(&mut responder, received(&handshake())), (10, 101));
+    assert_eq!(allocations(&mut responder, received(&handshake())), (8, 101));
 }
 
 #[test]
@@ -179,6 +195,130 @@ fn many_tokens_cost_no_more_than_two() {
     let (two, status) = allocations(&mut guarded, received(&tokens(1)));
     assert_eq!(status, 400);
     assert_eq!(allocations(&mut guarded, received(&tokens(1000))), (two, 400));
+}
+
+thread_local! {
+    /// The connections whose task waits for the client.
+    static IDLE: Cell<usize> = const { Cell::new(0) };
+}
+
+async fn idle(mut socket: impl AsyncRead + Unpin) {
+    IDLE.set(IDLE.get() + 1);
+    while socket.read_u8().await.is_ok() {}
+}
+
+async fn idle_until_ended(mut socket: Upgraded) {
+    IDLE.set(IDLE.get() + 1);
+    let ended = socket.ended();
+    tokio::select! {
+        _ = ended => {}
+        _ = socket.read_u8() => {}
+    }
+}
+
+type Served = BoxCloneService<Request<Incoming>, Response<Body>, Infallible>;
+
+/// The bytes that the server keeps for each open connection.
+fn kept(service: Served) -> i64 {
+    const WARM: usize = 10;
+    const COUNT: usize = 50;
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    let address = listener.local_addr().unwrap();
+    // Another thread, whose allocations do not count.
+    let (stop, stopped) = mpsc::channel::<()>();
+    let clients = thread::spawn(move || {
+        let open = |_| {
+            let mut client = TcpStream::connect(address).unwrap();
+            client.write_all(&handshake().bytes()).unwrap();
+            let mut response = Vec::new();
+            while !response.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                client.read_exact(&mut byte).unwrap();
+                response.extend(byte);
+            }
+            assert!(response.starts_with(b"HTTP/1.1 101 "));
+            client
+        };
+        let sockets: Vec<_> = (0..WARM + COUNT).map(open).collect();
+        stopped.recv().unwrap_err();
+        drop(sockets);
+    });
+    let serve = async |count| {
+        IDLE.set(0);
+        for _ in 0..count {
+            let (stream, _) = listener.accept().await.unwrap();
+            let service = TowerToHyperService::new(service.clone());
+            let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            tokio::spawn(connection.with_upgrades());
+        }
+        while IDLE.get() < count {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    runtime.block_on(serve(WARM));
+    let info = allocation_counter::measure(|| runtime.block_on(serve(COUNT)));
+    drop(stop);
+    clients.join().unwrap();
+    info.bytes_current / COUNT as i64
+}
+
+#[test]
+fn open_connection_keeps_no_more_than_a_hand_written_one() {
+    fn respond<F>(guard: GuardLayer, callback: fn(Upgraded) -> F) -> Served
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let handler = service_fn(move |request: Request<Incoming>| {
+            request.extensions().get::<PendingUpgrade>().unwrap().on_upgrade(callback);
+            ready(Ok(Response::new(Body::default())))
+        });
+        BoxCloneService::new(guard.respond().layer(handler))
+    }
+    let other = || service_fn(|_: Request<Incoming>| ready(Ok(Response::new(Body::default()))));
+    let hand_written = service_fn(async |mut request: Request<Incoming>| {
+        let on_upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            if let Ok(socket) = on_upgrade.await {
+                idle(TokioIo::new(socket)).await;
+            }
+        });
+        let response = Response::builder()
+            .status(StatusCode::SWITCHING_PROTOCOLS)
+            .header(UPGRADE, "websocket")
+            .header(CONNECTION, "upgrade")
+            .header(SEC_WEBSOCKET_ACCEPT, common::ACCEPT);
+        Ok(response.body(Body::default()).unwrap())
+    });
+    let hand_written = kept(BoxCloneService::new(hand_written));
+
+    let guard = || GuardLayer::new(origins());
+    let limited = || guard().limit(ConnectionLimit::total(1000).unwrap()).drain(&Drain::new());
+    let with = guard().on_upgraded_with(
+        |head| head.method == "GET",
+        async |socket, is_get| {
+            assert!(is_get);
+            idle(socket).await;
+        },
+    );
+    for (mode, service) in [
+        ("respond", respond(guard(), idle)),
+        ("on_upgraded", BoxCloneService::new(guard().on_upgraded(idle).layer(other()))),
+        ("on_upgraded_with", BoxCloneService::new(with.layer(other()))),
+    ] {
+        let kept = kept(service);
+        assert!(kept <= hand_written, "{mode}: {kept} bytes, and {hand_written} by hand");
+    }
+    for (mode, service) in [
+        ("respond", respond(limited(), idle_until_ended)),
+        (
+            "on_upgraded",
+            BoxCloneService::new(limited().on_upgraded(idle_until_ended).layer(other())),
+        ),
+    ] {
+        let kept = kept(service);
+        assert!(kept <= hand_written + 250, "{mode}: {kept} bytes, and {hand_written} by hand");
+    }
 }
 
 /// A credential is a slice of its header until it is verified, and one subprotocol needs no list.

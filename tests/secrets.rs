@@ -55,8 +55,7 @@ use tower_http::{
 use tower_ws_guard::{
     AllowOrigin, Claims, EmptyBody, GuardLayer, PendingUpgrade, PlainText, ProblemJson, Rejection,
     RejectionKind, RejectionResponse, ResponderLayer, StaticTokens, Subprotocols, Token,
-    TokenCheckLayer, TokenPolicy, TokenSource, Upgraded, Validity, Verified, VerifyToken,
-    response_fn,
+    TokenCheckLayer, TokenPolicy, TokenSource, Validity, Verified, VerifyToken, response_fn,
     token::{
         jwt::{JwtAlgorithm, JwtKey, JwtKeys, JwtVerifier},
         ticket::{MemoryTicketStore, TicketIssuer, TicketVerifier},
@@ -484,8 +483,7 @@ where
         .layer(trace_layer().make_span_with(span))
         .layer(guard.clone());
     let pending = ResponderLayer::new().reject_with(responder.clone());
-    let callback = ResponderLayer::on_upgraded(async |upgraded: Upgraded, request| {
-        look_at_request(&request);
+    let callback = ResponderLayer::on_upgraded_with(look_at_request, async |upgraded, ()| {
         trace!("{upgraded:?} {:?}", upgraded.validity());
     });
     let handler = || any(handle).layer(trace_layer());

@@ -50,23 +50,26 @@ pub(crate) async fn guarded(
     upgrade: Result<GuardedUpgrade<Permit>, Response>,
     request: Request,
 ) -> Response {
-    match upgrade {
-        Ok(upgrade) => upgrade.on_upgrade(async |mut socket, permit| {
-            let ended = tokio::select! {
-                () = echo_by_axum(&mut socket) => return,
-                ended = permit.ended() => ended,
-            };
-            let close = ws::CloseFrame { code: ended.close_code(), reason: ended.reason().into() };
-            let client_closes = async {
-                socket.send(ws::Message::Close(Some(close))).await?;
-                while socket.recv().await.transpose()?.is_some() {}
-                Ok::<_, axum::Error>(())
-            };
-            timeout(time_to_close(ended), client_closes).await.ok();
-        }),
-        Err(_) if !is_upgrade_request(&request) => HINT.into_response(),
-        Err(response) => response,
-    }
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(_) if !is_upgrade_request(&request) => return HINT.into_response(),
+        Err(response) => return response,
+    };
+    // In place of 128 KiB for each socket.
+    let upgrade = upgrade.map(|upgrade| upgrade.read_buffer_size(4096));
+    upgrade.on_upgrade(async |mut socket, permit| {
+        let ended = tokio::select! {
+            () = echo_by_axum(&mut socket) => return,
+            ended = permit.ended() => ended,
+        };
+        let close = ws::CloseFrame { code: ended.close_code(), reason: ended.reason().into() };
+        let client_closes = async {
+            socket.send(ws::Message::Close(Some(close))).await?;
+            while socket.recv().await.transpose()?.is_some() {}
+            Ok::<_, axum::Error>(())
+        };
+        timeout(time_to_close(ended), client_closes).await.ok();
+    })
 }
 
 async fn echo_by_axum(socket: &mut ws::WebSocket) {

@@ -15,6 +15,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use super::Ended;
 use crate::rejection::RejectionKind;
 
 /// The drain of a server at its shutdown: it rejects new handshakes, and waits for the open
@@ -252,14 +253,14 @@ pub(crate) struct Entry {
 
 impl Entry {
     /// Resolves when the connection must end. The future does not count as a connection.
-    pub(super) fn drained(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+    pub(super) fn drained(&self) -> impl Future<Output = Ended> + Send + 'static + use<> {
         let (state, lane) = (Arc::clone(&self.state), self.lane);
         async move {
             loop {
                 let mut notified = pin!(state.lanes[lane].notified());
                 notified.as_mut().enable();
                 if state.notified.load(SeqCst) > lane {
-                    return;
+                    return Ended::Drained;
                 }
                 notified.await;
             }

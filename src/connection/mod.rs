@@ -84,15 +84,10 @@
 
 mod drain;
 mod ended;
+mod first_of;
 mod limit;
 mod permit;
 mod sessions;
-
-use std::{
-    future::{Future, poll_fn},
-    pin::Pin,
-    task::Poll,
-};
 
 #[cfg(feature = "redis")]
 pub use self::sessions::WhenUnavailable;
@@ -104,20 +99,11 @@ pub use self::{
     sessions::{SessionInfo, Sessions, SessionsError, WhenFull},
 };
 pub(crate) use self::{
-    limit::Slot,
+    first_of::FirstOf,
     permit::{Held, WeakPermit},
     sessions::{AcquireSession, AcquiredSession},
 };
 use crate::config::ConfigError;
-
-/// Resolves when the first of the futures does. Without futures it never resolves.
-pub(crate) async fn first_of<T>(mut futures: Vec<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
-    poll_fn(|cx| {
-        let mut outputs = futures.iter_mut().map(|future| future.as_mut().poll(cx));
-        outputs.find(Poll::is_ready).unwrap_or(Poll::Pending)
-    })
-    .await
-}
 
 fn at_least_one(max: usize) -> Result<usize, ConfigError> {
     if max == 0 {

@@ -1,13 +1,12 @@
 use std::{
     fmt,
     future::Future,
-    pin::Pin,
     sync::{Arc, Weak},
 };
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{Ended, drain::Entry, first_of, limit::Slot, sessions::AcquiredSession};
+use super::{Ended, FirstOf, drain::Entry, limit::Slot, sessions::AcquiredSession};
 use crate::token::Validity;
 
 /// The permit of a connection: its slots under the [`ConnectionLimit`](crate::ConnectionLimit)s,
@@ -19,21 +18,18 @@ use crate::token::Validity;
 /// free when the last clone is dropped. See the [module docs](crate::connection).
 #[derive(Clone)]
 #[must_use = "dropping the permit frees the slots of the connection"]
-pub struct Permit {
-    held: Arc<Held>,
-    validity: Validity,
-}
+pub struct Permit(Arc<[Held]>);
 
-/// What a layer acquired for a connection.
-#[derive(Default)]
-pub(crate) struct Held {
-    pub(crate) slots: Vec<Slot>,
-    pub(crate) sessions: Vec<AcquiredSession>,
-    pub(crate) drains: Vec<Entry>,
+/// What a connection holds, or what ends it.
+pub(crate) enum Held {
+    Slot(#[expect(dead_code, reason = "free when it is dropped")] Slot),
+    Session(AcquiredSession),
+    Drain(Entry),
     /// The end of the maximum age.
-    pub(crate) ends_at: Option<Instant>,
-    /// The permit of an outer layer.
-    outer: Option<Permit>,
+    Age(Instant),
+    Claims(Validity),
+    /// The permit of another layer.
+    Permit(Permit),
 }
 
 impl Permit {
@@ -49,68 +45,59 @@ impl Permit {
     /// If the claims expire, or the connection has a maximum age, the future panics when polled
     /// outside of a Tokio runtime with timers.
     pub fn ended(&self) -> impl Future<Output = Ended> + Send + 'static + use<> {
-        self.ended_with(&self.validity)
+        let mut ends = FirstOf::new();
+        self.add_ends(&mut ends);
+        ends
     }
 
-    /// As [`ended`](Self::ended), with this validity in place of the permit's.
-    pub(crate) fn ended_with(
-        &self,
-        validity: &Validity,
-    ) -> impl Future<Output = Ended> + Send + 'static + use<> {
-        let mut ends: Vec<Pin<Box<dyn Future<Output = Ended> + Send>>> = Vec::new();
-        let mut permit = Some(self);
-        while let Some(Self { held, .. }) = permit {
-            for AcquiredSession { session, .. } in &held.sessions {
-                ends.push(Box::pin(Arc::clone(session).ended()));
+    pub(crate) fn add_ends(&self, ends: &mut FirstOf<Ended>) {
+        for held in &*self.0 {
+            match held {
+                Held::Slot(_) => {}
+                Held::Session(held) => ends.push(Arc::clone(&held.session).ended()),
+                Held::Drain(entry) => ends.push(entry.drained()),
+                Held::Age(time) => {
+                    let time = *time;
+                    ends.push(async move {
+                        sleep_until(time).await;
+                        Ended::Drained
+                    });
+                }
+                Held::Claims(validity) => validity.add_ends(ends),
+                Held::Permit(permit) => permit.add_ends(ends),
             }
-            for entry in &held.drains {
-                let drained = entry.drained();
-                ends.push(Box::pin(async move {
-                    drained.await;
-                    Ended::Drained
-                }));
-            }
-            if let Some(time) = held.ends_at {
-                ends.push(Box::pin(async move {
-                    sleep_until(time).await;
-                    Ended::Drained
-                }));
-            }
-            permit = held.outer.as_ref();
         }
-        ends.push(Box::pin(validity.ended()));
-        first_of(ends)
     }
 
-    pub(crate) fn new(held: Held) -> Self {
-        Self { held: Arc::new(held), validity: Validity::default() }
+    pub(crate) fn new(held: impl Into<Arc<[Held]>>) -> Self {
+        Self(held.into())
     }
 
     /// A permit that holds nothing. It tells when the claims end.
     pub(crate) fn without_limit(validity: Validity) -> Self {
-        Self::new(Held::default()).valid_while(validity)
+        Self::new([Held::Claims(validity)])
     }
 
     /// Ends with the validity of the claims, too.
     pub(crate) fn valid_while(self, validity: Validity) -> Self {
-        Self { validity, ..self }
-    }
-
-    /// Holds the permit of an outer layer, too. This permit is not shared yet.
-    pub(crate) fn inside(mut self, outer: Option<Self>) -> Self {
-        if let Some(held) = Arc::get_mut(&mut self.held) {
-            held.outer = outer;
+        if validity.is_limited() {
+            return Self::new([Held::Permit(self), Held::Claims(validity)]);
         }
         self
     }
 
+    /// Holds the permit of another layer, too.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self::new([Held::Permit(self), Held::Permit(other)])
+    }
+
     pub(crate) fn downgrade(&self) -> WeakPermit {
-        WeakPermit(Arc::downgrade(&self.held))
+        WeakPermit(Arc::downgrade(&self.0))
     }
 }
 
 /// Tells whether a permit is still held.
-pub(crate) struct WeakPermit(Weak<Held>);
+pub(crate) struct WeakPermit(Weak<[Held]>);
 
 impl WeakPermit {
     pub(crate) fn is_held(&self) -> bool {

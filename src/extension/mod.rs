@@ -22,7 +22,7 @@
 //! # fn main() -> Result<(), tower_ws_guard::ConfigError> {
 //! let guard = GuardLayer::new(AllowOrigin::same_origin())
 //!     .extensions(PermessageDeflate::new().server_window_bits(9..=15)?)
-//!     .on_upgraded(async |socket, _request| {
+//!     .on_upgraded(async |socket| {
 //!         let agreed = socket.extensions().permessage_deflate().map(|agreed| agreed.to_string());
 //!         let options = Options::default()
 //!             .with_compression_level(CompressionLevel::fast())

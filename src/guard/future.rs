@@ -12,6 +12,7 @@ use tower_service::Service;
 use super::{
     admission::{Admission, Next},
     completes::Completes,
+    handling::Handling,
 };
 use crate::{rejection::RejectionResponse, token::WaitFuture};
 
@@ -37,7 +38,7 @@ pin_project! {
         /// A verifier or an authorization that waits.
         Waiting { waiting: Option<Box<Waiting<S, B, R, C>>> },
         /// The inner service responds.
-        Handling { #[pin] future: S::Future, admission: Option<Admission<R, C>> },
+        Handling { #[pin] future: S::Future, handling: Option<Handling<R, C>> },
         /// The layer responds.
         Ready { response: Option<S::Response> },
     }
@@ -59,8 +60,8 @@ where
         Self { state: State::Ordinary { future } }
     }
 
-    pub(super) fn handling(future: S::Future, admission: Admission<R, C>) -> Self {
-        Self { state: State::Handling { future, admission: Some(admission) } }
+    pub(super) fn handling(future: S::Future, handling: Handling<R, C>) -> Self {
+        Self { state: State::Handling { future, handling: Some(handling) } }
     }
 
     pub(super) fn ready(response: S::Response) -> Self {
@@ -88,8 +89,29 @@ where
 {
     type Output = Result<S::Response, S::Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
+        match state.as_mut().project() {
+            StateProj::Ordinary { future } => future.poll(cx),
+            _ => state.poll_handshake(cx),
+        }
+    }
+}
+
+impl<S, B, R, C, ResBody> State<S, B, R, C>
+where
+    S: Service<Request<B>, Response = Response<ResBody>>,
+    R: RejectionResponse<ResBody>,
+    C: Completes<ResBody>,
+{
+    /// Not inlined, so that ordinary requests carry nothing of it.
+    #[inline(never)]
+    fn poll_handshake(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<S::Response, S::Error>> {
+        let mut state = self.as_mut();
         loop {
             match state.as_mut().project() {
                 StateProj::Ordinary { future } => return future.poll(cx),
@@ -106,17 +128,17 @@ where
                             let waiting = slot.take().expect(COMPLETED);
                             let Waiting { mut service, body, admission, .. } = *waiting;
                             let future = service.call(Request::from_parts(request, body));
-                            State::Handling { future, admission: Some(admission) }
+                            State::Handling { future, handling: Some(admission.into_handling()) }
                         }
                     };
                     state.set(next);
                 }
-                StateProj::Handling { future, admission } => {
+                StateProj::Handling { future, handling } => {
                     let result = ready!(future.poll(cx));
-                    let admission = admission.take().expect(COMPLETED);
+                    let handling = handling.take().expect(COMPLETED);
                     // Whatever the inner service keeps in its future must not count as held.
                     state.set(State::Ready { response: None });
-                    return Poll::Ready(admission.finish(result));
+                    return Poll::Ready(handling.finish(result));
                 }
                 StateProj::Ready { response } => {
                     return Poll::Ready(Ok(response.take().expect(COMPLETED)));

@@ -94,30 +94,64 @@ impl<R> GuardLayer<R> {
         self.set_completion(Completion::Pending)
     }
 
-    /// Completes every accepted handshake, and spawns `callback` with the connection and the head
-    /// of the request, whose extensions hold the [`Claims`](crate::Claims). See
+    /// Completes every accepted handshake, and spawns `callback` with the connection. See
     /// [`upgrade`](crate::upgrade).
     ///
-    /// Drop the head when you no longer need it: it keeps the whole head of the request in memory.
-    /// The service must be called inside of a Tokio runtime.
+    /// The service must be called inside of a Tokio runtime. If the callback needs something of the
+    /// request, use [`on_upgraded_with`](Self::on_upgraded_with).
     ///
     /// ```
     /// use tokio::io::AsyncWriteExt;
     /// use tower_ws_guard::{AllowOrigin, GuardLayer};
     ///
     /// let guard = GuardLayer::new(AllowOrigin::same_origin())
-    ///     .on_upgraded(async |mut socket, _request| drop(socket.write_all(b"frames").await));
+    ///     .on_upgraded(async |mut socket| drop(socket.write_all(b"frames").await));
     /// # let _ = guard;
     /// ```
     pub fn on_upgraded<F, Fut>(self, callback: F) -> GuardLayer<R, Respond>
     where
-        F: Fn(Upgraded, Parts) -> Fut + Send + Sync + 'static,
+        F: Fn(Upgraded) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.on_upgraded_with(|_| (), move |socket, ()| callback(socket))
+    }
+
+    /// As [`on_upgraded`](Self::on_upgraded), with a value that `from_head` takes from the head of
+    /// the accepted request: its path, a header, the [`Claims`](crate::Claims) in its extensions.
+    /// The head is dropped before the response is sent.
+    ///
+    /// Copy what you need of the URI and the headers. A `Uri` or a `HeaderValue` shares hyper's
+    /// buffer, and would keep all 8 KiB of it for as long as the connection is open.
+    ///
+    /// ```
+    /// use tokio::io::AsyncWriteExt;
+    /// use tower_ws_guard::{AllowOrigin, Claims, GuardLayer, StaticTokens, TokenPolicy};
+    ///
+    /// # fn main() -> Result<(), tower_ws_guard::ConfigError> {
+    /// let guard = GuardLayer::new(AllowOrigin::same_origin())
+    ///     .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "alice")])?))?
+    ///     .on_upgraded_with(
+    ///         |head| (head.extensions.get().cloned(), head.uri.path().to_owned()),
+    ///         async |mut socket, (claims, room): (Option<Claims<&str>>, String)| {
+    ///             let Some(Claims(user)) = claims else { return };
+    ///             drop(socket.write_all(format!("{user} in {room}").as_bytes()).await);
+    ///         },
+    ///     );
+    /// # let _ = guard;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_upgraded_with<H, T, F, Fut>(self, from_head: H, callback: F) -> GuardLayer<R, Respond>
+    where
+        H: Fn(&Parts) -> T + Send + Sync + 'static,
+        T: Send + 'static,
+        F: Fn(Upgraded, T) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
         let callback = Arc::new(callback);
-        let spawn = move |upgrade: Upgrade, request: Parts| {
-            let callback = Arc::clone(&callback);
-            upgrade.spawn(move |upgraded| callback(upgraded, request));
+        let spawn = move |upgrade: Upgrade, head: &Parts| {
+            let (callback, value) = (Arc::clone(&callback), from_head(head));
+            upgrade.spawn(move |socket| callback(socket, value));
         };
         self.set_completion(Completion::Callback(Arc::new(spawn)))
     }

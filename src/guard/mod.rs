@@ -145,6 +145,7 @@ mod check;
 mod completes;
 mod explain;
 mod future;
+mod handling;
 mod layer;
 #[cfg(feature = "lint")]
 mod lint;

@@ -13,7 +13,7 @@ use super::{
     normalize::{Offer, normalize},
 };
 use crate::{
-    connection::{AcquireSession, ConnectionLimit, Drain, Held, Permit, Slot},
+    connection::{AcquireSession, ConnectionLimit, Drain, Held, Permit},
     context::{GuardContext, OriginChecked, Outer},
     extension::{AgreedExtensions, PermessageDeflate},
     handshake::{AlreadyNormalized, Handshake, Supported},
@@ -24,7 +24,9 @@ use crate::{
     rejection::{Rejection, RejectionKind},
     subprotocol::Subprotocols,
     token::{FoundToken, TokenCheck, TokenSource},
-    upgrade::{Handover, PendingDecision, PendingUpgrade, UPGRADE_TIMEOUT, Upgrade},
+    upgrade::{
+        ConnectionInfo, Handover, PendingDecision, PendingUpgrade, UPGRADE_TIMEOUT, Upgrade,
+    },
 };
 
 /// The configuration of a layer, and the response to the handshakes that it rejects.
@@ -68,8 +70,11 @@ pub(crate) enum Completion {
     /// The layer, if the inner service accepts the `PendingUpgrade`.
     Pending,
     /// The layer, which gives the connection to a callback.
-    Callback(Arc<dyn Fn(Upgrade, Parts) + Send + Sync>),
+    Callback(Arc<OnUpgraded>),
 }
+
+/// Spawns the callback. It gets the head of the request, too.
+pub(crate) type OnUpgraded = dyn Fn(Upgrade, &Parts) + Send + Sync;
 
 impl Default for GuardConfig {
     fn default() -> Self {
@@ -137,21 +142,21 @@ pub(super) enum Detected {
     Ordinary,
 }
 
-/// A handshake that passed all steps before the verification of its token.
-pub(super) struct Examined {
+/// What the layer and the client agreed to.
+#[derive(Default)]
+pub(super) struct Negotiated {
     pub(super) key: Option<[u8; 24]>,
     pub(super) subprotocol: Selected,
     pub(super) agreed: AgreedExtensions,
     /// The offer that inner services see. Their response may name nothing else.
     pub(super) offered_extensions: Option<HeaderValue>,
-    /// `None` without a token policy. A rejection waits until the credential is removed, so that no
-    /// response can show it.
-    pub(super) token: Option<Result<FoundToken, Rejection>>,
 }
 
 /// The selected subprotocol.
+#[derive(Default)]
 pub(super) enum Selected {
     /// The layer leaves the selection to the inner service.
+    #[default]
     ByHandler,
     /// The layer selected one, or none.
     ByLayer(Option<HeaderValue>),
@@ -193,11 +198,16 @@ impl GuardConfig {
     }
 
     /// Steps 2 to 6. A drain rejects before all of them.
+    ///
+    /// Returns the credential, or `None` without a token policy. A rejection because of it waits
+    /// until it is removed from the request, so that no response can show it.
+    #[inline]
     pub(super) fn examine(
         &self,
         request: &mut Parts,
+        negotiated: &mut Negotiated,
         report: &mut Report,
-    ) -> Result<Examined, Rejection> {
+    ) -> Result<Option<Result<FoundToken, Rejection>>, Rejection> {
         if let Some(token) = &self.token {
             // First of all, so that no `Debug` of a rejected request shows a credential.
             token.hide_credentials(&mut request.headers);
@@ -217,10 +227,12 @@ impl GuardConfig {
             set_header(&mut request.headers, SEC_WEBSOCKET_EXTENSIONS, offered_extensions.clone());
         }
         self.insert_context(request, &subprotocol);
-        Ok(Examined { key, subprotocol, agreed, offered_extensions, token })
+        *negotiated = Negotiated { key, subprotocol, agreed, offered_extensions };
+        Ok(token)
     }
 
     /// Step 2: the syntax.
+    #[inline]
     pub(super) fn parse<'a>(&self, request: &'a mut Parts) -> Result<Handshake<'a>, Rejection> {
         let supported = Supported {
             subprotocols: self.subprotocols.as_ref(),
@@ -231,6 +243,7 @@ impl GuardConfig {
     }
 
     /// Step 3: Host, Origin and the user's checks.
+    #[inline]
     fn check_policies(
         &self,
         handshake: &mut Handshake<'_>,
@@ -314,6 +327,7 @@ impl GuardConfig {
     }
 
     /// Step 4, too: what the layer agrees to, and the offer of extensions that inner services see.
+    #[inline]
     fn negotiate_extensions(
         &self,
         handshake: &Handshake<'_>,
@@ -337,6 +351,7 @@ impl GuardConfig {
     }
 
     /// Step 6: the one form of each field, without the credential.
+    #[inline]
     pub(super) fn normalize(
         &self,
         request: &mut Parts,
@@ -350,6 +365,7 @@ impl GuardConfig {
     }
 
     /// Leaves what inner layers and extractors need in the extensions of the request.
+    #[inline]
     fn insert_context(&self, request: &mut Parts, subprotocol: &Selected) {
         if !self.forwards() {
             // The inner service gets a `PendingUpgrade` and needs no context.
@@ -368,37 +384,40 @@ impl GuardConfig {
         }
     }
 
-    /// Step 8, at first: acquires a slot under each limit.
-    pub(super) fn acquire_slots(&self, report: &mut Report) -> Result<Vec<Slot>, Rejection> {
-        let slots = self.limits.iter().map(ConnectionLimit::acquire).collect::<Result<_, _>>();
-        Ok(self.enforce(slots.map_err(Rejection::from), report)?.unwrap_or_default())
+    /// Whether a connection has a permit.
+    pub(super) fn has_permits(&self) -> bool {
+        !self.limits.is_empty()
+            || !self.sessions.is_empty()
+            || !self.drains.is_empty()
+            || self.max_age.is_some()
     }
 
-    /// Step 8, after the sessions: counts the connection in each drain, and withholds the upgrade
-    /// until the handler takes it.
-    pub(super) fn acquire(
-        &self,
-        request: &mut Parts,
-        is_outermost: bool,
-        mut held: Held,
-    ) -> Result<Acquired, Rejection> {
-        let counts =
-            !(self.limits.is_empty() && self.sessions.is_empty() && self.drains.is_empty());
-        if !counts && self.max_age.is_none() {
-            return self.withhold(&mut request.extensions, is_outermost, None);
+    /// Step 8, at first: acquires a slot under each limit.
+    pub(super) fn acquire_slots(&self, report: &mut Report) -> Result<Vec<Held>, Rejection> {
+        let slots = self.limits.iter().map(|limit| limit.acquire().map(Held::Slot));
+        let slots = slots.collect::<Result<_, _>>().map_err(Rejection::from);
+        Ok(self.enforce(slots, report)?.unwrap_or_default())
+    }
+
+    /// Step 8, after the sessions: counts the connection in each drain.
+    pub(super) fn acquire(&self, mut held: Vec<Held>) -> Result<Permit, Rejection> {
+        for drain in &self.drains {
+            held.push(Held::Drain(drain.enter()?));
         }
-        held.drains = self.drains.iter().map(Drain::enter).collect::<Result<_, _>>()?;
         // So that sockets of the same age do not end at once.
         let random_age = |age: Duration| age.mul_f64(0.9 + 0.1 * fastrand::f64());
-        held.ends_at = self.max_age.and_then(|age| Instant::now().checked_add(random_age(age)));
-        self.withhold(&mut request.extensions, is_outermost, Some(Permit::new(held)))
+        let ends_at = self.max_age.and_then(|age| Instant::now().checked_add(random_age(age)));
+        held.extend(ends_at.map(Held::Age));
+        Ok(Permit::new(held))
     }
 
-    fn withhold(
+    /// Withholds the upgrade and the permit until the handler takes them.
+    pub(super) fn withhold(
         &self,
         extensions: &mut Extensions,
         is_outermost: bool,
         permit: Option<Permit>,
+        info: ConnectionInfo,
     ) -> Result<Acquired, Rejection> {
         let has_permit = permit.is_some();
         let outer = if is_outermost { None } else { self.outer_handover(extensions) };
@@ -413,8 +432,9 @@ impl GuardConfig {
         };
         if is_outermost && matches!(self.completion, Completion::Callback(_)) {
             // The response of this layer completes the handshake, so there is nothing to decide.
-            let taken = on_upgrade.map(|on_upgrade| (on_upgrade, permit));
-            return Ok(Acquired { taken, ..Acquired::default() });
+            let upgrade = on_upgrade
+                .map(|on_upgrade| Upgrade::decided(on_upgrade, permit, info, self.upgrade_timeout));
+            return Ok(Acquired { upgrade, ..Acquired::default() });
         }
         if let Some(handover) = outer {
             // The outer layer decides whether the connection is handed over.
@@ -423,6 +443,7 @@ impl GuardConfig {
                     .with_source("something outside of this layer has taken the connection"));
             }
             let has_upgrade = handover.has_upgrade();
+            let handover = if self.forwards() { handover } else { handover.with_info(info) };
             return Ok(Acquired {
                 handover: Some(handover),
                 has_permit,
@@ -431,7 +452,7 @@ impl GuardConfig {
             });
         }
         let has_upgrade = on_upgrade.is_some();
-        let handover = Handover::withhold(on_upgrade, permit);
+        let handover = Handover::withhold(on_upgrade, permit, info);
         if self.forwards() {
             GuardContext::get_or_insert(extensions).handover = Some(handover.clone());
         }
@@ -464,6 +485,7 @@ impl GuardConfig {
     }
 
     /// Passes on the result of a policy. In report-only mode a rejection becomes a report.
+    #[inline]
     pub(super) fn enforce<T>(
         &self,
         result: Result<T, Rejection>,
@@ -489,7 +511,7 @@ pub(super) struct Acquired {
     pub(super) has_permit: bool,
     pub(super) has_upgrade: bool,
     /// The connection, if it goes to a callback and no outer layer decides about it.
-    pub(super) taken: Option<(OnUpgrade, Option<Permit>)>,
+    pub(super) upgrade: Option<Upgrade>,
 }
 
 fn without_credentials<'a>(

@@ -72,32 +72,42 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         match self.policy.config.detect(&request) {
             Detected::Ordinary => ResponseFuture::ordinary(self.inner.call(request)),
             Detected::UpgradeRequest => self.admit(request),
-            Detected::EveryRequest => {
-                let (request, body) = request.into_parts();
-                match self.policy.config.check_head(&request) {
-                    Ok(()) => {
-                        let request = Request::from_parts(request, body);
-                        ResponseFuture::ordinary(self.inner.call(request))
-                    }
-                    Err(rejection) => {
-                        ResponseFuture::ready(self.policy.reject_ordinary(rejection, &request))
-                    }
-                }
-            }
+            Detected::EveryRequest => self.check_ordinary(request),
             Detected::NotWebsocket => {
-                let (request, _) = request.into_parts();
+                let (mut request, _) = request.into_parts();
                 let rejection = RejectionKind::NotWebsocket.into();
-                ResponseFuture::ready(self.policy.reject_ordinary(rejection, &request))
+                ResponseFuture::ready(self.policy.reject_ordinary(rejection, &mut request))
             }
         }
     }
 }
 
+// Not inlined, so that ordinary requests carry nothing of it.
 impl<S, R, C> Guard<S, R, C> {
+    #[inline(never)]
+    fn check_ordinary<ReqBody, ResBody>(
+        &mut self,
+        request: Request<ReqBody>,
+    ) -> ResponseFuture<S, ReqBody, R, C>
+    where
+        S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+        R: RejectionResponse<ResBody>,
+    {
+        let (mut request, body) = request.into_parts();
+        match self.policy.config.check_head(&request) {
+            Ok(()) => ResponseFuture::ordinary(self.inner.call(Request::from_parts(request, body))),
+            Err(rejection) => {
+                ResponseFuture::ready(self.policy.reject_ordinary(rejection, &mut request))
+            }
+        }
+    }
+
+    #[inline(never)]
     fn admit<ReqBody, ResBody>(
         &mut self,
         request: Request<ReqBody>,
@@ -113,7 +123,7 @@ impl<S, R, C> Guard<S, R, C> {
         match admission.begin(&mut request, outer) {
             Next::Call => {
                 let future = self.inner.call(Request::from_parts(request, body));
-                ResponseFuture::handling(future, admission)
+                ResponseFuture::handling(future, admission.into_handling())
             }
             Next::Respond(response) => ResponseFuture::ready(response),
             Next::Wait(waiting) => {

@@ -51,8 +51,10 @@ pub(crate) const fn alphanumeric_and(others: &[u8]) -> [bool; 256] {
     set
 }
 
+/// Without a branch for each byte, because most values are valid.
+#[inline]
 pub(crate) fn all_in(set: &[bool; 256], bytes: &[u8]) -> bool {
-    bytes.iter().all(|&byte| set[usize::from(byte)])
+    bytes.iter().fold(true, |all, &byte| all & set[usize::from(byte)])
 }
 
 pub(crate) fn contains_ignore_case(haystack: &[u8], needle: &[u8]) -> bool {

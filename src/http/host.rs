@@ -12,9 +12,10 @@ use super::{
 };
 
 /// A valid `Host` or `:authority`: a name or an address, and the port if one was sent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Host<'a> {
-    name: &'a str,
+    /// ASCII. As bytes, because few policies read it as text.
+    name: &'a [u8],
     port: Option<u32>,
 }
 
@@ -40,7 +41,7 @@ impl<'a> Host<'a> {
     fn parse_valid(value: &'a [u8]) -> Option<Self> {
         // Most hosts are a name without a port.
         if !value.is_empty() && all_in(&UNRESERVED_AND_SUB_DELIMS, value) {
-            return Some(Self { name: std::str::from_utf8(value).ok()?, port: None });
+            return Some(Self { name: value, port: None });
         }
         // The only colon outside of brackets separates the port.
         let colon = match value.first() {
@@ -53,10 +54,9 @@ impl<'a> Host<'a> {
             [b':', port @ ..] => Some(parse_port(port)?),
             _ => return None,
         };
-        let name = std::str::from_utf8(name).ok()?;
-        let valid = match name.strip_prefix('[') {
-            Some(literal) => is_ip_literal(literal.strip_suffix(']')?),
-            None => is_reg_name(name.as_bytes()),
+        let valid = match name {
+            [b'[', literal @ .., b']'] => is_ip_literal(std::str::from_utf8(literal).ok()?),
+            name => is_reg_name(name),
         };
         valid.then_some(Self { name, port })
     }
@@ -64,7 +64,7 @@ impl<'a> Host<'a> {
     /// The name or address as it was sent, in any case. An IPv6 address is in brackets.
     #[must_use]
     pub fn name(&self) -> &'a str {
-        self.name
+        std::str::from_utf8(self.name).unwrap_or_default()
     }
 
     /// The port, if one was sent: 0 to 99999.
@@ -75,8 +75,8 @@ impl<'a> Host<'a> {
 
     /// Whether an origin's host is this one. Its trailing dot, or that of the name, counts.
     pub(crate) fn is_named(&self, origin_host: &str) -> bool {
-        self.name.eq_ignore_ascii_case(origin_host)
-            || parse_ipv6(self.name).is_some_and(|address| address == origin_host)
+        self.name.eq_ignore_ascii_case(origin_host.as_bytes())
+            || parse_ipv6(self.name()).is_some_and(|address| address == origin_host)
     }
 
     /// Whether both address the same server. `default_port` equals none.
@@ -95,14 +95,21 @@ impl<'a> Host<'a> {
     /// ```
     #[must_use]
     pub fn normal_name(&self) -> Cow<'a, str> {
-        if let Some(address) = parse_ipv6(self.name) {
+        let name = self.name();
+        if let Some(address) = parse_ipv6(name) {
             return address;
         }
-        let name = self.name.strip_suffix('.').unwrap_or(self.name);
+        let name = name.strip_suffix('.').unwrap_or(name);
         match parse_ipv4(name) {
             Some(address) => address.to_string().into(),
             None => lower_case(name),
         }
+    }
+}
+
+impl fmt::Debug for Host<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host").field("name", &self.name()).field("port", &self.port).finish()
     }
 }
 
@@ -123,7 +130,7 @@ impl Hash for Host<'_> {
 
 impl fmt::Display for Host<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name)?;
+        f.write_str(self.name())?;
         match self.port {
             Some(port) => write!(f, ":{port}"),
             None => Ok(()),
@@ -259,7 +266,11 @@ mod tests {
             ("a%2Fb", "a%2Fb", None),
             ("a_b~!$&'()*+,;=", "a_b~!$&'()*+,;=", None),
         ] {
-            assert_eq!(Host::parse(value.as_bytes()), Ok(Host { name, port }), "{value}");
+            assert_eq!(
+                Host::parse(value.as_bytes()),
+                Ok(Host { name: name.as_bytes(), port }),
+                "{value}"
+            );
         }
         for value in [
             "",

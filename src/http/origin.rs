@@ -120,30 +120,14 @@ impl<'a> Origin<'a> {
             Ok(value) if value.is_ascii() => value,
             _ => return Err(InvalidOrigin("an origin is ASCII; write the name in punycode")),
         };
-        let Some((scheme, rest)) = value.split_once(':') else {
-            return Err(InvalidOrigin("the scheme is missing; write `https://` before the host"));
-        };
-        if !is_scheme(scheme.as_bytes()) {
-            return Err(InvalidOrigin("the scheme is malformed"));
-        }
-        let scheme = match lower_case(scheme) {
-            scheme if scheme == "ws" => "http".into(),
-            scheme if scheme == "wss" => "https".into(),
-            scheme => scheme,
-        };
+        let (scheme, authority) = split_scheme(value)?;
         let is_of_web = matches!(&*scheme, "http" | "https" | "ftp");
-        let authority = match rest.strip_prefix("//") {
-            Some(authority) => authority,
-            // Qt sends `qrc:`.
-            None if rest.is_empty() && !is_of_web => "",
-            None => {
-                return Err(InvalidOrigin(
-                    "the scheme is missing; write `https://` before the host",
-                ));
+        // Shorter than a search for a substring, because most origins have few bytes.
+        let colon = authority.bytes().rposition(|byte| byte == b':');
+        let (host, port) = match colon {
+            Some(colon) if !authority.ends_with(']') => {
+                (&authority[..colon], Some(&authority[colon + 1..]))
             }
-        };
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !authority.ends_with(']') => (host, Some(port)),
             _ => (authority, None),
         };
         let invalid = || InvalidOrigin::from_authority(authority);
@@ -229,6 +213,34 @@ impl<'de> serde::Deserialize<'de> for Origin<'static> {
     }
 }
 
+/// Splits `scheme://authority`.
+fn split_scheme(value: &str) -> Result<(Cow<'_, str>, &str), InvalidOrigin> {
+    const MISSING: InvalidOrigin =
+        InvalidOrigin("the scheme is missing; write `https://` before the host");
+
+    // Most origins begin so.
+    if let Some(authority) = value.strip_prefix("https://") {
+        return Ok(("https".into(), authority));
+    }
+    let (scheme, rest) = value.split_once(':').ok_or(MISSING)?;
+    if !is_scheme(scheme.as_bytes()) {
+        return Err(InvalidOrigin("the scheme is malformed"));
+    }
+    let scheme = match lower_case(scheme) {
+        scheme if scheme == "ws" => "http".into(),
+        scheme if scheme == "wss" => "https".into(),
+        scheme => scheme,
+    };
+    match rest.strip_prefix("//") {
+        Some(authority) => Ok((scheme, authority)),
+        // Qt sends `qrc:`.
+        None if rest.is_empty() && !matches!(&*scheme, "http" | "https" | "ftp") => {
+            Ok((scheme, ""))
+        }
+        None => Err(MISSING),
+    }
+}
+
 pub(crate) fn default_port(scheme: &str) -> Option<u16> {
     match scheme {
         "http" => Some(80),
@@ -257,10 +269,11 @@ pub(crate) fn parse_host(host: &str) -> Option<Cow<'_, str>> {
         return parse_ipv6(host);
     }
     let name = host.strip_suffix('.').unwrap_or(host);
-    let mut last = 0;
+    let (mut last, mut has_upper_case) = (0, false);
     for (i, byte) in name.bytes().enumerate() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => {}
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => {}
+            b'A'..=b'Z' => has_upper_case = true,
             b'.' if i > last => last = i + 1,
             _ => return None,
         }
@@ -269,12 +282,19 @@ pub(crate) fn parse_host(host: &str) -> Option<Cow<'_, str>> {
     // Browsers parse a host whose last label is a number as an IPv4 address, and send one form of
     // it.
     let is_valid = !last.is_empty() && (!is_number(last) || host.parse::<Ipv4Addr>().is_ok());
-    is_valid.then(|| lower_case(host))
+    is_valid.then(|| match has_upper_case {
+        true => host.to_ascii_lowercase().into(),
+        false => host.into(),
+    })
 }
 
 /// Whether a label is a number to the IPv4 parser (WHATWG URL 3.5).
 pub(super) fn is_number(label: &str) -> bool {
     let is_hexadecimal = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    // Most labels end here.
+    if label.starts_with(|first: char| !first.is_ascii_digit()) {
+        return false;
+    }
     label.bytes().all(|byte| byte.is_ascii_digit())
         || label.strip_prefix("0x").is_some_and(is_hexadecimal)
         || label.strip_prefix("0X").is_some_and(is_hexadecimal)

@@ -14,7 +14,7 @@ use tower_service::Service;
 use crate::{
     context::GuardContext,
     http::{Transport, is_upgrade_request},
-    upgrade::{Handover, PendingDecision, decide_passed_on},
+    upgrade::{ConnectionInfo, Handover, PendingDecision, decide_passed_on},
 };
 
 /// Applies [`ConfirmUpgrade`], which withholds the upgrade until the final status of the response
@@ -98,7 +98,7 @@ where
         let pending = is_handshake.then(|| {
             let transport = Transport::new(request.version());
             let on_upgrade = request.extensions_mut().remove::<OnUpgrade>();
-            let handover = Handover::withhold(on_upgrade, None);
+            let handover = Handover::withhold(on_upgrade, None, ConnectionInfo::default());
             let context = GuardContext::get_or_insert(request.extensions_mut());
             context.handover = Some(handover.clone());
             context.only_confirms = true;

@@ -62,14 +62,27 @@ impl ResponderLayer {
         Self(GuardLayer::from_config(GuardConfig::default()).respond())
     }
 
-    /// Completes every valid handshake, and spawns `callback` with the connection and the head of
-    /// the request. See [`GuardLayer::on_upgraded`].
+    /// Completes every valid handshake, and spawns `callback` with the connection. See
+    /// [`GuardLayer::on_upgraded`].
     pub fn on_upgraded<F, Fut>(callback: F) -> Self
     where
-        F: Fn(Upgraded, Parts) -> Fut + Send + Sync + 'static,
+        F: Fn(Upgraded) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
         Self(GuardLayer::from_config(GuardConfig::default()).on_upgraded(callback))
+    }
+
+    /// As [`on_upgraded`](Self::on_upgraded), with a value that `from_head` takes from the head of
+    /// the accepted request. See [`GuardLayer::on_upgraded_with`].
+    pub fn on_upgraded_with<H, T, F, Fut>(from_head: H, callback: F) -> Self
+    where
+        H: Fn(&Parts) -> T + Send + Sync + 'static,
+        T: Send + 'static,
+        F: Fn(Upgraded, T) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let guard = GuardLayer::from_config(GuardConfig::default());
+        Self(guard.on_upgraded_with(from_head, callback))
     }
 }
 

@@ -61,9 +61,11 @@ use http::{
 use self::fault::Misuse;
 #[cfg(feature = "axum")]
 pub(crate) use self::fault::{Asked, Fault};
+#[cfg(feature = "axum")]
+pub(crate) use self::response::reject;
 pub(crate) use self::{
     challenge::Challenges,
-    response::{reject, reject_late},
+    response::{reject_dropped, reject_late},
 };
 pub use self::{
     kind::RejectionKind,

@@ -1,4 +1,4 @@
-use std::{borrow::Cow, fmt, sync::LazyLock};
+use std::{borrow::Cow, fmt, mem, sync::LazyLock};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
@@ -234,8 +234,40 @@ fn with_body<B: From<String>>(
 ///
 /// `close` ends an HTTP/1.x connection, so that bytes behind a rejected handshake are never read as
 /// another request. `challenges` are those of a 401.
+#[cfg(feature = "axum")]
 pub(crate) fn reject<B>(
     rejection: Rejection,
+    request: &Parts,
+    response: &impl RejectionResponse<B>,
+    close: bool,
+    challenges: Option<&Challenges>,
+) -> Response<B> {
+    let mut response = respond(&rejection, request, response, close, challenges);
+    response.extensions_mut().insert(rejection);
+    response
+}
+
+/// [`reject`] for a request that is dropped then.
+pub(crate) fn reject_dropped<B>(
+    rejection: Rejection,
+    request: &mut Parts,
+    response: &impl RejectionResponse<B>,
+    close: bool,
+    challenges: Option<&Challenges>,
+) -> Response<B> {
+    let mut response = respond(&rejection, request, response, close, challenges);
+    let extensions = response.extensions_mut();
+    if extensions.is_empty() {
+        // To reuse the map of the request saves two allocations.
+        mem::swap(extensions, &mut request.extensions);
+        extensions.clear();
+    }
+    extensions.insert(rejection);
+    response
+}
+
+fn respond<B>(
+    rejection: &Rejection,
     request: &Parts,
     response: &impl RejectionResponse<B>,
     close: bool,
@@ -250,9 +282,9 @@ pub(crate) fn reject<B>(
     if let Some(headers) = rejection.headers() {
         prepared.headers_mut().clone_from(headers);
     }
-    required.restore(prepared.headers_mut());
+    required.write(prepared.headers_mut());
 
-    let mut response = response.response(&rejection, request, prepared);
+    let mut response = response.response(rejection, request, prepared);
     if !is_error(response.status()) {
         *response.status_mut() = status;
     }
@@ -263,7 +295,6 @@ pub(crate) fn reject<B>(
         headers.remove(UPGRADE);
         headers.remove(CONNECTION);
     }
-    response.extensions_mut().insert(rejection);
     response
 }
 
@@ -279,7 +310,7 @@ pub(crate) fn reject_late<B>(
         request.method = http::Method::CONNECT;
         request.version = http::Version::HTTP_2;
     }
-    reject(rejection, &request, response, close, None)
+    reject_dropped(rejection, &mut request, response, close, None)
 }
 
 /// The challenge where no token policy has set one.
@@ -310,34 +341,56 @@ impl<'a> Required<'a> {
         Self { status, extra: kind.row().extra, is_http1, has_upgrade, close, challenges }
     }
 
-    /// Sets the headers that are missing or wrong.
-    fn restore(&self, headers: &mut HeaderMap) {
-        let mut require = |name: HeaderName, value: &'static str| {
-            // There are few, and usually they are there.
-            let mut lines = headers.iter().filter(|(there, _)| **there == name);
-            let is_right = lines.next().is_some_and(|(_, line)| line == value);
-            if !is_right || lines.next().is_some() {
-                headers.insert(name, HeaderValue::from_static(value));
-            }
-        };
-        require(CACHE_CONTROL, "no-store");
+    /// Calls `require` with each header whose value is fixed.
+    #[inline]
+    fn each(&self, mut require: impl FnMut(HeaderName, HeaderValue)) {
+        require(CACHE_CONTROL, const { HeaderValue::from_static("no-store") });
         match (self.has_upgrade, self.close) {
-            (true, true) => require(CONNECTION, "Upgrade, close"),
-            (true, false) => require(CONNECTION, "Upgrade"),
-            (false, true) if self.is_http1 => require(CONNECTION, "close"),
+            (true, true) => {
+                require(CONNECTION, const { HeaderValue::from_static("Upgrade, close") })
+            }
+            (true, false) => require(CONNECTION, const { HeaderValue::from_static("Upgrade") }),
+            (false, true) if self.is_http1 => {
+                require(CONNECTION, const { HeaderValue::from_static("close") });
+            }
             _ => {}
         }
         if self.has_upgrade {
-            require(UPGRADE, "websocket");
+            require(UPGRADE, const { HeaderValue::from_static("websocket") });
         }
         if self.extra == ExtraHeader::Version {
-            require(SEC_WEBSOCKET_VERSION, "13");
+            require(SEC_WEBSOCKET_VERSION, const { HeaderValue::from_static("13") });
         }
         // RFC 9110 15.5.6: a 405 must send `Allow`.
         if self.status == StatusCode::METHOD_NOT_ALLOWED {
-            require(ALLOW, if self.is_http1 { "GET" } else { "CONNECT" });
+            let method = if self.is_http1 { "GET" } else { "CONNECT" };
+            require(ALLOW, HeaderValue::from_static(method));
         }
-        // A delay and a challenge of the user's own stay.
+    }
+
+    /// Writes the headers into a response that the user has not seen.
+    fn write(&self, headers: &mut HeaderMap) {
+        self.each(|name, value| {
+            headers.insert(name, value);
+        });
+        self.add_others(headers);
+    }
+
+    /// Restores the headers that the user has removed or changed.
+    fn restore(&self, headers: &mut HeaderMap) {
+        self.each(|name, value| {
+            // There are few, and usually they are there.
+            let mut lines = headers.iter().filter(|(there, _)| **there == name);
+            let is_right = lines.next().is_some_and(|(_, line)| *line == value);
+            if !is_right || lines.next().is_some() {
+                headers.insert(name, value);
+            }
+        });
+        self.add_others(headers);
+    }
+
+    /// Adds a delay and a challenge. Those of the user's own stay.
+    fn add_others(&self, headers: &mut HeaderMap) {
         if self.extra == ExtraHeader::RetryAfter && !headers.contains_key(RETRY_AFTER) {
             // Random, so that clients do not return at once.
             headers.insert(RETRY_AFTER, fastrand::u16(5..=15).into());

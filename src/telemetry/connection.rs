@@ -8,6 +8,18 @@ pub(crate) struct ConnectionSpan {
 }
 
 impl ConnectionSpan {
+    pub(crate) const NONE: Self = Self {
+        #[cfg(feature = "tracing")]
+        span: None,
+    };
+
+    pub(crate) const fn is_none(&self) -> bool {
+        #[cfg(feature = "tracing")]
+        return self.span.is_none();
+        #[cfg(not(feature = "tracing"))]
+        true
+    }
+
     pub(crate) fn new(_extensions: &http::Extensions) -> Self {
         Self {
             #[cfg(feature = "tracing")]
@@ -20,10 +32,10 @@ impl ConnectionSpan {
         self.span.as_ref()
     }
 
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(self, task: impl Future<Output = ()> + Send + 'static) {
         #[cfg(feature = "tracing")]
-        if let Some(span) = &self.span {
-            tokio::spawn(tracing::Instrument::instrument(task, span.clone()));
+        if let Some(span) = self.span {
+            tokio::spawn(tracing::Instrument::instrument(task, span));
             return;
         }
         tokio::spawn(task);

@@ -1,6 +1,6 @@
 use std::{error::Error, fmt, time::Duration};
 
-use tracing::Level;
+use tracing::{Level, level_filters::LevelFilter};
 
 use super::outcome::{Head, Outcome};
 use crate::http::field::OneLine;
@@ -8,6 +8,11 @@ use crate::http::field::OneLine;
 use crate::rejection::Rejection;
 
 const TARGET: &str = "tower_ws_guard";
+
+/// Whether anybody listens to events of any level.
+pub(super) fn is_listening() -> bool {
+    LevelFilter::current() != LevelFilter::OFF
+}
 
 pub(super) fn span(head: &Head<'_>) -> tracing::Span {
     let (transport, origin, path) = (head.transport(), head.origin(), head.path());

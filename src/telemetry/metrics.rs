@@ -38,7 +38,9 @@ pub fn describe_metrics() {
 pub(super) const ACCEPTED: &str = "accepted";
 pub(super) const REJECTED: &str = "rejected";
 
-/// Made once, because a key with labels is allocated.
+/// Made once, because a key with labels is allocated. So are the others.
+static ACCEPTED_HANDSHAKES: LazyLock<Key> = LazyLock::new(|| counter(ACCEPTED, ACCEPTED));
+
 static COUNTERS: LazyLock<HashMap<(&str, &str), Key>> = LazyLock::new(|| {
     let kinds = RejectionKind::ALL.iter().map(|kind| kind.code());
     let codes = kinds.chain(super::outcome::CODES);
@@ -66,12 +68,13 @@ pub(super) fn count(outcome: &'static str, code: &'static str, checks: Duration)
         Metadata::new("tower_ws_guard", Level::INFO, Some(module_path!()));
 
     let custom;
-    let key = match COUNTERS.get(&(outcome, code)) {
-        Some(key) => key,
-        None => {
-            custom = counter(outcome, code);
-            &custom
-        }
+    let key = if code == ACCEPTED {
+        &*ACCEPTED_HANDSHAKES
+    } else if let Some(key) = COUNTERS.get(&(outcome, code)) {
+        key
+    } else {
+        custom = counter(outcome, code);
+        &custom
     };
     let duration = &HISTOGRAMS[usize::from(outcome == REJECTED)];
     with_recorder(|recorder| {

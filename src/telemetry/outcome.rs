@@ -1,6 +1,8 @@
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Response, Uri, Version, header::ORIGIN, request::Parts};
+#[cfg(feature = "tracing")]
+use http::{HeaderValue, Uri, Version, header::ORIGIN};
+use http::{Response, request::Parts};
 
 #[cfg(feature = "tracing")]
 use crate::http::field::Escaped;
@@ -35,19 +37,15 @@ impl Outcome<'_> {
         }
     }
 
-    fn record(&self, _head: &Head<'_>, checks: Duration) {
-        #[cfg(feature = "metrics")]
-        {
-            let outcome = match self {
-                Self::Accepted | Self::Reported(_) => super::metrics::ACCEPTED,
-                Self::Rejected(_) | Self::Declined | Self::Failed | Self::Cancelled => {
-                    super::metrics::REJECTED
-                }
-            };
-            super::metrics::count(outcome, self.code(), checks);
-        }
-        #[cfg(feature = "tracing")]
-        super::log::log(self, _head, checks);
+    #[cfg(feature = "metrics")]
+    fn count(&self, checks: Duration) {
+        let outcome = match self {
+            Self::Accepted | Self::Reported(_) => super::metrics::ACCEPTED,
+            Self::Rejected(_) | Self::Declined | Self::Failed | Self::Cancelled => {
+                super::metrics::REJECTED
+            }
+        };
+        super::metrics::count(outcome, self.code(), checks);
     }
 }
 
@@ -61,59 +59,68 @@ impl CheckTimer {
         Self { started: Instant::now() }
     }
 
-    pub(crate) fn rejected(self, request: &Parts, rejection: &Rejection) {
-        Outcome::Rejected(rejection).record(&Head::new(request), self.started.elapsed());
+    pub(crate) fn rejected(self, _request: &Parts, rejection: &Rejection) {
+        let (outcome, checks) = (Outcome::Rejected(rejection), self.started.elapsed());
+        #[cfg(feature = "metrics")]
+        outcome.count(checks);
+        #[cfg(feature = "tracing")]
+        super::log::log(&outcome, &Head::new(_request), checks);
     }
 
-    /// Keeps what the record needs from the head of the request. Boxed, so that ordinary requests
-    /// do not carry its size.
-    pub(crate) fn accepted(self, request: &mut Parts) -> HandshakeRecord {
-        #[cfg(feature = "tracing")]
-        {
-            let span = super::log::span(&Head::new(request));
-            if !span.is_disabled() {
-                request.extensions.insert(span);
-            }
+    pub(crate) fn accepted(self, _request: &mut Parts) -> HandshakeRecord {
+        let Self { started } = self;
+        HandshakeRecord {
+            started,
+            checks: started.elapsed(),
+            is_recorded: false,
+            transport: Transport::new(_request.version),
+            #[cfg(feature = "tracing")]
+            logged: super::log::is_listening().then(|| Logged::new(_request)),
         }
-        let state = Box::new(State {
-            started: self.started,
-            checks: self.started.elapsed(),
-            version: request.version,
-            uri: request.uri.clone(),
-            origin: request.headers.get(ORIGIN).cloned(),
-        });
-        HandshakeRecord { state: Some(state) }
     }
 }
 
 /// Records the outcome of a handshake once. Dropped before, it records that the handshake was
 /// cancelled.
 pub(crate) struct HandshakeRecord {
-    /// `None` after the outcome was recorded.
-    state: Option<Box<State>>,
-}
-
-struct State {
     started: Instant,
     /// How long the checks took.
     checks: Duration,
+    is_recorded: bool,
+    transport: Transport,
+    /// `None` if nobody listens. Boxed, because every request has room for it.
+    #[cfg(feature = "tracing")]
+    logged: Option<Box<Logged>>,
+}
+
+/// What is logged of a request that the inner service gets.
+#[cfg(feature = "tracing")]
+struct Logged {
     version: Version,
     uri: Uri,
     origin: Option<HeaderValue>,
 }
 
-impl State {
-    fn head(&self) -> Head<'_> {
-        Head { version: self.version, path: self.uri.path(), origin: self.origin.as_ref() }
+#[cfg(feature = "tracing")]
+impl Logged {
+    /// Inserts the span of the connection, too.
+    fn new(request: &mut Parts) -> Box<Self> {
+        let span = super::log::span(&Head::new(request));
+        if !span.is_disabled() {
+            request.extensions.insert(span);
+        }
+        Box::new(Self {
+            version: request.version,
+            uri: request.uri.clone(),
+            origin: request.headers.get(ORIGIN).cloned(),
+        })
     }
 }
 
 impl HandshakeRecord {
     /// The verification of the token is over. The limit, which follows, is not measured.
     pub(crate) fn verified(&mut self) {
-        if let Some(state) = &mut self.state {
-            state.checks = state.started.elapsed();
-        }
+        self.checks = self.started.elapsed();
     }
 
     /// Records the response, or that there was none because the inner service failed.
@@ -122,10 +129,6 @@ impl HandshakeRecord {
         response: Option<&Response<B>>,
         reported: Option<&Rejection>,
     ) {
-        let Some(state) = self.state.take() else { return };
-        let is_completed = |response: &Response<B>| {
-            Transport::new(state.version).is_completed_by(response.status())
-        };
         let outcome = match response {
             None => Outcome::Failed,
             Some(response) => {
@@ -133,32 +136,47 @@ impl HandshakeRecord {
                 let inside = extensions.get().map(|Reported(rejection)| rejection);
                 match (extensions.get(), reported.or(inside)) {
                     (Some(rejection), _) => Outcome::Rejected(rejection),
-                    (None, _) if !is_completed(response) => Outcome::Declined,
+                    (None, _) if !self.transport.is_completed_by(response.status()) => {
+                        Outcome::Declined
+                    }
                     (None, Some(reported)) => Outcome::Reported(reported),
                     (None, None) => Outcome::Accepted,
                 }
             }
         };
-        outcome.record(&state.head(), state.checks);
+        self.record(&outcome);
+    }
+
+    fn record(&mut self, outcome: &Outcome<'_>) {
+        self.is_recorded = true;
+        #[cfg(feature = "metrics")]
+        outcome.count(self.checks);
+        #[cfg(feature = "tracing")]
+        if let Some(logged) = &self.logged {
+            let Logged { version, uri, origin } = &**logged;
+            let head = Head { version: *version, path: uri.path(), origin: origin.as_ref() };
+            super::log::log(outcome, &head, self.checks);
+        }
     }
 }
 
 impl Drop for HandshakeRecord {
     fn drop(&mut self) {
-        if let Some(state) = &self.state {
-            Outcome::Cancelled.record(&state.head(), state.checks);
+        if !self.is_recorded {
+            self.record(&Outcome::Cancelled);
         }
     }
 }
 
 /// What is logged of a request. It never has the query, which may hold a credential.
-#[cfg_attr(not(feature = "tracing"), expect(dead_code, reason = "nothing is logged"))]
+#[cfg(feature = "tracing")]
 pub(super) struct Head<'a> {
     version: Version,
     path: &'a str,
     origin: Option<&'a HeaderValue>,
 }
 
+#[cfg(feature = "tracing")]
 impl<'a> Head<'a> {
     fn new(request: &'a Parts) -> Self {
         Self {

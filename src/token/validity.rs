@@ -1,6 +1,6 @@
 use std::{
     future::{Future, poll_fn},
-    pin::{Pin, pin},
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard},
     task::Poll,
     time::{Duration, SystemTime},
@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    connection::{Ended, first_of},
+    connection::{Ended, FirstOf},
     lock::lock,
 };
 
@@ -113,25 +113,27 @@ impl Limits {
         self.expires_at.is_some_and(|time| time <= SystemTime::now()).then_some(Ended::Expired)
     }
 
-    async fn ended(self) -> Ended {
-        let mut ends: Vec<Pin<Box<dyn Future<Output = Ended> + Send>>> = Vec::new();
+    fn ended(self) -> FirstOf<Ended> {
+        let mut ends = FirstOf::new();
         for revocation in self.revocations {
-            ends.push(Box::pin(async move {
+            ends.push(async move {
                 revocation.cancelled().await;
                 Ended::Revoked
-            }));
+            });
         }
         if let Some(time) = self.expires_at {
-            ends.push(Box::pin(async move {
+            ends.push(async move {
                 sleep_until(time).await;
                 Ended::Expired
-            }));
+            });
         }
-        first_of(ends).await
+        ends
     }
 }
 
 impl Validity {
+    pub(crate) const NEVER_ENDS: Self = Self { parts: Vec::new() };
+
     /// The time at which the claims expire, if they do.
     #[must_use]
     pub fn expires_at(&self) -> Option<SystemTime> {
@@ -202,7 +204,7 @@ impl Validity {
         self
     }
 
-    pub(super) const fn is_limited(&self) -> bool {
+    pub(crate) const fn is_limited(&self) -> bool {
         !self.parts.is_empty()
     }
 
@@ -232,11 +234,15 @@ impl Validity {
     ///
     /// If the claims expire, the future panics when polled outside of a Tokio runtime with timers.
     pub fn ended(&self) -> impl Future<Output = Ended> + Send + 'static + use<> {
-        let mut ends: Vec<Pin<Box<dyn Future<Output = Ended> + Send>>> = Vec::new();
+        let mut ends = FirstOf::new();
+        self.add_ends(&mut ends);
+        ends
+    }
+
+    pub(crate) fn add_ends(&self, ends: &mut FirstOf<Ended>) {
         for part in &self.parts {
-            ends.push(Box::pin(Arc::clone(part).ended()));
+            ends.push(Arc::clone(part).ended());
         }
-        first_of(ends)
     }
 }
 

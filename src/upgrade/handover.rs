@@ -8,19 +8,32 @@ use std::{
 use http::Response;
 use hyper::upgrade::OnUpgrade;
 
+use super::ConnectionInfo;
 use crate::{
     connection::{Permit, WeakPermit},
     http::Transport,
     lock::lock,
 };
 
-/// The state of one connection between hyper and the application.
+/// One connection between hyper and the application: its state, and the result of the handshake.
 ///
 /// hyper hands over a connection behind any response, even a 403. So a layer withholds the upgrade
 /// and the permit until the handler takes them, and the connection counts only when the response
 /// that leaves the outermost layer of this crate has completed the handshake.
 #[derive(Clone)]
-pub(crate) struct Handover(Arc<Mutex<State>>);
+pub(crate) struct Handover(Arc<Shared>);
+
+struct Shared {
+    state: Owner,
+    info: ConnectionInfo,
+}
+
+/// Who has the state.
+enum Owner {
+    This(Mutex<State>),
+    /// An outer layer, which withholds the connection, too.
+    Outer(Handover),
+}
 
 enum State {
     /// The handler has not taken the connection. Report-only mode withholds no upgrade.
@@ -34,21 +47,42 @@ enum State {
 }
 
 impl Handover {
-    pub(crate) fn withhold(on_upgrade: Option<OnUpgrade>, permit: Option<Permit>) -> Self {
-        Self::new(State::Withheld { on_upgrade, permit })
+    pub(crate) fn withhold(
+        on_upgrade: Option<OnUpgrade>,
+        permit: Option<Permit>,
+        info: ConnectionInfo,
+    ) -> Self {
+        Self::new(State::Withheld { on_upgrade, permit }, info)
     }
 
     /// A connection that no layer withholds.
     pub(crate) fn taken() -> Self {
-        Self::new(State::Taken { permit: None, wakers: Vec::new() })
+        Self::new(State::Taken { permit: None, wakers: Vec::new() }, ConnectionInfo::default())
     }
 
-    fn new(state: State) -> Self {
-        Self(Arc::new(Mutex::new(state)))
+    /// A connection whose final response is known to complete the handshake.
+    pub(crate) fn decided(info: ConnectionInfo) -> Self {
+        Self::new(State::Completed, info)
+    }
+
+    fn new(state: State, info: ConnectionInfo) -> Self {
+        Self(Arc::new(Shared { state: Owner::This(Mutex::new(state)), info }))
+    }
+
+    /// The same connection, with the result of an inner layer.
+    pub(crate) fn with_info(self, info: ConnectionInfo) -> Self {
+        Self(Arc::new(Shared { state: Owner::Outer(self), info }))
+    }
+
+    pub(crate) fn info(&self) -> &ConnectionInfo {
+        &self.0.info
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.0)
+        match &self.0.state {
+            Owner::This(state) => lock(state),
+            Owner::Outer(handover) => handover.lock(),
+        }
     }
 
     /// Withholds more. A permit that is already withheld becomes part of the new one. `false` if
@@ -59,8 +93,8 @@ impl Handover {
         let State::Withheld { on_upgrade, permit } = &mut *state else { return false };
         *on_upgrade = on_upgrade.take().or(upgrade);
         *permit = match (new, permit.take()) {
-            (Some(new), outer) => Some(new.inside(outer)),
-            (None, outer) => outer,
+            (Some(new), Some(outer)) => Some(new.and(outer)),
+            (new, outer) => new.or(outer),
         };
         true
     }

@@ -13,9 +13,11 @@
 //!   acceptance becomes a 500, and over HTTP/2 a 2xx becomes a 404, because the client would take
 //!   it for an accepted handshake.
 //! - [`on_upgraded`](crate::GuardLayer::on_upgraded): the layer accepts every valid handshake and
-//!   spawns your callback with the connection. The inner service gets all other requests. In axum
-//!   put the layer on a route (`MethodRouter::layer` or `Router::route_layer`): with
-//!   `Router::layer` it would accept handshakes on every path, including unknown ones.
+//!   spawns your callback with the connection. With
+//!   [`on_upgraded_with`](crate::GuardLayer::on_upgraded_with) the callback also gets a value from
+//!   the head of the request. The inner service gets all other requests. In axum put the layer on a
+//!   route (`MethodRouter::layer` or `Router::route_layer`): with `Router::layer` it would accept
+//!   handshakes on every path, including unknown ones.
 //!
 //! The body of the inner service's response must be `Default`, because a 101 has an empty body.
 //!
@@ -41,15 +43,17 @@
 //! maximum age it finds no `OnUpgrade`, and the response is a 500 with the fix in the log.
 
 mod handover;
+mod info;
 mod pending;
 mod response;
+mod task;
 mod upgraded;
 
 use std::time::Duration;
 
 pub(crate) use self::{
     handover::{Handover, PendingDecision, decide_passed_on, is_taken_in},
-    pending::ConnectionInfo,
+    info::ConnectionInfo,
     response::HandshakeResponse,
 };
 pub use self::{

@@ -2,25 +2,16 @@ use std::{
     error::Error,
     fmt,
     future::Future,
-    mem,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use http::HeaderValue;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
-use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 
-use super::{Handover, Upgraded};
-use crate::{
-    connection::Permit,
-    extension::AgreedExtensions,
-    telemetry::{ConnectionSpan, OpenConnection},
-    token::Validity,
-};
+use super::{ConnectionInfo, Handover, Upgraded, info::NOTHING, task::ConnectionTask};
+use crate::{connection::Permit, extension::AgreedExtensions};
 
 /// A valid handshake that waits for the handler's decision.
 ///
@@ -30,35 +21,18 @@ use crate::{
 #[derive(Clone)]
 pub struct PendingUpgrade {
     handover: Handover,
-    info: ConnectionInfo,
     upgrade_timeout: Duration,
     /// An origin check has accepted the request.
     is_origin_checked: bool,
 }
 
-/// The result of the handshake for the connection.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ConnectionInfo {
-    pub(crate) subprotocol: Option<HeaderValue>,
-    pub(crate) extensions: AgreedExtensions,
-    pub(crate) validity: Validity,
-    pub(crate) span: ConnectionSpan,
-}
-
-impl ConnectionInfo {
-    pub(super) fn subprotocol(&self) -> Option<&str> {
-        self.subprotocol.as_ref().and_then(|subprotocol| subprotocol.to_str().ok())
-    }
-}
-
 impl PendingUpgrade {
     pub(crate) fn new(
         handover: Handover,
-        info: ConnectionInfo,
         upgrade_timeout: Duration,
         is_origin_checked: bool,
     ) -> Self {
-        Self { handover, info, upgrade_timeout, is_origin_checked }
+        Self { handover, upgrade_timeout, is_origin_checked }
     }
 
     /// For a layer inside of the one that completes the handshake.
@@ -73,13 +47,13 @@ impl PendingUpgrade {
     /// The selected subprotocol, which the response will name.
     #[must_use]
     pub fn subprotocol(&self) -> Option<&str> {
-        self.info.subprotocol()
+        self.handover.info().subprotocol()
     }
 
     /// The extensions that the response will name. See [`extension`](crate::extension).
     #[must_use]
-    pub const fn extensions(&self) -> AgreedExtensions {
-        self.info.extensions
+    pub fn extensions(&self) -> AgreedExtensions {
+        self.handover.info().extensions
     }
 
     /// Accepts the handshake: the inner service's response is sent as a 101 (over HTTP/2: 200).
@@ -89,8 +63,8 @@ impl PendingUpgrade {
     #[must_use]
     pub fn accept(&self) -> Option<Upgrade> {
         let (on_upgrade, permit) = self.handover.take()?;
-        let (handover, info) = (Some(self.handover.clone()), self.info.clone());
-        Some(Upgrade::new(on_upgrade?, permit, handover, info, self.upgrade_timeout))
+        let handover = Some(self.handover.clone());
+        Some(Upgrade::new(on_upgrade?, permit, handover, self.upgrade_timeout))
     }
 
     /// Accepts the handshake and spawns `callback` with the connection.
@@ -103,7 +77,7 @@ impl PendingUpgrade {
     pub fn on_upgrade<F, Fut>(&self, callback: F)
     where
         F: FnOnce(Upgraded) -> Fut + Send + 'static,
-        Fut: Future<Output = ()> + Send,
+        Fut: Future<Output = ()> + Send + 'static,
     {
         if let Some(upgrade) = self.accept() {
             upgrade.spawn(callback);
@@ -119,54 +93,60 @@ impl fmt::Debug for PendingUpgrade {
     }
 }
 
-pin_project! {
-    /// Resolves to the connection after the response has been sent.
-    ///
-    /// A client has the [`upgrade_timeout`](crate::GuardLayer::upgrade_timeout) to read the
-    /// response, 10 seconds by default.
-    #[must_use = "the connection is closed if nobody takes it"]
-    pub struct Upgrade {
-        on_upgrade: OnUpgrade,
-        permit: Option<Permit>,
-        // `None` if the response is known to complete the handshake.
-        handover: Option<Handover>,
-        info: ConnectionInfo,
-        timeout: Duration,
-        #[pin]
-        deadline: Option<Sleep>,
-    }
+/// Resolves to the connection after the response has been sent.
+///
+/// A client has the [`upgrade_timeout`](crate::GuardLayer::upgrade_timeout) to read the response,
+/// 10 seconds by default.
+#[must_use = "the connection is closed if nobody takes it"]
+pub struct Upgrade {
+    on_upgrade: OnUpgrade,
+    permit: Option<Permit>,
+    /// `None` if the response is known to complete the handshake, and nothing was negotiated.
+    handover: Option<Handover>,
+    timeout: Duration,
+    /// Boxed, because it is gone before the connection is there.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl Upgrade {
-    /// Without a `handover` the response is known to complete the handshake.
-    pub(crate) fn new(
+    fn new(
         on_upgrade: OnUpgrade,
         permit: Option<Permit>,
         handover: Option<Handover>,
+        timeout: Duration,
+    ) -> Self {
+        Self { on_upgrade, permit, handover, timeout, deadline: None }
+    }
+
+    /// An upgrade whose response is known to complete the handshake.
+    pub(crate) fn decided(
+        on_upgrade: OnUpgrade,
+        permit: Option<Permit>,
         info: ConnectionInfo,
         timeout: Duration,
     ) -> Self {
-        Self { on_upgrade, permit, handover, info, timeout, deadline: None }
+        let handover = (!info.is_nothing()).then(|| Handover::decided(info));
+        Self::new(on_upgrade, permit, handover, timeout)
+    }
+
+    fn info(&self) -> &ConnectionInfo {
+        self.handover.as_ref().map_or(&NOTHING, Handover::info)
     }
 
     pub(crate) fn spawn<F, Fut>(self, callback: F)
     where
         F: FnOnce(Upgraded) -> Fut + Send + 'static,
-        Fut: Future<Output = ()> + Send,
+        Fut: Future<Output = ()> + Send + 'static,
     {
-        let span = self.info.span.clone();
-        span.spawn(async move {
-            if let Ok(upgraded) = self.await {
-                callback(upgraded).await;
-            }
-        });
+        let span = self.info().span.clone();
+        span.spawn(ConnectionTask::new(self, callback));
     }
 }
 
 impl fmt::Debug for Upgrade {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upgrade")
-            .field("subprotocol", &self.info.subprotocol())
+            .field("subprotocol", &self.info().subprotocol())
             .finish_non_exhaustive()
     }
 }
@@ -174,32 +154,22 @@ impl fmt::Debug for Upgrade {
 impl Future for Upgrade {
     type Output = Result<Upgraded, UpgradeError>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
         // hyper hands over a connection behind any response, so the response decides first.
-        if let Some(handover) = &this.handover {
-            if !ready!(handover.poll_completed(cx)) {
-                return Poll::Ready(Err(UpgradeError(Cause::Declined)));
-            }
-            *this.handover = None;
+        if let Some(handover) = &this.handover
+            && !ready!(handover.poll_completed(cx))
+        {
+            return Poll::Ready(Err(UpgradeError(Cause::Declined)));
         }
-        if let Poll::Ready(io) = Pin::new(this.on_upgrade).poll(cx) {
+        if let Poll::Ready(io) = Pin::new(&mut this.on_upgrade).poll(cx) {
             return Poll::Ready(match io {
-                Ok(io) => Ok(Upgraded {
-                    io: TokioIo::new(io),
-                    info: mem::take(this.info),
-                    permit: this.permit.take(),
-                    connection: OpenConnection::start(),
-                }),
+                Ok(io) => Ok(Upgraded::new(io, this.handover.take(), this.permit.take())),
                 Err(error) => Err(UpgradeError(Cause::Gone(error))),
             });
         }
-        if this.deadline.is_none() {
-            this.deadline.set(Some(sleep(*this.timeout)));
-        }
-        if let Some(deadline) = this.deadline.as_pin_mut() {
-            ready!(deadline.poll(cx));
-        }
+        let deadline = this.deadline.get_or_insert_with(|| Box::pin(sleep(this.timeout)));
+        ready!(deadline.as_mut().poll(cx));
         Poll::Ready(Err(UpgradeError(Cause::Timeout)))
     }
 }

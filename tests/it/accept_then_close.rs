@@ -314,7 +314,7 @@ impl Stacks {
                 upgrade.on_upgrade(async |_| {})
             }
         };
-        let callback = move |_, _| {
+        let callback = move |_| {
             call();
             ready(())
         };

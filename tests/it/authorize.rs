@@ -374,7 +374,7 @@ async fn accept_then_close_shows_the_rejection_of_an_authorization() {
 #[tokio::test]
 async fn authorized_handshake_is_completed_by_the_layer() {
     let inner = || service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
-    let app = guard().authorize(room).on_upgraded(async |_, _| {}).layer(inner());
+    let app = guard().authorize(room).on_upgraded(async |_| {}).layer(inner());
     for request in upgradable(&bearer("any")) {
         let accepted = accepted_over(request.version());
         accepted(&app.clone().oneshot(request).await.unwrap());

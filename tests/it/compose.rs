@@ -496,11 +496,7 @@ async fn hyper_handshakers_work_behind_the_guard() {
         ("PendingUpgrade", serve_bare(guard().layer(ResponderLayer::new().layer(decides))).await),
         (
             "on_upgraded",
-            serve_bare(
-                guard()
-                    .layer(ResponderLayer::on_upgraded(|socket, _| echo_raw(socket)).layer(never)),
-            )
-            .await,
+            serve_bare(guard().layer(ResponderLayer::on_upgraded(echo_raw).layer(never))).await,
         ),
     ];
     for (name, address) in addresses {
@@ -564,7 +560,7 @@ async fn by_pending(pending: Option<PendingUpgrade>) -> AxumResponse {
 async fn tower_http_layers_work_outside_and_inside_the_guard() {
     let none = Identity::new;
     let responder = ResponderLayer::new;
-    let spawning = || ResponderLayer::on_upgraded(|socket, _: Parts| echo_raw(socket));
+    let spawning = || ResponderLayer::on_upgraded(echo_raw);
     let around = [
         ("axum", endpoint!(tower_http!(), none(), none(), by_axum)),
         ("PendingUpgrade", endpoint!(tower_http!(), responder(), none(), by_pending)),
@@ -775,7 +771,7 @@ async fn inner_service_is_called_on_the_instance_that_is_ready() {
     assert_eq!(calls_of(TokenCheckLayer::new(tokens())).await, 4);
     assert_eq!(calls_of(TokenCheckLayer::new(slow)).await, 4);
     assert_eq!(calls_of(ResponderLayer::new()).await, 4);
-    assert_eq!(calls_of(ResponderLayer::on_upgraded(async |_, _: Parts| {})).await, 2);
+    assert_eq!(calls_of(ResponderLayer::on_upgraded(async |_| {})).await, 2);
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -817,7 +813,7 @@ where
 #[test]
 fn inner_service_readiness_and_its_error_are_passed_on() {
     each_layer!(passes_readiness_on);
-    passes_readiness_on(ResponderLayer::on_upgraded(async |_, _: Parts| {}));
+    passes_readiness_on(ResponderLayer::on_upgraded(async |_| {}));
 }
 
 #[derive(Clone)]

@@ -143,7 +143,7 @@ async fn drain_signals_open_connections() {
     for stops in 0..3 {
         let drains = [Drain::new(), Drain::new(), Drain::new()];
         let count = || (drains[0].connections(), drains[1].connections());
-        let responder = ResponderLayer::on_upgraded(async |socket, _| _ = socket.ended().await);
+        let responder = ResponderLayer::on_upgraded(async |socket| _ = socket.ended().await);
         let callback = ServiceBuilder::new()
             .layer(guard().drain(&drains[0]))
             .layer(responder.drain(&drains[1]));

@@ -591,7 +591,7 @@ async fn a_callback_gets_what_was_agreed() {
         (&["foo"], None),
     ] {
         let (sender, mut receiver) = mpsc::unbounded_channel();
-        let layer = ResponderLayer::on_upgraded(move |socket, _| {
+        let layer = ResponderLayer::on_upgraded(move |socket| {
             sender.send(socket.extensions().permessage_deflate()).unwrap();
             async {}
         });

@@ -157,7 +157,7 @@ impl App {
     fn route(&self, mode: Mode, inside: Change, between: Change) -> Router {
         let callback = || {
             let app = self.clone();
-            move |socket, _| app.clone().talk(socket)
+            move |socket| app.clone().talk(socket)
         };
         let accepts = || inside.layer(ws(pending).with_state(self.clone()));
         let upgrades = || inside.layer(ws(guarded).with_state(self.clone()));
@@ -633,7 +633,7 @@ async fn upgrade_timeout_counts_from_the_response() {
     let accepts = || ws(pending).with_state(app.clone());
     let callback = {
         let app = app.clone();
-        move |socket, _| app.clone().talk(socket)
+        move |socket| app.clone().talk(socket)
     };
     let called = guard().on_upgraded(callback).upgrade_timeout(TIMEOUT).unwrap();
     let fallback = ws(async || StatusCode::NOT_FOUND);

@@ -175,7 +175,7 @@ async fn rejection_headers_fit_http2() {
                 .subprotocols(Subprotocols::list(["ours"]).unwrap())
                 .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", ())]).unwrap()))
                 .unwrap();
-            let callback = ResponderLayer::on_upgraded(async |_, _| {});
+            let callback = ResponderLayer::on_upgraded(async |_| {});
             let response = if responder {
                 ServiceBuilder::new()
                     .layer(guard)
@@ -470,7 +470,7 @@ async fn upgrade_in_axum_is_accepted_over_http2() {
 #[tokio::test]
 async fn http3_is_completed_by_its_adapter() {
     let guard = GuardLayer::new(AllowOrigin::list(["https://app.example.com"]).unwrap())
-        .on_upgraded(async |mut socket, _| drop(socket.write_all(b"hi").await));
+        .on_upgraded(async |mut socket| drop(socket.write_all(b"hi").await));
     let ordinary =
         service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())));
     let service = ServiceBuilder::new().layer(guard).service(ordinary);

@@ -64,7 +64,7 @@ impl Victim {
     {
         let (requests, sockets) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let (asked, given) = (Arc::clone(&requests), Arc::clone(&sockets));
-        let responder = ResponderLayer::on_upgraded(move |mut socket: Upgraded, _| {
+        let responder = ResponderLayer::on_upgraded(move |mut socket: Upgraded| {
             given.fetch_add(1, SeqCst);
             let ended = socket.ended();
             async move {

@@ -676,7 +676,7 @@ async fn slot_is_freed_by_a_failed_upgrade_or_a_dropped_response() {
     let limit = total(9);
     let connected = Arc::new(AtomicBool::new(false));
     let callback = Arc::clone(&connected);
-    let responder = ResponderLayer::on_upgraded(move |_: Upgraded, _: Parts| {
+    let responder = ResponderLayer::on_upgraded(move |_: Upgraded| {
         callback.store(true, Ordering::SeqCst);
         async {}
     });

@@ -559,13 +559,18 @@ async fn unsupported_subprotocols_are_left_to_the_inner_service() {
 async fn accept_then_close_does_not_apply() {
     let guard = || GuardLayer::new(origins()).token(policy()).unwrap();
     let close = AcceptThenClose::new;
-    let greet = ResponderLayer::on_upgraded(async |mut socket, request| {
-        let Reported(reported) = request.extensions.get().unwrap();
-        let reported = reported.kind().code();
-        // No subscriber is installed here.
-        assert!(socket.span().is_none() && request.extensions.get::<tracing::Span>().is_none());
-        socket.write_all(reported.as_bytes()).await.unwrap();
-    });
+    let greet = ResponderLayer::on_upgraded_with(
+        |head| {
+            // No subscriber is installed here.
+            assert!(head.extensions.get::<tracing::Span>().is_none());
+            let Reported(reported) = head.extensions.get().unwrap();
+            reported.kind().code()
+        },
+        async |mut socket, reported| {
+            assert!(socket.span().is_none());
+            socket.write_all(reported.as_bytes()).await.unwrap();
+        },
+    );
     for layer in [
         guard().accept_then_close(close()).dangerous_report_only(),
         guard().dangerous_report_only().accept_then_close(close()),

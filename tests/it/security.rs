@@ -170,7 +170,7 @@ async fn time_for_a_request_head_is_not_bounded() {
         .token(policy)
         .unwrap()
         .check_timeout(Duration::from_millis(20));
-    let responder = ResponderLayer::on_upgraded(async |socket, _| drop(socket));
+    let responder = ResponderLayer::on_upgraded(async |socket| drop(socket));
     let app = Router::new().fallback(any(()).layer(responder)).layer(guard.unwrap());
     let mut stream = TcpStream::connect(serve_axum(app).await).await.unwrap();
     let bytes = handshake().and("Authorization", "Bearer x").bytes();
@@ -213,7 +213,7 @@ async fn ticket_is_redeemed_again_if_its_store_is_rolled_back() {
     let ticket = TicketIssuer::new(store.clone()).issue(&()).await.unwrap();
     let source = TokenSource::query("ticket").unwrap();
     let policy = TokenPolicy::from_sources([source], TicketVerifier::<(), _>::new(store)).unwrap();
-    let responder = ResponderLayer::on_upgraded(async |socket, _| drop(socket));
+    let responder = ResponderLayer::on_upgraded(async |socket| drop(socket));
     let guard = GuardLayer::new(AllowOrigin::same_origin()).token(policy).unwrap();
     let address = serve_axum(Router::new().fallback(any(()).layer(responder)).layer(guard)).await;
     for _ in 0..2 {
@@ -237,7 +237,7 @@ async fn handshake_between_two_layers_misses_an_end() {
             }
         })
     };
-    let inner = ResponderLayer::on_upgraded(async |socket, _| drop(socket)).sessions(&sessions);
+    let inner = ResponderLayer::on_upgraded(async |socket| drop(socket)).sessions(&sessions);
     let app = Router::new().fallback(any(()).layer(inner)).layer(between);
     let guard = GuardLayer::new(AllowOrigin::same_origin()).token(TokenPolicy::bearer(tokens));
     let address = serve_axum(app.layer(guard.unwrap())).await;

@@ -328,7 +328,7 @@ async fn upgraded_connection_and_its_parts_are_told_the_end() {
         let sessions = per_user(1);
         let (sender, told) = oneshot::channel();
         let sender = Mutex::new(Some(sender));
-        let callback = move |socket: Upgraded, _| {
+        let callback = move |socket: Upgraded| {
             let sender = sender.lock().unwrap().take().unwrap();
             async move {
                 let ended = if apart {

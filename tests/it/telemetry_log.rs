@@ -568,7 +568,7 @@ async fn hostile_handshake_is_logged_on_one_short_line() {
     }
     // Each line logged for a connection has its span.
     let (origin, path) = (&origins[4], &paths[2]);
-    let greet = ResponderLayer::on_upgraded(async |_, _| tracing::info!("hello"));
+    let greet = ResponderLayer::on_upgraded(async |_| tracing::info!("hello"));
     let app = app(ServiceBuilder::new().layer(guard().dangerous_report_only()).layer(greet));
     let (request, mut client) =
         test_util::upgradable(good().with("Origin", origin).target(path).request()).await;
@@ -643,7 +643,7 @@ async fn connected(raw: &Raw) -> [(Request<()>, tokio::io::DuplexStream); 2] {
 async fn span_surrounds_the_callback_of_its_connection() {
     let (sender, mut done) = mpsc::unbounded_channel();
     let told = sender.clone();
-    let given = ResponderLayer::on_upgraded(move |upgraded, _| {
+    let given = ResponderLayer::on_upgraded(move |upgraded| {
         let sender = told.clone();
         async move {
             tokio::task::yield_now().await;
@@ -741,12 +741,13 @@ async fn span_is_in_the_request_behind_a_guard() {
 #[tokio::test]
 async fn span_is_absent_without_a_subscriber() {
     let (sender, mut done) = mpsc::unbounded_channel();
-    let layer = ResponderLayer::on_upgraded(move |upgraded, request| {
-        let is_there =
-            upgraded.span().is_some() || request.extensions.get::<tracing::Span>().is_some();
-        sender.send(is_there).unwrap();
-        ready(())
-    });
+    let layer = ResponderLayer::on_upgraded_with(
+        |head| head.extensions.get::<tracing::Span>().is_some(),
+        move |upgraded, is_in_head| {
+            sender.send(upgraded.span().is_some() || is_in_head).unwrap();
+            ready(())
+        },
+    );
     let app = app(ServiceBuilder::new().layer(guard()).layer(layer));
     for (level, interested) in
         [(LevelFilter::INFO, true), (LevelFilter::WARN, false), (LevelFilter::OFF, false)]

@@ -251,7 +251,7 @@ async fn decision_is_counted_once() {
         (app(ResponderLayer::new()), good(), "accepted", "accepted"),
         (app(ResponderLayer::new()), good().target("/decline"), "rejected", "declined"),
         (app(ResponderLayer::new()), good().target("/claim"), "rejected", "not-upgradable"),
-        (app(ResponderLayer::on_upgraded(async |_, _| {})), good(), "accepted", "accepted"),
+        (app(ResponderLayer::on_upgraded(async |_| {})), good(), "accepted", "accepted"),
     ];
     for stack in stacks() {
         cases.extend([
@@ -405,7 +405,7 @@ async fn help_is_described_for_every_metric() {
     let (recorder, handle) = recorder();
     let _guard = set_default_local_recorder(&recorder);
     describe_metrics();
-    let app = app(ResponderLayer::on_upgraded(async |_, _| {}));
+    let app = app(ResponderLayer::on_upgraded(async |_| {}));
     let (request, mut client) = test_util::upgradable(handshake().request()).await;
     app.oneshot(request).await.unwrap();
     timeout(TIMEOUT, client.read_to_end(&mut Vec::new())).await.expect("the socket's end").unwrap();
@@ -435,9 +435,7 @@ async fn connection_gauge_counts_open_connections() {
         ready(Ok::<_, &'static str>(Response::new(())))
     });
     let apps = [
-        app(ServiceBuilder::new()
-            .layer(guard())
-            .layer(ResponderLayer::on_upgraded(|upgraded, _| hold(upgraded)))),
+        app(ServiceBuilder::new().layer(guard()).layer(ResponderLayer::on_upgraded(hold))),
         BoxCloneSyncService::new(ResponderLayer::new().layer(decide)),
     ];
     for app in apps {
@@ -486,7 +484,7 @@ async fn connection_gauge_ignores_upgrades_that_are_not_handed_over() {
     assert_eq!(ResponderLayer::new().layer(keep).oneshot(request).await.unwrap().status(), 101);
     // This upgrade fails.
     let (sender, mut called) = mpsc::channel::<()>(1);
-    let layer = ResponderLayer::on_upgraded(move |_, _| {
+    let layer = ResponderLayer::on_upgraded(move |_| {
         sender.try_send(()).unwrap();
         ready(())
     });

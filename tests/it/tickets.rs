@@ -438,7 +438,7 @@ async fn ticket_is_redeemed_by_one_of_many_handshakes() {
     let guard = GuardLayer::new(AllowOrigin::same_origin());
     let stack = ServiceBuilder::new()
         .layer(guard.token(TokenPolicy::from_sources([query()], verifier).unwrap()).unwrap())
-        .layer(ResponderLayer::on_upgraded(async |socket, _| drop(socket)));
+        .layer(ResponderLayer::on_upgraded(async |socket| drop(socket)));
     let address = serve(stack.service(inner)).await;
 
     let ticket = issuer.issue(&user("alice")).await.unwrap();

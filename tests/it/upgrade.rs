@@ -125,7 +125,7 @@ async fn accepted_response_may_have_content_behind_an_inner_layer() {
 }
 
 #[tokio::test]
-async fn callback_receives_the_connection_and_the_request() {
+async fn callback_receives_the_connection_and_a_value_from_the_head() {
     let inner = service_fn(async |_: Request<hyper::body::Incoming>| {
         Ok::<_, Infallible>(Response::new(Body::from("ordinary")))
     });
@@ -136,11 +136,16 @@ async fn callback_receives_the_connection_and_the_request() {
                 .token(TokenPolicy::bearer(StaticTokens::new([("s3cr3t", "alice")]).unwrap()))
                 .unwrap(),
         )
-        .layer(ResponderLayer::on_upgraded(async |mut socket, request| {
-            let Claims(user) = request.extensions.get::<Claims<&str>>().unwrap();
-            let greeting = format!("{user} {} {:?}", request.uri, socket.subprotocol());
-            socket.write_all(greeting.as_bytes()).await.unwrap();
-        }));
+        .layer(ResponderLayer::on_upgraded_with(
+            |head| {
+                let Claims(user) = head.extensions.get::<Claims<&str>>().unwrap();
+                format!("{user} {}", head.uri)
+            },
+            async |mut socket, who| {
+                let greeting = format!("{who} {:?}", socket.subprotocol());
+                socket.write_all(greeting.as_bytes()).await.unwrap();
+            },
+        ));
     let address = serve(stack.service(inner)).await;
 
     let raw = handshake().target("/ws?room=1").and("Authorization", "Bearer s3cr3t");
@@ -154,6 +159,26 @@ async fn callback_receives_the_connection_and_the_request() {
 }
 
 #[tokio::test]
+async fn head_is_dropped_before_the_response_of_a_callback() {
+    let (callback, with) = (
+        GuardLayer::new(AllowOrigin::same_origin()).on_upgraded(echo_line),
+        GuardLayer::new(AllowOrigin::same_origin()).on_upgraded_with(
+            |head| head.uri.to_string(),
+            async |socket, _| echo_line(socket).await,
+        ),
+    );
+    for guard in [callback, with] {
+        let service =
+            guard.layer(service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(()))));
+        let (mut request, _client) = test_util::upgradable(handshake().request()).await;
+        let in_the_head = Arc::new(());
+        request.extensions_mut().insert(Arc::clone(&in_the_head));
+        assert_eq!(service.oneshot(request).await.unwrap().status(), 101);
+        assert_eq!(Arc::strong_count(&in_the_head), 1);
+    }
+}
+
+#[tokio::test]
 async fn non_upgradable_connection_is_rejected_with_500() {
     let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
     let rejected = ResponderLayer::new().layer(inner).oneshot(handshake().request()).await.unwrap();
@@ -161,7 +186,7 @@ async fn non_upgradable_connection_is_rejected_with_500() {
     assert_eq!(rejected.extensions().get::<Rejection>().unwrap().kind().code(), "not-upgradable");
 
     let rejected =
-        ResponderLayer::on_upgraded(async |_, _| {}).layer(inner).oneshot(handshake().request());
+        ResponderLayer::on_upgraded(async |_| {}).layer(inner).oneshot(handshake().request());
     assert_eq!(rejected.await.unwrap().status(), 500);
 }
 
@@ -230,10 +255,13 @@ async fn callback_panic_ends_only_its_own_connection() {
     let inner = service_fn(async |_: Request<hyper::body::Incoming>| {
         Ok::<_, Infallible>(Response::new(Body::default()))
     });
-    let layer = ResponderLayer::on_upgraded(async |socket, request| match request.uri.path() {
-        "/panic" => panic!("callback"),
-        _ => echo_line(socket).await,
-    });
+    let layer = ResponderLayer::on_upgraded_with(
+        |head| head.uri.path() == "/panic",
+        async |socket, panics| {
+            assert!(!panics);
+            echo_line(socket).await;
+        },
+    );
     let address = serve(layer.layer(inner)).await;
     let mut panicked = send(address, &handshake().target("/panic").bytes()).await;
     assert_eq!(panicked.status, 101);
@@ -247,9 +275,7 @@ async fn idle_connection_stays_open() {
     let inner = service_fn(async |_: Request<hyper::body::Incoming>| {
         Ok::<_, Infallible>(Response::new(Body::default()))
     });
-    let address =
-        serve(ResponderLayer::on_upgraded(async |socket, _| echo_line(socket).await).layer(inner))
-            .await;
+    let address = serve(ResponderLayer::on_upgraded(echo_line).layer(inner)).await;
     let mut response = send(address, &handshake().bytes()).await;
     sleep(Duration::from_millis(50)).await;
     response.stream.write_all(b"later").await.unwrap();

@@ -235,7 +235,7 @@ async fn request_check_stands_before_a_guard() {
     let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
     let app = ServiceBuilder::new()
         .layer(RequestCheckLayer::hosts(hosts(&[HOST])))
-        .layer(GuardLayer::new(AllowOrigin::same_origin()).on_upgraded(async |_, _| {}))
+        .layer(GuardLayer::new(AllowOrigin::same_origin()).on_upgraded(async |_| {}))
         .service(inner);
     for request in common::upgradable(&common::handshake()) {
         let accepted = common::accepted_over(request.version());

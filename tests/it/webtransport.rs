@@ -174,7 +174,7 @@ async fn the_separate_layers_guard_sessions() {
 async fn a_layer_that_completes_websockets_completes_no_session() {
     let respond = guard().respond();
     assert_rejected(&respond!(respond, session("webtransport")), "upgrade-missing");
-    let callback = guard().on_upgraded(async |_, _| unreachable!());
+    let callback = guard().on_upgraded(async |_| unreachable!());
     assert_rejected(&respond!(callback, session("webtransport-h3")), "upgrade-missing");
     assert_rejected(&respond!(ResponderLayer::new(), session("webtransport")), "upgrade-missing");
 

@@ -69,7 +69,7 @@ async fn start(store: &RedisTicketStore) -> SocketAddr {
                 .unwrap()
                 .reject_with(ProblemJson::new()),
         )
-        .layer(ResponderLayer::on_upgraded(async |socket, _| drop(socket)));
+        .layer(ResponderLayer::on_upgraded(async |socket| drop(socket)));
     serve(stack.service(inner)).await
 }
 

@@ -94,7 +94,7 @@ async fn dropped_connections_leave_nothing_behind() {
         .sessions(&sessions)
         .drain(&drain);
     let responder = ResponderLayer::on_upgraded(
-        async |mut socket: Upgraded, _| while socket.read_u8().await.is_ok() {},
+        async |mut socket: Upgraded| while socket.read_u8().await.is_ok() {},
     );
     let inner = service_fn(async |_: Request<Incoming>| {
         Ok::<_, Infallible>(Response::new(common::Body::default()))

@@ -31,7 +31,7 @@ async fn drain_spreads_the_close_frames_evenly() {
     let count = size("DRAIN_SOCKETS", 1000);
     let time = Duration::from_secs(size("DRAIN_SECONDS", 2) as u64);
     let drain = Drain::spread_over(time);
-    let callback = async |mut socket: Upgraded, _| {
+    let callback = async |mut socket: Upgraded| {
         let ended = socket.ended().await;
         socket.write_all(&[&[0x88, 2][..], &ended.close_code().to_be_bytes()].concat()).await.ok();
     };

@@ -69,7 +69,7 @@ async fn serve() -> Infallible {
         .unwrap()
         .limit(limit.clone())
         .drain(&drain);
-    let responder = ResponderLayer::on_upgraded(async |mut socket: Upgraded, _| {
+    let responder = ResponderLayer::on_upgraded(async |mut socket: Upgraded| {
         let mut byte = [0];
         while let Ok(1) = socket.read(&mut byte).await {
             if socket.write_all(&byte).await.is_err() {

@@ -13,7 +13,7 @@ use axum::{Router, body::Body, routing::any};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, TryStreamExt};
 use h3x::{H3Connection, ReadRequest, Role, Settings, WriteResponse};
-use http::{Method, Request, Response, StatusCode, request::Parts};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper::{
     body::{Frame, Incoming},
@@ -47,7 +47,7 @@ pub(crate) fn app(guard: GuardLayer) -> Router {
     Router::new().route("/ws", not_a_handshake.layer(guard.on_upgraded(echo)))
 }
 
-async fn echo(socket: Upgraded, _: Parts) {
+async fn echo(socket: Upgraded) {
     let mut socket = WebSocketStream::from_raw_socket(socket, WebSocketRole::Server, None).await;
     while let Some(Ok(message)) = socket.next().await {
         if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {

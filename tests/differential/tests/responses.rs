@@ -428,7 +428,7 @@ fn a_codec_is_told_what_the_response_names() {
             let tell = Arc::new(Mutex::new(Some(tell)));
             let guard = GuardLayer::new(policies::allow_origin(&policy))
                 .extensions(policies::extensions(&policy).unwrap())
-                .on_upgraded(move |upgraded, _| {
+                .on_upgraded(move |upgraded| {
                     let told = upgraded.extensions().permessage_deflate();
                     let tell = tell.lock().unwrap().take().unwrap();
                     tell.send(told.map(|told| told.to_string())).unwrap();

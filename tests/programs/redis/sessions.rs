@@ -89,7 +89,7 @@ impl Node {
 
     async fn start_with(sessions: Sessions<String>, open: Arc<Open>, guard: GuardLayer) -> Self {
         let opened = Arc::clone(&open);
-        let callback = move |mut socket: Upgraded, _| {
+        let callback = move |mut socket: Upgraded| {
             let open = Arc::clone(&opened);
             async move {
                 // Dropped before the socket, which has the permit.
@@ -887,7 +887,7 @@ async fn tasks_end_with_the_sessions() {
     let before = tasks();
     let sessions = sessions_of(&patient_client(&redis), 1);
     assert_eq!(tasks(), before);
-    let callback = async |mut socket: Upgraded, _| echo(&mut socket).await;
+    let callback = async |mut socket: Upgraded| echo(&mut socket).await;
     let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
     let service = guard().sessions(&sessions).on_upgraded(callback).layer(inner);
     let (request, client) = tower_ws_guard::test_util::handshake("/ws")
