@@ -55,8 +55,7 @@ use tower_http::{
 use tower_ws_guard::{
     AllowOrigin, Claims, EmptyBody, GuardLayer, PendingUpgrade, PlainText, ProblemJson, Rejection,
     RejectionKind, RejectionResponse, ResponderLayer, StaticTokens, Subprotocols, Token,
-    TokenCheckLayer, TokenPolicy, TokenSource, Upgraded, Validity, Verified, VerifyToken,
-    response_fn,
+    TokenCheckLayer, TokenPolicy, TokenSource, Validity, Verified, VerifyToken, response_fn,
     token::{
         jwt::{JwtAlgorithm, JwtKey, JwtKeys, JwtVerifier},
         ticket::{MemoryTicketStore, TicketIssuer, TicketVerifier},
