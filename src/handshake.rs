@@ -5,7 +5,7 @@
 //! [`Handshake::parse`]. The classifier is loose and the parser is strict, on purpose: a request
 //! that a layer passes as ordinary must not be a handshake to any handler behind it.
 
-use std::{fmt, slice};
+use std::fmt;
 
 use http::{
     Extensions, HeaderMap, HeaderValue, Method, Uri, Version,
@@ -21,18 +21,13 @@ use crate::{
     head::{RequestHead, parse_host},
     http::{
         Host, RequestOrigin, Transport,
-        field::{
-            Escaped, SingletonField, all_in, alphanumeric_and, elements, has_element, is_token,
-            one_line, text_elements, trim,
-        },
+        field::{SingletonField, all_in, alphanumeric_and, elements, has_element, one_line, trim},
         transport::Protocol,
     },
     rejection::{Rejection, RejectionKind as Kind},
     subprotocol::Subprotocols,
+    subprotocol_offer::Offered,
 };
-
-/// The maximum number of elements in `Sec-WebSocket-Protocol`, including empty ones.
-const MAX_SUBPROTOCOLS: usize = 128;
 
 /// The values that browsers send.
 const WEBSOCKET: &[u8] = b"websocket";
@@ -64,6 +59,7 @@ pub struct Handshake<'a> {
     origin: SingletonField<'a>,
     key: Option<[u8; 24]>,
     subprotocols: SingletonField<'a>,
+    offered: Offered<'a>,
     offered_extensions: SingletonField<'a>,
     /// About the extensions, if the layer negotiates them.
     agreement: Option<Agreement>,
@@ -172,8 +168,7 @@ impl<'a> Handshake<'a> {
         if fields.body || (fields.content_length && transport == Transport::ExtendedConnect) {
             return Err(Kind::BodyPresent.into());
         }
-        let offers_subprotocols =
-            check_subprotocols(fields.subprotocols, headers, supported.subprotocols)?;
+        let offered = parse_subprotocols(fields.subprotocols, headers, supported.subprotocols)?;
         let agreement = match (supported.extensions, fields.extensions) {
             (None, _) | (_, SingletonField::Absent) => None,
             (Some(deflate), _) => negotiate_extensions(deflate, headers)?,
@@ -184,12 +179,10 @@ impl<'a> Handshake<'a> {
             connection: fields.connection.is(CONNECTION_UPGRADE),
             key: key.is_some_and(|key| fields.key.is(&key)),
             version: fields.version.is(b"13"),
-            subprotocols: offers_subprotocols
+            subprotocols: !offered.is_empty()
                 || matches!(fields.subprotocols, SingletonField::Absent),
         };
         let origin = fields.origin;
-        let subprotocols =
-            if offers_subprotocols { fields.subprotocols } else { SingletonField::Absent };
         Ok(Self {
             method,
             uri,
@@ -200,7 +193,8 @@ impl<'a> Handshake<'a> {
             host,
             origin,
             key,
-            subprotocols,
+            subprotocols: fields.subprotocols,
+            offered,
             offered_extensions: fields.extensions,
             agreement,
             normalized,
@@ -275,17 +269,20 @@ impl<'a> Handshake<'a> {
     /// The subprotocols that the client offers, in its order of preference. Some may carry a
     /// credential.
     pub fn subprotocols(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        let (one, several) = match self.subprotocols {
-            SingletonField::Absent => (None, None),
-            SingletonField::One(value) => (Some(value), None),
-            SingletonField::Repeated => (None, Some(self.headers.get_all(SEC_WEBSOCKET_PROTOCOL))),
-        };
-        text_elements(one.into_iter().chain(several.into_iter().flatten()))
+        // Each is ASCII.
+        self.offered.clone().into_names().filter_map(|name| str::from_utf8(name).ok())
     }
 
-    /// Whether the client offers subprotocols. A parsed offer is never empty.
-    pub(crate) const fn offers_subprotocols(&self) -> bool {
-        !matches!(self.subprotocols, SingletonField::Absent)
+    pub(crate) const fn offered(&self) -> &Offered<'a> {
+        &self.offered
+    }
+
+    /// The line of the offered subprotocols, if there is one line.
+    pub(crate) const fn subprotocol_line(&self) -> Option<&'a HeaderValue> {
+        match self.subprotocols {
+            SingletonField::One(line) => Some(line),
+            SingletonField::Absent | SingletonField::Repeated => None,
+        }
     }
 
     /// All lines of `Sec-WebSocket-Extensions`, as one.
@@ -420,50 +417,24 @@ fn check_version(line: SingletonField<'_>) -> Result<(), Rejection> {
     Err(Rejection::new(kind).with_header_value(value))
 }
 
-/// RFC 6455 4.1 item 10: distinct tokens. Returns whether there is one: some clients send an empty
-/// value for an empty list.
-fn check_subprotocols(
-    line: SingletonField<'_>,
-    headers: &HeaderMap,
+fn parse_subprotocols<'a>(
+    line: SingletonField<'a>,
+    headers: &'a HeaderMap,
     ours: Option<&Subprotocols>,
-) -> Result<bool, Rejection> {
-    match line {
-        SingletonField::Absent => return Ok(false),
-        // Most clients offer one. This spares the array below.
-        SingletonField::One(value) if is_token(value.as_bytes()) => return Ok(true),
-        SingletonField::One(_) | SingletonField::Repeated => {}
-    }
+) -> Result<Offered<'a>, Rejection> {
+    let (one, several) = match line {
+        SingletonField::Absent => return Ok(Offered::default()),
+        SingletonField::One(line) => match Offered::one(line.as_bytes()) {
+            Some(offered) => return Ok(offered),
+            None => (Some(line), None),
+        },
+        SingletonField::Repeated => (None, Some(headers.get_all(SEC_WEBSOCKET_PROTOCOL))),
+    };
+    let lines = one.into_iter().chain(several.into_iter().flatten()).map(HeaderValue::as_bytes);
+    let is_ours = |name: &[u8]| ours.is_some_and(|ours| ours.contains(name));
     // A misplaced credential may be among the elements, so none is shown.
-    let invalid =
-        |problem: &str| Err(Rejection::new(Kind::SubprotocolInvalid).with_source(problem));
-    let mut offered = [b"".as_slice(); MAX_SUBPROTOCOLS];
-    let mut count = 0;
-    let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL);
-    let has_comma = || lines.iter().any(|line| line.as_bytes().contains(&b','));
-    let elements =
-        lines.iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b',')).map(trim);
-    for (i, element) in elements.enumerate() {
-        if i == MAX_SUBPROTOCOLS {
-            return invalid("there are more than 128 elements");
-        }
-        if element.is_empty() {
-            continue;
-        }
-        if !is_token(element) && !ours.is_some_and(|ours| ours.contains(element)) {
-            let wrong = element.iter().find(|byte| !is_token(slice::from_ref(byte)));
-            let wrong = Escaped(wrong.map_or(b"", slice::from_ref));
-            return invalid(&format!("one holds `{wrong}`, which a token cannot have"));
-        }
-        if offered[..count].contains(&element) {
-            return invalid("one is offered twice");
-        }
-        offered[count] = element;
-        count += 1;
-    }
-    if count == 0 && has_comma() {
-        return invalid("a list of commas names no subprotocol");
-    }
-    Ok(count > 0)
+    Offered::parse(lines, is_ours)
+        .map_err(|invalid| Rejection::new(Kind::SubprotocolInvalid).with_source(invalid))
 }
 
 /// RFC 6455 9.1: a list of another form fails the connection.

@@ -112,16 +112,14 @@ impl AllowHost {
     }
 
     /// Allows what either policy allows.
-    #[expect(clippy::needless_pass_by_value, reason = "a builder, like `AllowOrigin::or`")]
-    pub fn or(self, other: Self) -> Self {
-        let (a, b) = (&*self.0, &*other.0);
-        Rules {
-            listed: a.listed.and(&b.listed),
-            loopback: a.loopback || b.loopback,
-            predicates: [&*a.predicates, &*b.predicates].concat(),
-            replaceable: [&*a.replaceable, &*b.replaceable].concat(),
-        }
-        .into()
+    pub fn or(mut self, other: Self) -> Self {
+        let other = Arc::unwrap_or_clone(other.0);
+        let rules = Arc::make_mut(&mut self.0);
+        rules.listed.add(other.listed);
+        rules.loopback |= other.loopback;
+        rules.predicates.extend(other.predicates);
+        rules.replaceable.extend(other.replaceable);
+        self
     }
 
     /// Whether `host` is allowed.

@@ -1,8 +1,9 @@
 //! The origin policy: which pages may open a socket.
 
 use std::{
+    collections::BTreeSet,
     fmt::{self, Display},
-    iter,
+    iter, mem,
     sync::Arc,
 };
 
@@ -53,8 +54,8 @@ pub struct AllowOrigin(Arc<Rules>);
 /// What one policy says by itself.
 #[derive(Clone, Default)]
 struct Rules {
-    /// The listed origins without a wildcard as browsers write them. Sorted.
-    exact: Vec<Box<str>>,
+    /// The listed origins without a wildcard as browsers write them.
+    exact: BTreeSet<Box<[u8]>>,
     /// All that are listed.
     listed: Patterns,
     predicates: Vec<Predicate>,
@@ -134,7 +135,7 @@ impl AllowOrigin {
         let patterns = patterns.into_iter().map(|pattern| Pattern::origin(pattern.as_ref()));
         let patterns = patterns.collect::<Result<Vec<_>, _>>()?;
         let exact = patterns.iter().filter(|pattern| pattern.is_exact());
-        let exact = sorted(exact.map(|pattern| pattern.to_string().into()).collect());
+        let exact = exact.map(|pattern| pattern.to_string().into_bytes().into()).collect();
         Ok(Rules { exact, listed: Patterns::new(patterns), ..Rules::default() }.into())
     }
 
@@ -152,8 +153,8 @@ impl AllowOrigin {
     /// Allows what the policy allows that `lookup` finds for the request, for example by its host
     /// or path: a server for many tenants. `None` allows nothing.
     ///
-    /// A policy is cheap to clone, because clones share their patterns; [`or`](Self::or) copies
-    /// them, so combine policies beforehand. `lookup` must not block.
+    /// A policy is cheap to clone, because clones share their patterns; [`or`](Self::or) of a
+    /// clone copies them, so combine policies beforehand. `lookup` must not block.
     ///
     /// ```
     /// use std::{collections::HashMap, sync::Arc};
@@ -199,22 +200,11 @@ impl AllowOrigin {
         Rules { any: true, ..Rules::default() }.into()
     }
 
-    /// Allows what either policy allows.
-    #[expect(clippy::needless_pass_by_value, reason = "a builder")]
-    pub fn or(self, other: Self) -> Self {
-        let (a, b) = (&*self.0, &*other.0);
-        Rules {
-            exact: sorted([&*a.exact, &*b.exact].concat()),
-            listed: a.listed.and(&b.listed),
-            predicates: [&*a.predicates, &*b.predicates].concat(),
-            same_origin: a.same_origin || b.same_origin,
-            public_origins: a.public_origins.and(&b.public_origins),
-            missing: a.missing || b.missing,
-            null: a.null || b.null,
-            any: a.any || b.any,
-            lookups: [&*a.lookups, &*b.lookups].concat(),
-        }
-        .into()
+    /// Allows what either policy allows. To join many one by one costs no more than a list of all.
+    pub fn or(mut self, other: Self) -> Self {
+        // Nothing is copied unless the policies have clones.
+        Arc::make_mut(&mut self.0).add(Arc::unwrap_or_clone(other.0));
+        self
     }
 
     /// Also allows handshakes without `Origin`, as clients other than browsers send them.
@@ -377,8 +367,24 @@ pub(crate) struct Summary {
 }
 
 impl Rules {
+    fn add(&mut self, other: Self) {
+        let Self { mut exact, listed, predicates, public_origins, lookups, .. } = other;
+        if self.exact.len() < exact.len() {
+            mem::swap(&mut self.exact, &mut exact);
+        }
+        self.exact.extend(exact);
+        self.listed.add(listed);
+        self.predicates.extend(predicates);
+        self.same_origin |= other.same_origin;
+        self.public_origins.add(public_origins);
+        self.missing |= other.missing;
+        self.null |= other.null;
+        self.any |= other.any;
+        self.lookups.extend(lookups);
+    }
+
     fn is_exactly_listed(&self, origin: &HeaderValue) -> bool {
-        self.exact.binary_search_by(|exact| exact.as_bytes().cmp(origin.as_bytes())).is_ok()
+        self.exact.contains(origin.as_bytes())
     }
 
     #[cfg(feature = "lint")]
@@ -460,11 +466,6 @@ fn is_same_origin(origin: &Origin<'_>, host: Host<'_>) -> bool {
         _ => return false,
     };
     host.is_named(origin.host()) && host.port().unwrap_or(default_port) == u32::from(port)
-}
-
-fn sorted<T: Ord>(mut values: Vec<T>) -> Vec<T> {
-    values.sort_unstable();
-    values
 }
 
 /// Fetch Metadata (W3C) can only reject, because Chromium sends none on a WebSocket handshake.

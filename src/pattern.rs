@@ -1,13 +1,13 @@
 //! The patterns of origins and hosts, and their look-up. A host pattern has no scheme.
 
-use std::{cmp::Ordering, fmt};
+use std::{collections::BTreeMap, fmt, mem};
 
 use crate::{
     config::ConfigError,
     http::{Host, Origin, origin::parse_host},
 };
 
-/// A pattern in its normal form. The look-up relies on the order of the fields.
+/// A pattern in its normal form.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Pattern {
     name: Name,
@@ -134,23 +134,6 @@ impl Pattern {
     pub(crate) const fn is_exact(&self) -> bool {
         matches!((&self.name, self.port), (Name::Is(_), Port::Is(_)))
     }
-
-    fn cmp_name(&self, kind: Kind, host: &str, scheme: &str) -> Ordering {
-        let (own_kind, own_host) = match &self.name {
-            Name::Any => (Kind::Any, ""),
-            Name::Is(host) => (Kind::Is, &**host),
-            Name::Below(parent) => (Kind::Below, &**parent),
-        };
-        (own_kind, own_host, &*self.scheme).cmp(&(kind, host, scheme))
-    }
-}
-
-/// The cases of [`Name`], in its order.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    Any,
-    Is,
-    Below,
 }
 
 /// Whether a host is a name, and not an IP address or nothing.
@@ -181,35 +164,54 @@ impl fmt::Display for Pattern {
 /// Many patterns, which are looked up: ten thousand are as fast as a few.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Patterns {
-    /// Sorted.
-    patterns: Vec<Pattern>,
-    has_below: bool,
-    has_any: bool,
+    /// By name, and by the name below which they allow all names. The patterns of a name are sorted
+    /// by scheme and port.
+    names: BTreeMap<Box<str>, Vec<Pattern>>,
+    parents: BTreeMap<Box<str>, Vec<Pattern>>,
+    any: Vec<Pattern>,
+    /// The bit `n` is set if one of the `parents` has `n` dots.
+    depths: u128,
 }
 
 impl Patterns {
-    pub(crate) fn new(mut patterns: Vec<Pattern>) -> Self {
-        patterns.sort_unstable();
-        patterns.dedup();
-        let has = |kind: fn(&Name) -> bool| patterns.iter().any(|pattern| kind(&pattern.name));
-        Self {
-            has_below: has(|name| matches!(name, Name::Below(_))),
-            has_any: has(|name| matches!(name, Name::Any)),
-            patterns,
+    pub(crate) fn new(patterns: Vec<Pattern>) -> Self {
+        let mut new = Self::default();
+        patterns.into_iter().for_each(|pattern| new.insert(pattern));
+        new
+    }
+
+    fn insert(&mut self, pattern: Pattern) {
+        let same_name = match &pattern.name {
+            Name::Any => &mut self.any,
+            Name::Is(name) => self.names.entry(name.clone()).or_default(),
+            Name::Below(parent) => {
+                self.depths |= bit(count_dots(parent));
+                self.parents.entry(parent.clone()).or_default()
+            }
+        };
+        if let Err(at) = same_name.binary_search(&pattern) {
+            same_name.insert(at, pattern);
         }
     }
 
-    pub(crate) fn and(&self, other: &Self) -> Self {
-        Self::new([&*self.patterns, &*other.patterns].concat())
+    /// Adds the patterns of the other list. The fewer are added to the more, so that many lists are
+    /// joined one by one as fast as at once.
+    pub(crate) fn add(&mut self, mut other: Self) {
+        let len = |patterns: &Self| patterns.names.len() + patterns.parents.len();
+        if len(self) < len(&other) {
+            mem::swap(self, &mut other);
+        }
+        let by_name = other.names.into_values().chain(other.parents.into_values());
+        by_name.flatten().chain(other.any).for_each(|pattern| self.insert(pattern));
     }
 
     #[cfg(feature = "lint")]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Pattern> {
-        self.patterns.iter()
+        self.names.values().chain(self.parents.values()).flatten().chain(&self.any)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.patterns.is_empty()
+        self.names.is_empty() && self.parents.is_empty() && self.any.is_empty()
     }
 
     /// Finds the pattern that an origin matches.
@@ -229,30 +231,44 @@ impl Patterns {
     }
 
     fn find(&self, host: &str, scheme: &str, port: Option<u16>) -> Option<&Pattern> {
-        let below = || {
-            // A name has 253 bytes at most, and a dot.
-            if !self.has_below || host.len() > 254 || has_empty_label(host) {
-                return None;
-            }
-            let dots = host.bytes().enumerate().filter(|(_, byte)| *byte == b'.');
-            let mut parents = dots.map(|(dot, _)| &host[dot + 1..]);
-            parents.find_map(|parent| self.look_up(Kind::Below, parent, scheme, port))
+        let find_in = |same_name: &[Pattern]| {
+            [Port::Any, Port::Is(port)].into_iter().find_map(|port| {
+                let key = (scheme, port);
+                same_name
+                    .binary_search_by(|pattern| (&*pattern.scheme, pattern.port).cmp(&key))
+                    .ok()
+            })
         };
-        self.look_up(Kind::Is, host, scheme, port).or_else(below).or_else(|| {
-            let is_random = self.has_any && !host.is_empty();
-            is_random.then(|| self.look_up(Kind::Any, "", scheme, port)).flatten()
-        })
+        let mut candidates = self
+            .names
+            .get(host)
+            .into_iter()
+            .chain(self.parents_of(host))
+            .chain((!host.is_empty()).then_some(&self.any));
+        candidates.find_map(|same_name| find_in(same_name).map(|at| &same_name[at]))
     }
 
-    /// Looks up name and scheme, and then the port.
-    fn look_up(&self, kind: Kind, host: &str, scheme: &str, port: Option<u16>) -> Option<&Pattern> {
-        let compare = |pattern: &Pattern| pattern.cmp_name(kind, host, scheme);
-        let first = self.patterns.partition_point(|pattern| compare(pattern).is_lt());
-        let rest = &self.patterns[first..];
-        let ports = &rest[..rest.partition_point(|pattern| compare(pattern).is_eq())];
-        let at = |port: Port| ports.binary_search_by_key(&port, |pattern| pattern.port).ok();
-        at(Port::Any).or_else(|| at(Port::Is(port))).map(|at| &ports[at])
+    /// The patterns that a host may be below. Only as many parents as there are `depths` are looked
+    /// up, because a client can send a name of 127 labels.
+    fn parents_of(&self, host: &str) -> impl Iterator<Item = &Vec<Pattern>> {
+        // A name has 253 bytes at most, and a dot.
+        let may_match = self.depths != 0 && host.len() <= 254 && !has_empty_label(host);
+        let host = if may_match { host } else { "" };
+        let dots = host.bytes().enumerate().filter(|(_, byte)| *byte == b'.');
+        let depths = (0..count_dots(host)).rev();
+        dots.zip(depths)
+            .filter(|(_, depth)| self.depths & bit(*depth) != 0)
+            .filter_map(|((dot, _), _)| self.parents.get(&host[dot + 1..]))
     }
+}
+
+fn count_dots(name: &str) -> usize {
+    name.bytes().filter(|&byte| byte == b'.').count()
+}
+
+/// None for a parent of more labels than a name can have.
+fn bit(depth: usize) -> u128 {
+    1_u128.checked_shl(depth as u32).unwrap_or_default()
 }
 
 /// `*` stands for labels, and a label is not empty.

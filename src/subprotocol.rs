@@ -15,7 +15,8 @@ use crate::{config::ConfigError, http::field::is_token};
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct Subprotocols {
-    ours: Arc<[HeaderValue]>,
+    /// Each name, and its place in the server's order of preference. Sorted by name.
+    ours: Arc<[(HeaderValue, usize)]>,
     client_order: bool,
 }
 
@@ -43,15 +44,13 @@ impl Subprotocols {
         I: IntoIterator<Item: AsRef<str>>,
     {
         let mut ours = Vec::new();
-        for subprotocol in subprotocols {
-            let value = parse_own(subprotocol.as_ref())?;
-            if ours.contains(&value) {
-                return Err(ConfigError::new(
-                    subprotocol.as_ref(),
-                    "the subprotocol is listed twice",
-                ));
-            }
-            ours.push(value);
+        for (place, subprotocol) in subprotocols.into_iter().enumerate() {
+            ours.push((parse_own(subprotocol.as_ref())?, place));
+        }
+        ours.sort_unstable();
+        if let Some(twice) = ours.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            let name = twice[0].0.to_str().unwrap_or_default();
+            return Err(ConfigError::new(name, "the subprotocol is listed twice"));
         }
         Ok(Self { ours: ours.into(), client_order: false })
     }
@@ -62,19 +61,23 @@ impl Subprotocols {
     }
 
     pub(crate) fn contains(&self, offer: &[u8]) -> bool {
-        self.ours.iter().any(|ours| ours.as_bytes() == offer)
+        self.look_up(offer).is_some()
     }
 
     /// Selects one of the offered subprotocols.
-    pub(crate) fn select<'a, I>(&self, offered: impl Fn() -> I) -> Option<&HeaderValue>
-    where
-        I: Iterator<Item = &'a str>,
-    {
-        if self.client_order {
-            offered().find_map(|offer| self.ours.iter().find(|ours| *ours == offer))
-        } else {
-            self.ours.iter().find(|ours| offered().any(|offer| *ours == offer))
-        }
+    pub(crate) fn select<'a>(
+        &self,
+        offered: impl Iterator<Item = &'a [u8]>,
+    ) -> Option<&HeaderValue> {
+        let mut common = offered.filter_map(|offer| self.look_up(offer));
+        let selected =
+            if self.client_order { common.next() } else { common.min_by_key(|(_, place)| *place) };
+        selected.map(|(name, _)| name)
+    }
+
+    fn look_up(&self, offer: &[u8]) -> Option<&(HeaderValue, usize)> {
+        let at = self.ours.binary_search_by(|(name, _)| name.as_bytes().cmp(offer)).ok()?;
+        self.ours.get(at)
     }
 }
 

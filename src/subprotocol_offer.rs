@@ -1,10 +1,10 @@
 //! The subprotocols that a client offers.
 
-use std::{error::Error, fmt, str::FromStr};
+use std::{error::Error, fmt, slice, str::FromStr};
 
 use http::HeaderValue;
 
-use crate::http::field::{is_token, trim};
+use crate::http::field::{Escaped, is_token, trim};
 
 /// The maximum number of elements, including empty ones.
 const MAX_SUBPROTOCOLS: usize = 128;
@@ -54,11 +54,17 @@ impl SubprotocolOffer {
     where
         I: IntoIterator<Item: AsRef<str>>,
     {
-        let mut offer = Self::default();
-        for subprotocol in subprotocols {
-            offer.push(subprotocol.as_ref().as_bytes())?;
+        // One more than allowed is enough to tell.
+        let names = subprotocols.into_iter().take(MAX_SUBPROTOCOLS + 1).collect::<Vec<_>>();
+        let mut offered = Offered::default();
+        for name in &names {
+            offered.push(name.as_ref().as_bytes(), |_| false)?;
         }
-        Ok(offer)
+        offered.check_distinct()?;
+        if names.len() > MAX_SUBPROTOCOLS {
+            return Err(InvalidSubprotocolOffer::COUNT);
+        }
+        Ok(offered.into())
     }
 
     /// Parses all lines of `Sec-WebSocket-Protocol`. Each line is a comma-separated list. White
@@ -86,46 +92,8 @@ impl SubprotocolOffer {
     where
         I: IntoIterator<Item = &'a HeaderValue>,
     {
-        Self::parse_lines(lines.into_iter().map(HeaderValue::as_bytes))
-    }
-
-    fn parse_lines<'a>(
-        lines: impl Iterator<Item = &'a [u8]>,
-    ) -> Result<Self, InvalidSubprotocolOffer> {
-        let mut offer = Self::default();
-        let mut blank = true;
-        let mut count = 0;
-        for line in lines {
-            blank &= trim(line).is_empty();
-            for element in line.split(|&byte| byte == b',').map(trim) {
-                if count == MAX_SUBPROTOCOLS {
-                    return Err(InvalidSubprotocolOffer::COUNT);
-                }
-                count += 1;
-                if !element.is_empty() {
-                    offer.push(element)?;
-                }
-            }
-        }
-        if offer.is_empty() && !blank {
-            return Err(InvalidSubprotocolOffer::EMPTY);
-        }
-        Ok(offer)
-    }
-
-    fn push(&mut self, subprotocol: &[u8]) -> Result<(), InvalidSubprotocolOffer> {
-        let subprotocol = match std::str::from_utf8(subprotocol) {
-            Ok(text) if is_token(subprotocol) => text,
-            _ => return Err(InvalidSubprotocolOffer::TOKEN),
-        };
-        if self.iter().any(|other| other == subprotocol) {
-            return Err(InvalidSubprotocolOffer::TWICE);
-        }
-        if self.len() == MAX_SUBPROTOCOLS {
-            return Err(InvalidSubprotocolOffer::COUNT);
-        }
-        self.subprotocols.push(subprotocol.into());
-        Ok(())
+        let lines = lines.into_iter().map(HeaderValue::as_bytes);
+        Offered::parse(lines, |_| false).map(Self::from)
     }
 
     /// The subprotocols, in the client's order of preference.
@@ -160,7 +128,7 @@ impl FromStr for SubprotocolOffer {
     type Err = InvalidSubprotocolOffer;
 
     fn from_str(line: &str) -> Result<Self, Self::Err> {
-        Self::parse_lines([line.as_bytes()].into_iter())
+        Offered::parse([line.as_bytes()].into_iter(), |_| false).map(Self::from)
     }
 }
 
@@ -181,22 +149,134 @@ impl fmt::Debug for SubprotocolOffer {
     }
 }
 
+impl From<Offered<'_>> for SubprotocolOffer {
+    fn from(offered: Offered<'_>) -> Self {
+        // Tokens are ASCII.
+        let subprotocols = offered.iter().filter_map(|name| str::from_utf8(name).ok());
+        Self { subprotocols: subprotocols.map(Box::from).collect() }
+    }
+}
+
+/// The subprotocols of an offer as slices of its lines, in the client's order of preference.
+#[derive(Clone, Default)]
+pub(crate) struct Offered<'a> {
+    /// Most clients offer at most one, and then nothing is allocated.
+    first: Option<&'a [u8]>,
+    others: Vec<&'a [u8]>,
+}
+
+impl<'a> Offered<'a> {
+    /// RFC 6455 4.1 item 10: distinct tokens, or names that are `ours`. Some clients send an empty
+    /// line for an empty list.
+    pub(crate) fn parse(
+        lines: impl Iterator<Item = &'a [u8]>,
+        is_ours: impl Fn(&[u8]) -> bool,
+    ) -> Result<Self, InvalidSubprotocolOffer> {
+        let mut offered = Self::default();
+        let (mut line_count, mut element_count) = (0, 0);
+        for line in lines {
+            line_count += 1;
+            for element in line.split(|&byte| byte == b',').map(trim) {
+                if element_count == MAX_SUBPROTOCOLS {
+                    return Err(InvalidSubprotocolOffer::COUNT);
+                }
+                element_count += 1;
+                if !element.is_empty() {
+                    offered.push(element, &is_ours)?;
+                }
+            }
+        }
+        let has_comma = element_count > line_count;
+        if offered.is_empty() && has_comma {
+            return Err(InvalidSubprotocolOffer::EMPTY);
+        }
+        offered.check_distinct()?;
+        Ok(offered)
+    }
+
+    /// A line without a comma and white space. `None` for any other line.
+    pub(crate) fn one(line: &'a [u8]) -> Option<Self> {
+        is_token(line).then(|| Self { first: Some(line), others: Vec::new() })
+    }
+
+    fn push(
+        &mut self,
+        name: &'a [u8],
+        is_ours: impl Fn(&[u8]) -> bool,
+    ) -> Result<(), InvalidSubprotocolOffer> {
+        if !is_token(name) && !is_ours(name) {
+            let wrong = name.iter().find(|byte| !is_token(slice::from_ref(byte)));
+            return Err(InvalidSubprotocolOffer {
+                wrong: wrong.copied(),
+                ..InvalidSubprotocolOffer::TOKEN
+            });
+        }
+        if self.first.is_none() {
+            self.first = Some(name);
+        } else {
+            self.others.push(name);
+        }
+        Ok(())
+    }
+
+    fn check_distinct(&self) -> Result<(), InvalidSubprotocolOffer> {
+        if self.others.is_empty() {
+            return Ok(());
+        }
+        let mut sorted = self.iter().collect::<Vec<_>>();
+        sorted.sort_unstable();
+        if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(InvalidSubprotocolOffer::TWICE);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &'a [u8]> + Clone {
+        self.first.into_iter().chain(self.others.iter().copied())
+    }
+
+    /// As [`iter`](Self::iter), without a borrow of this value.
+    pub(crate) fn into_names(self) -> impl Iterator<Item = &'a [u8]> {
+        self.first.into_iter().chain(self.others)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.others.len()
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+}
+
 /// The reason why a value is not a [`SubprotocolOffer`]. Its `Display` names the rule that the
-/// value breaks, without the value, which may carry a credential.
+/// value breaks, and of the value only a character that no token has: the rest may carry a
+/// credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InvalidSubprotocolOffer(&'static str);
+pub struct InvalidSubprotocolOffer {
+    rule: &'static str,
+    wrong: Option<u8>,
+}
 
 impl InvalidSubprotocolOffer {
     const TOKEN: Self =
-        Self("a subprotocol is a token: no spaces, commas, slashes, quotes or colons");
-    const TWICE: Self = Self("a subprotocol is offered twice");
-    const COUNT: Self = Self("an offer has at most 128 subprotocols");
-    const EMPTY: Self = Self("the list has commas but no subprotocol");
+        Self::new("a subprotocol is a token: no spaces, commas, slashes, quotes or colons");
+    const TWICE: Self = Self::new("a subprotocol is offered twice");
+    const COUNT: Self = Self::new("an offer has at most 128 subprotocols");
+    const EMPTY: Self = Self::new("the list has commas but no subprotocol");
+
+    const fn new(rule: &'static str) -> Self {
+        Self { rule, wrong: None }
+    }
 }
 
 impl fmt::Display for InvalidSubprotocolOffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
+        f.write_str(self.rule)?;
+        match &self.wrong {
+            Some(wrong) => write!(f, "; one holds `{}`", Escaped(slice::from_ref(wrong))),
+            None => Ok(()),
+        }
     }
 }
 
@@ -226,6 +306,7 @@ mod tests {
             (vec![",", "a"], "a"),
             (vec![",, a ,\t, b ,"], "a, b"),
             (vec!["chat, Chat"], "chat, Chat"),
+            (vec!["f, e", "d, c, b, a"], "f, e, d, c, b, a"),
             (vec!["!#$%&'*+-.^_`|~09azAZ"], "!#$%&'*+-.^_`|~09azAZ"),
         ] {
             let bytes = lines.iter().map(|line| line.as_bytes()).collect::<Vec<_>>();
@@ -257,10 +338,12 @@ mod tests {
             (vec![b"a, a"], Invalid::TWICE),
             (vec![b"a, b, a"], Invalid::TWICE),
             (vec![b"a", b"a"], Invalid::TWICE),
+            (vec![b"a, b, c, d, e, a"], Invalid::TWICE),
+            (vec![b"a, b, c, d, e, f", b"e"], Invalid::TWICE),
         ] {
             let shown = lines.iter().map(|line| line.escape_ascii().to_string());
             let shown = shown.collect::<Vec<_>>();
-            assert_eq!(parse(&lines), Err(expected), "{shown:?}");
+            assert_eq!(parse(&lines).unwrap_err().rule, expected.rule, "{shown:?}");
         }
     }
 
@@ -301,8 +384,11 @@ mod tests {
             (vec!["a", "b\n"], Invalid::TOKEN),
             (vec!["a", "b", "a"], Invalid::TWICE),
         ] {
-            assert_eq!(SubprotocolOffer::list(&names), Err(expected), "{names:?}");
+            let invalid = SubprotocolOffer::list(&names).unwrap_err();
+            assert_eq!(invalid.rule, expected.rule, "{names:?}");
         }
+        let invalid = SubprotocolOffer::list(["chat/2"]).unwrap_err();
+        assert!(invalid.to_string().ends_with("; one holds `/`"), "{invalid}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
     io::{Read, Write},
     net::{Ipv4Addr, TcpStream},
     pin::pin,
-    sync::mpsc,
+    sync::{Arc, Mutex, mpsc},
     task::{Context, Poll, Waker},
     thread,
     time::Duration,
@@ -20,6 +20,7 @@ use common::{Body, Raw, handshake, plain};
 use http::{
     HeaderName, HeaderValue, Request, Response, StatusCode,
     header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, UPGRADE},
+    request::Parts,
 };
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
@@ -32,8 +33,8 @@ use tokio::{
 use tower::{Layer, Service, ServiceBuilder, service_fn, util::BoxCloneService};
 use tower_ws_guard::{
     AllowHost, AllowOrigin, ConnectionLimit, Drain, GuardLayer, Handshake, OriginCheckLayer,
-    PendingUpgrade, ResponderLayer, StaticTokens, Subprotocols, TokenCheckLayer, TokenPolicy,
-    TokenSource, Upgraded, VersionCheckLayer,
+    PendingUpgrade, Permit, ResponderLayer, Sessions, StaticTokens, Subprotocols, TokenCheckLayer,
+    TokenPolicy, TokenSource, Upgraded, VersionCheckLayer,
 };
 
 type ResponseFuture = Ready<Result<Response<()>, Infallible>>;
@@ -318,4 +319,51 @@ fn open_connection_keeps_no_more_than_a_hand_written_one() {
         let kept = kept(service);
         assert!(kept <= hand_written + 250, "{mode}: {kept} bytes, and {hand_written} by hand");
     }
+}
+
+/// A credential is a slice of its header until it is verified, and one subprotocol needs no list.
+#[test]
+fn token_and_subprotocol_allocate_only_the_claims() {
+    let plain = GuardLayer::new(origins()).respond();
+    let subprotocols = Subprotocols::list(["chat", "chat.v2"]).unwrap();
+    let with_both = plain.clone().subprotocols(subprotocols).token(token()).unwrap();
+    let offer =
+        handshake().and("Authorization", "Bearer s3cr3t").and("Sec-WebSocket-Protocol", "chat.v2");
+    let [before, after] = [(plain, handshake()), (with_both, offer)].map(|(guard, raw)| {
+        let mut service = ServiceBuilder::new().layer(guard).service(service_fn(accept));
+        allocations(&mut service, received(&raw));
+        allocations(&mut service, received(&raw))
+    });
+    assert_eq!(after, (before.0 + 1, 101));
+}
+
+/// A key that stays would show, and so would a map that keeps the size it once had.
+#[test]
+fn key_without_connections_leaves_no_memory_behind() {
+    const KEYS: i64 = 10_000;
+
+    let per_target = |head: &Parts| Some(head.uri.path().to_owned());
+    let sessions = Sessions::per_key(1, per_target).unwrap();
+    let guard = GuardLayer::new(origins()).sessions(&sessions);
+    let permits = Arc::new(Mutex::new(Vec::new()));
+    let open = Arc::clone(&permits);
+    let mut guarded =
+        ServiceBuilder::new().layer(guard).service(service_fn(move |mut request: Request<()>| {
+            open.lock().unwrap().extend(Permit::claim(request.extensions_mut()));
+            switch(request)
+        }));
+    let mut connect = |key: i64| {
+        let raw = handshake().target(&format!("/ws/{key}"));
+        assert_eq!(allocations(&mut guarded, raw.upgradable()).1, 101);
+    };
+    connect(0);
+    permits.lock().unwrap().clear();
+    let left = allocation_counter::measure(|| {
+        (0..KEYS).for_each(&mut connect);
+        assert_eq!(sessions.keys() as i64, KEYS);
+        *permits.lock().unwrap() = Vec::new();
+    });
+    assert_eq!(sessions.connections(), 0);
+    let per_key = left.bytes_current / KEYS;
+    assert!(per_key < 32, "{per_key} bytes a key");
 }

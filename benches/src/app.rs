@@ -8,11 +8,16 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodRouter, any},
 };
+use futures_util::FutureExt;
 use http::{HeaderMap, StatusCode, header::ORIGIN};
 use tower::ServiceBuilder;
 use tower_ws_guard::{
     AllowOrigin, GuardLayer, PendingUpgrade, ResponderLayer, StaticTokens, Subprotocols,
     TokenPolicy, TokenSource,
+    token::{
+        jwt::{JwtAlgorithm, JwtKey, JwtKeys, JwtVerifier},
+        ticket::{MemoryTicketStore, TicketIssuer, TicketVerifier},
+    },
 };
 
 use crate::input;
@@ -30,6 +35,51 @@ pub(crate) fn token() -> TokenPolicy<u64> {
     let sources = [TokenSource::subprotocol("auth.").expect("a valid prefix")];
     TokenPolicy::from_sources(sources, StaticTokens::new([(input::TOKEN, 7)]).unwrap())
         .expect("one source")
+}
+
+pub(crate) fn bearer() -> TokenPolicy<i32> {
+    TokenPolicy::bearer(StaticTokens::new([(input::TOKEN, 7)]).unwrap())
+}
+
+/// A bearer token, and a subprotocol.
+pub(crate) fn bearer_lines() -> String {
+    lines(input::TOKEN)
+}
+
+pub(crate) fn lines(token: &str) -> String {
+    format!("Authorization: Bearer {token}\r\nSec-WebSocket-Protocol: chat.v2\r\n")
+}
+
+const SECRET: &[u8] = b"at least as many bytes as the hash has";
+
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+pub(crate) struct User {
+    sub: String,
+    exp: u64,
+}
+
+pub(crate) fn jwt() -> TokenPolicy<User> {
+    let key = JwtKey::hmac(JwtAlgorithm::HS256, SECRET).expect("long enough");
+    TokenPolicy::bearer(JwtVerifier::new(JwtKeys::new([key])))
+}
+
+pub(crate) fn json_web_token() -> String {
+    let user = User { sub: "alice".into(), exp: 4_102_444_800 };
+    let key = jsonwebtoken::EncodingKey::from_secret(SECRET).expect("a key");
+    jsonwebtoken::encode(&Default::default(), &user, &key).expect("a token")
+}
+
+/// Tickets in `ticket=…` of the query, and what issues them.
+pub(crate) fn tickets() -> (TokenPolicy<String>, impl Fn() -> String) {
+    let store = MemoryTicketStore::default();
+    let (issuer, verifier) = (TicketIssuer::new(store.clone()), TicketVerifier::new(store));
+    let sources = [TokenSource::query("ticket").expect("a valid name")];
+    let policy = TokenPolicy::from_sources(sources, verifier).expect("one source");
+    let issue = move || {
+        let ticket = issuer.issue(&"alice").now_or_never().expect("in memory");
+        ticket.expect("room in the store").expose().to_owned()
+    };
+    (policy, issue)
 }
 
 pub(crate) fn subprotocols() -> Subprotocols {
@@ -62,30 +112,46 @@ pub fn axum_origin_in_handler() -> Router {
     app(any(handler))
 }
 
-pub fn axum_origin_from_fn() -> Router {
-    let check = async |request: Request, next: Next| match is_allowed(request.headers()) {
+async fn check_origin(request: Request, next: Next) -> Response {
+    match is_allowed(request.headers()) {
         true => next.run(request).await,
         false => StatusCode::FORBIDDEN.into_response(),
-    };
-    axum().layer(from_fn(check))
+    }
 }
 
-/// Guard and responder on the route of a handler that accepts.
+/// By `Router::layer`: every request is boxed once more.
+pub fn axum_origin_from_fn() -> Router {
+    axum().layer(from_fn(check_origin))
+}
+
+pub fn axum_origin_from_fn_on_route() -> Router {
+    app(any(upgrade).layer(from_fn(check_origin)))
+}
+
+/// The guard on the route of a handler that accepts.
 pub fn axum_guard_and_handler<H: Handler<T, ()>, T: 'static>(handler: H) -> Router {
-    app(any(handler).layer(ServiceBuilder::new().layer(guard()).layer(ResponderLayer::new())))
+    app(any(handler).layer(guard().respond()))
 }
 
-pub fn axum_guard_and_responder() -> Router {
+/// The guard on the route, and a handler that accepts.
+pub fn axum_guard_responds() -> Router {
     axum_guard_and_handler(async |pending: Extension<PendingUpgrade>| {
         pending.on_upgrade(async |socket| drop(socket))
     })
 }
 
-/// Guard and responder with a callback on the route: no handshake reaches the handler.
+/// The same in two layers.
+pub fn axum_guard_and_responder() -> Router {
+    let handler = async |pending: Extension<PendingUpgrade>| {
+        pending.on_upgrade(async |socket| drop(socket));
+    };
+    app(any(handler).layer(ServiceBuilder::new().layer(guard()).layer(ResponderLayer::new())))
+}
+
+/// The guard with a callback on the route: no handshake reaches the handler.
 pub fn axum_guard_and_callback() -> Router {
-    let responder = ResponderLayer::on_upgraded(async |socket| drop(socket));
-    let layers = ServiceBuilder::new().layer(guard()).layer(responder);
-    app(any(async || StatusCode::UPGRADE_REQUIRED).layer(layers))
+    let guard = guard().on_upgraded(async |socket| drop(socket));
+    app(any(async || StatusCode::UPGRADE_REQUIRED).layer(guard))
 }
 
 /// The guard on the route of axum's own handshake.

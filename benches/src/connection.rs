@@ -21,7 +21,7 @@ use tokio_tungstenite::{
     },
 };
 use tower::{Layer, Service, ServiceBuilder, service_fn};
-use tower_ws_guard::{PendingUpgrade, ResponderLayer, Upgraded};
+use tower_ws_guard::{PendingUpgrade, Upgraded};
 
 use crate::{
     Case, Operation, app, case,
@@ -36,27 +36,27 @@ const REJECTED: &str = "Connection in memory, rejected for its origin";
 pub(crate) const CASES: &[Case] = &[
     case(BARE, "client and a constant answer", || connection(constant, HANDSHAKE, 101)),
     case(BARE, "hyper, ordinary request", || over_hyper(service_fn(ok), ORDINARY, 200)),
-    case(BARE, "hyper, `GuardLayer` and `ResponderLayer`", || {
+    case(BARE, "hyper, `GuardLayer` that responds", || {
         over_hyper(accepted(drop_stream), HANDSHAKE, 101)
     }),
     case(BARE, "axum, ordinary request", || over_hyper(app::axum(), ORDINARY, 200)),
-    case(BARE, "axum, `GuardLayer` and `ResponderLayer` on the route", || {
-        over_hyper(app::axum_guard_and_responder(), HANDSHAKE, 101)
+    case(BARE, "axum, `GuardLayer` that responds on the route", || {
+        over_hyper(app::axum_guard_responds(), HANDSHAKE, 101)
     }),
-    case(BARE, "axum, `GuardLayer` and `ResponderLayer` with a callback on the route", || {
+    case(BARE, "axum, `GuardLayer` with a callback on the route", || {
         over_hyper(app::axum_guard_and_callback(), HANDSHAKE, 101)
     }),
-    case(CODEC, "hyper, `GuardLayer` and `ResponderLayer`, fastwebsockets", || {
+    case(CODEC, "hyper, `GuardLayer` that responds, fastwebsockets", || {
         over_hyper(accepted(drop_fastwebsockets), HANDSHAKE, 101)
     }),
     case(CODEC, "hyper, fastwebsockets", || over_hyper(service_fn(fastwebsockets), HANDSHAKE, 101)),
-    case(CODEC, "hyper, `GuardLayer` and `ResponderLayer`, tokio-tungstenite", || {
+    case(CODEC, "hyper, `GuardLayer` that responds, tokio-tungstenite", || {
         over_hyper(accepted(drop_tungstenite), HANDSHAKE, 101)
     }),
     case(CODEC, "hyper, hyper-tungstenite", || {
         over_hyper(service_fn(hyper_tungstenite), HANDSHAKE, 101)
     }),
-    case(CODEC, "axum, `GuardLayer` and `ResponderLayer` on the route, tokio-tungstenite", || {
+    case(CODEC, "axum, `GuardLayer` that responds on the route, tokio-tungstenite", || {
         let handler =
             async |pending: Extension<PendingUpgrade>| pending.on_upgrade(drop_tungstenite);
         over_hyper(app::axum_guard_and_handler(handler), HANDSHAKE, 101)
@@ -65,8 +65,8 @@ pub(crate) const CASES: &[Case] = &[
     case(CODEC, "axum, origin checked in the handler", || {
         over_hyper(app::axum_origin_in_handler(), HANDSHAKE, 101)
     }),
-    case(CODEC, "axum, origin checked in a `from_fn` layer", || {
-        over_hyper(app::axum_origin_from_fn(), HANDSHAKE, 101)
+    case(CODEC, "axum, origin checked in a `from_fn` on the route", || {
+        over_hyper(app::axum_origin_from_fn_on_route(), HANDSHAKE, 101)
     }),
     case(CODEC, "`GuardLayer` on the route, axum's `WebSocketUpgrade`", || {
         over_hyper(app::axum_guard(), HANDSHAKE, 101)
@@ -92,8 +92,8 @@ pub(crate) const CASES: &[Case] = &[
     case(REJECTED, "axum, `GuardLayer` on the route", || {
         over_hyper(app::axum_guard(), input::foreign_origin(), 403)
     }),
-    case(REJECTED, "axum, in a `from_fn` layer", || {
-        over_hyper(app::axum_origin_from_fn(), input::foreign_origin(), 403)
+    case(REJECTED, "axum, in a `from_fn` on the route", || {
+        over_hyper(app::axum_origin_from_fn_on_route(), input::foreign_origin(), 403)
     }),
     case(REJECTED, "axum, in the handler", || {
         over_hyper(app::axum_origin_in_handler(), input::foreign_origin(), 403)
@@ -168,7 +168,7 @@ async fn ok(_: Request<Incoming>) -> Result<Response<Empty<Bytes>>, Infallible> 
     Ok(Response::default())
 }
 
-/// Guard and responder around a service that accepts, and hands the connection to `take`.
+/// The guard around a service that accepts, and hands the connection to `take`.
 fn accepted<F>(
     take: fn(Upgraded) -> F,
 ) -> impl Service<Request<Incoming>, Response = Response<Empty<Bytes>>, Error = Infallible, Future: Send>
@@ -181,7 +181,7 @@ where
         pending.on_upgrade(take);
         ready(Ok(Response::default()))
     };
-    ServiceBuilder::new().layer(app::guard()).layer(ResponderLayer::new()).service_fn(accept)
+    ServiceBuilder::new().layer(app::guard().respond()).service_fn(accept)
 }
 
 async fn hyper_tungstenite(

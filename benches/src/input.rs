@@ -1,10 +1,11 @@
 //! Requests as hyper makes them: every value is a slice of one buffer.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header::UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header::UPGRADE};
+use hyper::ext::Protocol;
 
 pub(crate) const KEY: &[u8; 24] = b"dGhlIHNhbXBsZSBub25jZQ==";
-pub(crate) const ORIGIN: &str = "https://app.example.com";
+pub const ORIGIN: &str = "https://app.example.com";
 pub const FOREIGN_ORIGIN: &str = "https://evil.example";
 pub(crate) const TOKEN: &str = "s3cr3t-0123456789-abcdef";
 
@@ -51,6 +52,31 @@ pub fn with(name: &str, value: &str) -> String {
 /// The handshake with additional lines.
 pub(crate) fn and(lines: &str) -> String {
     HANDSHAKE.replacen("Pragma", &format!("{lines}Pragma"), 1)
+}
+
+/// A handshake of the same browser over HTTP/2 (RFC 8441).
+pub(crate) fn http2() -> impl Fn() -> Request<()> {
+    let head = Bytes::from(
+        HANDSHAKE
+            .lines()
+            .filter(|line| {
+                !["Host", "Connection", "Upgrade", "Sec-WebSocket-Key"]
+                    .iter()
+                    .any(|name| line.starts_with(&format!("{name}:")))
+            })
+            .map(|line| format!("{line}\r\n"))
+            .collect::<String>(),
+    );
+    move || {
+        let mut request = request(&head);
+        *request.method_mut() = Method::CONNECT;
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = Uri::from_static("https://app.example.com/ws");
+        request.extensions_mut().insert(Protocol::from_static("websocket"));
+        let on_upgrade = hyper::upgrade::on(&mut request);
+        request.extensions_mut().insert(on_upgrade);
+        request
+    }
 }
 
 pub(crate) fn foreign_origin() -> String {

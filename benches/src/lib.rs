@@ -3,19 +3,23 @@
 mod accept_key;
 mod app;
 mod connection;
+pub mod floor;
 mod growth;
-mod handshake;
+pub mod handshake;
 mod input;
-mod ordinary;
-mod rejection;
+pub mod measure;
+mod observed;
+pub mod ordinary;
+pub mod rejection;
+pub mod server;
 mod service;
 
-use std::hint::black_box;
+use std::{error::Error, hint::black_box};
 
-pub use input::{FOREIGN_ORIGIN, HANDSHAKE, with};
+pub use input::{FOREIGN_ORIGIN, HANDSHAKE, ORIGIN, with};
+pub use measure::CALLGRIND_RUNS;
 
-/// The number of runs of an operation to count its instructions.
-pub const INSTRUCTION_RUNS: usize = 50;
+pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// One row of a table.
 #[derive(Clone, Copy, Debug)]
@@ -25,9 +29,9 @@ pub struct Case {
     make: fn() -> Box<dyn Operation>,
 }
 
-/// All rows, by group. With `observed`: those of this crate.
+/// All rows, by group.
 pub fn cases() -> Vec<Case> {
-    let mut cases = [
+    [
         accept_key::CASES,
         ordinary::CASES,
         rejection::CASES,
@@ -35,9 +39,21 @@ pub fn cases() -> Vec<Case> {
         connection::CASES,
         growth::CASES,
     ]
-    .concat();
-    cases.retain(|case| !cfg!(feature = "observed") || case.name.contains("`GuardLayer`"));
-    cases
+    .concat()
+}
+
+/// The rows with the features `tracing` and `metrics` of this crate. They need the feature
+/// `observed`.
+pub fn observed_cases() -> Vec<Case> {
+    let ours = cases().into_iter().filter(Case::is_ours);
+    ours.chain(observed::CASES.iter().copied()).collect()
+}
+
+/// The case of this group and name. It panics if there is none.
+pub fn case_named(group: &str, name: &str) -> Case {
+    let mut cases = cases().into_iter().chain(observed_cases());
+    let case = cases.find(|case| (case.group, case.name) == (group, name));
+    case.unwrap_or_else(|| panic!("no case {group}: {name}"))
 }
 
 const fn case(group: &'static str, name: &'static str, make: fn() -> Box<dyn Operation>) -> Case {
@@ -45,6 +61,16 @@ const fn case(group: &'static str, name: &'static str, make: fn() -> Box<dyn Ope
 }
 
 impl Case {
+    /// Whether it runs this crate, and not only peers.
+    pub fn is_ours(&self) -> bool {
+        self.group.contains("`GuardLayer`") || self.name.contains("`GuardLayer`")
+    }
+
+    /// Unique.
+    pub fn id(&self) -> String {
+        format!("{}: {}", self.group, self.name)
+    }
+
     /// Warm, after everything that is made once.
     pub fn operation(&self) -> Box<dyn Operation> {
         let mut operation = (self.make)();
@@ -95,8 +121,12 @@ mod tests {
 
     #[test]
     fn every_case_answers_as_it_should_and_has_a_name_of_its_own() {
+        let cases = match cfg!(feature = "observed") {
+            true => super::observed_cases(),
+            false => super::cases(),
+        };
         let mut names = HashSet::new();
-        for case in super::cases() {
+        for case in cases {
             assert!(names.insert((case.group, case.name)), "{case:?}");
             case.operation();
         }

@@ -1,25 +1,37 @@
+use std::convert::identity;
+
 use axum::{body::Body, middleware::from_fn};
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode, header::UPGRADE};
 use tower::{Layer, ServiceBuilder};
 use tower_http::{cors::CorsLayer, validate_request::ValidateRequestHeaderLayer};
 use tower_ws_guard::{OriginCheckLayer, ResponderLayer, TokenCheckLayer, VersionCheckLayer};
 
 use crate::{
-    Case, Operation, app, case,
+    Case, Operation, app, case, floor,
     input::{ORDINARY, ORIGIN},
     service::{OK, Pass, call, call_axum},
 };
 
-const SERVICE: &str = "Ordinary request through a bare service";
-const ROUTER: &str = "Ordinary request through an axum router";
+pub const SERVICE: &str = "Ordinary request through a bare service";
+pub const ROUTER: &str = "Ordinary request through an axum router";
 
 pub(crate) const CASES: &[Case] = &[
     case(SERVICE, "the service alone", || call(OK, ORDINARY, 200)),
     case(SERVICE, "a layer that does nothing", || call(Pass.layer(OK), ORDINARY, 200)),
+    case(SERVICE, "tower's `MapResponseLayer` that does nothing", || {
+        call(
+            ServiceBuilder::new().map_response(identity::<Response<()>>).service(OK),
+            ORDINARY,
+            200,
+        )
+    }),
     case(SERVICE, "`GuardLayer`", || call(app::guard().layer(OK), ORDINARY, 200)),
     case(SERVICE, "`GuardLayer` with token and subprotocols", full_guard),
-    case(SERVICE, "tower-http's `ValidateRequestHeaderLayer`", || {
-        let validate = |_: &mut Request<()>| Ok::<(), Response<()>>(());
+    case(SERVICE, "tower-http's `ValidateRequestHeaderLayer` that looks at one header", || {
+        let validate = |request: &mut Request<()>| match request.headers().get(UPGRADE) {
+            None => Ok(()),
+            Some(_) => Err(floor::status_only::<()>(StatusCode::UPGRADE_REQUIRED)),
+        };
         call(ValidateRequestHeaderLayer::custom(validate).layer(OK), ORDINARY, 200)
     }),
     case(SERVICE, "tower-http's `CorsLayer`", || call(cors().layer(OK), ORDINARY, 200)),
@@ -30,7 +42,15 @@ pub(crate) const CASES: &[Case] = &[
             200,
         )
     }),
-    case(SERVICE, "four separate layers of this crate", four_layers),
+    case(SERVICE, "four of tower's `MapResponseLayer` that do nothing", || {
+        let layers = ServiceBuilder::new()
+            .map_response(identity::<Response<()>>)
+            .map_response(identity::<Response<()>>)
+            .map_response(identity::<Response<()>>)
+            .map_response(identity::<Response<()>>);
+        call(layers.service(OK), ORDINARY, 200)
+    }),
+    case(SERVICE, "four separate layers instead of `GuardLayer`", four_layers),
     case(ROUTER, "the router alone", || call_axum(app::axum(), ORDINARY, 200)),
     case(ROUTER, "a layer that does nothing, around the router", || {
         call_axum(Pass.layer(app::axum()), ORDINARY, 200)

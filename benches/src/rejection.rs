@@ -6,20 +6,23 @@ use http_body_util::Empty;
 use tokio_tungstenite::tungstenite;
 use tower::{Layer, service_fn};
 use tower_http::validate_request::ValidateRequestHeaderLayer;
-use tower_ws_guard::{GuardLayer, PlainText, ProblemJson, StaticTokens, TokenPolicy};
+use tower_ws_guard::{GuardLayer, PlainText, ProblemJson};
 
 use crate::{
-    Case, Operation, app, case, handshake,
+    Case, Operation, app, case, floor,
     input::{self, HANDSHAKE, TOKEN},
     service::{OK, call, call_axum},
 };
 
-const ORIGIN: &str = "Rejection of a foreign origin";
+pub const ORIGIN: &str = "Rejection of a foreign origin";
 const VERSION: &str = "Rejection of an unsupported version";
 const NO_TOKEN: &str = "Rejection without a token";
 
 pub(crate) const CASES: &[Case] = &[
     case(ORIGIN, "`GuardLayer`", || call(app::guard().layer(OK), input::foreign_origin(), 403)),
+    case(ORIGIN, "floor, written by hand", || {
+        call(service_fn(floor::respond::<()>), input::foreign_origin(), 403)
+    }),
     case(ORIGIN, "`GuardLayer` with `PlainText`", || {
         call_axum(
             app::guard().reject_with(PlainText).layer(app::axum()),
@@ -41,7 +44,10 @@ pub(crate) const CASES: &[Case] = &[
     case(ORIGIN, "`GuardLayer` on an axum route", || {
         call_axum(app::axum_guard(), input::foreign_origin(), 403)
     }),
-    case(ORIGIN, "axum, in a `from_fn` layer", || {
+    case(ORIGIN, "axum, in a `from_fn` on the route", || {
+        call_axum(app::axum_origin_from_fn_on_route(), input::foreign_origin(), 403)
+    }),
+    case(ORIGIN, "axum, in a `from_fn` by `Router::layer`", || {
         call_axum(app::axum_origin_from_fn(), input::foreign_origin(), 403)
     }),
     case(ORIGIN, "axum, in the handler", || {
@@ -72,13 +78,13 @@ fn version_8() -> String {
 }
 
 fn bearer() -> GuardLayer {
-    app::guard().token(TokenPolicy::bearer(StaticTokens::new([(TOKEN, 7)]).unwrap())).unwrap()
+    app::guard().token(app::bearer()).unwrap()
 }
 
 fn validate_origin() -> Box<dyn Operation> {
     let validate = |request: &mut Request<()>| match app::is_allowed(request.headers()) {
         true => Ok(()),
-        false => Err(handshake::response(StatusCode::FORBIDDEN)),
+        false => Err(floor::status_only(StatusCode::FORBIDDEN)),
     };
     call(ValidateRequestHeaderLayer::custom(validate).layer(OK), input::foreign_origin(), 403)
 }
@@ -86,7 +92,7 @@ fn validate_origin() -> Box<dyn Operation> {
 fn validate_token() -> Box<dyn Operation> {
     let validate = |request: &mut Request<()>| match request.headers().get(AUTHORIZATION) {
         Some(_) => Ok(()),
-        None => Err(handshake::response(StatusCode::UNAUTHORIZED)),
+        None => Err(floor::status_only(StatusCode::UNAUTHORIZED)),
     };
     call(ValidateRequestHeaderLayer::custom(validate).layer(OK), HANDSHAKE, 401)
 }
@@ -95,7 +101,9 @@ fn validate_token() -> Box<dyn Operation> {
 fn fails(reject: fn(Request<()>) -> Option<()>) -> Box<dyn Operation> {
     let service = service_fn(move |request| {
         reject(request).expect("a rejection");
-        std::future::ready(Ok::<_, Infallible>(handshake::response(StatusCode::BAD_REQUEST)))
+        std::future::ready(Ok::<Response<()>, Infallible>(floor::status_only(
+            StatusCode::BAD_REQUEST,
+        )))
     });
     call(service, version_8(), 400)
 }

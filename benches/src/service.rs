@@ -17,30 +17,37 @@ use tower::{Layer, Service, ServiceExt};
 use crate::{Operation, input, operation};
 
 /// Calls a service that responds at once and needs no runtime.
-pub(crate) fn call<S, B, A>(
-    mut service: S,
-    head: impl Into<String>,
-    status: u16,
-) -> Box<dyn Operation>
+pub(crate) fn call<S, B, A>(service: S, head: impl Into<String>, status: u16) -> Box<dyn Operation>
 where
     S: Service<Request<B>, Response = Response<A>> + 'static,
     S::Error: Debug,
     B: Default + 'static,
 {
     let head = Bytes::from(head.into());
-    operation(
-        move || input::request(&head),
-        move |request| {
-            let mut cx = Context::from_waker(Waker::noop());
-            assert!(service.poll_ready(&mut cx).is_ready());
-            let Poll::Ready(response) = pin!(service.call(request)).poll(&mut cx) else {
-                panic!("no answer")
-            };
-            let response = response.expect("an answer");
-            assert_eq!(response.status().as_u16(), status);
-            response
-        },
-    )
+    call_each(service, move || input::request(&head), status)
+}
+
+/// The same with requests that are made in another way.
+pub(crate) fn call_each<S, B, A>(
+    mut service: S,
+    request: impl FnMut() -> Request<B> + 'static,
+    status: u16,
+) -> Box<dyn Operation>
+where
+    S: Service<Request<B>, Response = Response<A>> + 'static,
+    S::Error: Debug,
+    B: 'static,
+{
+    operation(request, move |request| {
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(service.poll_ready(&mut cx).is_ready());
+        let Poll::Ready(response) = pin!(service.call(request)).poll(&mut cx) else {
+            panic!("no answer")
+        };
+        let response = response.expect("an answer");
+        assert_eq!(response.status().as_u16(), status);
+        response
+    })
 }
 
 /// The same for the bodies of axum.
@@ -94,6 +101,8 @@ impl Service<Request<()>> for Constant {
         Poll::Ready(Ok(()))
     }
 
+    /// As with real services, the caller does not see into it.
+    #[inline(never)]
     fn call(&mut self, _: Request<()>) -> Self::Future {
         let mut response = Response::new(());
         *response.status_mut() = self.0;

@@ -3,7 +3,7 @@ use std::{
     pin::pin,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -76,6 +76,9 @@ pub struct Drain(Arc<State>);
 /// [`start`](Drain::start) nor the runtime wakes all of them at once.
 const LANES: usize = 256;
 
+/// More than a server can have connections.
+const ENTERED: u64 = 1 << 40;
+
 #[derive(Debug)]
 struct State {
     spread: Duration,
@@ -84,8 +87,9 @@ struct State {
     lanes: Box<[Notify]>,
     /// The lanes before this one are notified.
     notified: AtomicUsize,
-    entered: AtomicUsize,
-    connections: AtomicUsize,
+    /// The open connections, and, in units of `ENTERED`, all that ever entered: a handshake counts
+    /// both at once.
+    counts: AtomicU64,
     /// No connection is left.
     empty: Notify,
     /// The runtime of the first connection.
@@ -100,8 +104,7 @@ impl Default for State {
             started: SetOnce::new(),
             lanes: (0..LANES).map(|_| Notify::new()).collect(),
             notified: AtomicUsize::new(0),
-            entered: AtomicUsize::new(0),
-            connections: AtomicUsize::new(0),
+            counts: AtomicU64::new(0),
             empty: Notify::new(),
             runtime: OnceLock::new(),
         }
@@ -158,7 +161,7 @@ impl Drain {
     /// The number of open connections.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.0.connections.load(SeqCst)
+        self.0.connections()
     }
 
     /// Starts the drain, and resolves when all connections are closed or `timeout` has passed, to
@@ -179,9 +182,8 @@ impl Drain {
     /// that every connection is either rejected or waited for.
     pub(crate) fn enter(&self) -> Result<Entry, RejectionKind> {
         let state = &self.0;
-        state.connections.fetch_add(1, SeqCst);
         // With the bits reversed, few connections are spread as evenly as many.
-        let number = state.entered.fetch_add(1, SeqCst) as u8;
+        let number = (state.counts.fetch_add(ENTERED + 1, SeqCst) / ENTERED) as u8;
         let entry = Entry { state: Arc::clone(state), lane: number.reverse_bits().into() };
         if state.runtime.get().is_none()
             && let Ok(runtime) = Handle::try_current()
@@ -227,11 +229,15 @@ impl State {
         true
     }
 
+    fn connections(&self) -> usize {
+        (self.counts.load(SeqCst) % ENTERED) as usize
+    }
+
     async fn wait_until_empty(&self) {
         loop {
             let mut empty = pin!(self.empty.notified());
             empty.as_mut().enable();
-            if self.connections.load(SeqCst) == 0 {
+            if self.connections() == 0 {
                 return;
             }
             empty.await;
@@ -264,7 +270,7 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        if self.state.connections.fetch_sub(1, SeqCst) == 1 {
+        if self.state.counts.fetch_sub(1, SeqCst) % ENTERED == 1 {
             self.state.empty.notify_waiters();
         }
     }

@@ -191,8 +191,9 @@ impl GuardConfig {
         }
         let token = self.take_credential(&handshake);
         let (key, normalized) = (handshake.key(), handshake.normalized());
-        let token =
-            self.normalize(&mut head, normalized, key, offer).and_then(|()| token.transpose());
+        let found = token.as_ref().and_then(|token| token.as_ref().ok());
+        let stripped = self.normalize(&mut head, normalized, key, offer, found);
+        let token = stripped.and_then(|()| token.transpose());
         let is_verified = self.explain_token(token, &mut head, explanation);
         if !self.authorizations.is_empty() {
             explanation.unknown("authorization", "it has to wait");
@@ -272,7 +273,7 @@ impl GuardConfig {
             }
         };
         let because = match selected.value() {
-            _ if !handshake.offers_subprotocols() => "none is offered".to_owned(),
+            _ if handshake.offered().is_empty() => "none is offered".to_owned(),
             Some(selected) => format!("`{}` is selected", selected.to_str().unwrap_or_default()),
             None if self.subprotocols.is_some() => "none is selected".to_owned(),
             None => "the handler selects one".to_owned(),

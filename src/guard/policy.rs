@@ -221,7 +221,8 @@ impl GuardConfig {
         let token = self.take_credential(&handshake);
         let (agreed, offered_extensions) = self.negotiate_extensions(&handshake);
         let (key, normalized) = (handshake.key(), handshake.normalized());
-        self.normalize(request, normalized, key, offer)?;
+        let found = token.as_ref().and_then(|token| token.as_ref().ok());
+        self.normalize(request, normalized, key, offer, found)?;
         if self.extensions.is_some() {
             set_header(&mut request.headers, SEC_WEBSOCKET_EXTENSIONS, offered_extensions.clone());
         }
@@ -276,7 +277,7 @@ impl GuardConfig {
         handshake: &Handshake<'_>,
         report: &mut Report,
     ) -> Result<(Selected, Offer), Rejection> {
-        if !handshake.offers_subprotocols() {
+        if handshake.offered().is_empty() {
             let selected = match self.subprotocols {
                 Some(_) => Selected::ByLayer(None),
                 None => Selected::ByHandler,
@@ -284,18 +285,18 @@ impl GuardConfig {
             return Ok((selected, Offer::Unchanged));
         }
         let sources = self.token.as_ref().map_or(&[][..], TokenCheck::sources);
-        let offered = || without_credentials(handshake.subprotocols(), sources);
-        let is_offered = |candidate: &&HeaderValue| offered().any(|offer| *candidate == offer);
+        let offered = || without_credentials(handshake.offered().iter(), sources);
+        let is_offered = |candidate: &&HeaderValue| offered().any(|offer| **candidate == *offer);
         let by_outer_layer = || handshake.extensions().get::<GuardContext>()?.subprotocol.as_ref();
         let marker = || {
-            let is_marker = |offer: &&str| sources.iter().any(|source| source.is_marker(offer));
-            offered().find(is_marker).and_then(|marker| HeaderValue::from_str(marker).ok())
+            let is_marker = |offer: &&[u8]| sources.iter().any(|source| source.is_marker(offer));
+            offered().find(is_marker).and_then(|marker| HeaderValue::from_bytes(marker).ok())
         };
 
         let selected = self
             .subprotocols
             .as_ref()
-            .and_then(|subprotocols| subprotocols.select(offered))
+            .and_then(|subprotocols| subprotocols.select(offered()))
             .or_else(|| by_outer_layer().filter(is_offered))
             .cloned()
             .or_else(marker);
@@ -311,7 +312,13 @@ impl GuardConfig {
             return Ok((Selected::ByHandler, without_credentials_in(handshake, offered)));
         }
         Ok(match (&self.subprotocols, selected) {
-            (Some(_), selected) => (Selected::ByLayer(selected.clone()), Offer::Only(selected)),
+            (Some(_), selected) => {
+                // Most clients offer one, and nothing has to be written.
+                let is_all =
+                    selected.is_some() && selected.as_ref() == handshake.subprotocol_line();
+                let offer = if is_all { Offer::Unchanged } else { Offer::Only(selected.clone()) };
+                (Selected::ByLayer(selected), offer)
+            }
             (None, selected) => {
                 let selected = selected.map_or(Selected::ByHandler, Selected::Fallback);
                 (selected, without_credentials_in(handshake, offered))
@@ -351,9 +358,10 @@ impl GuardConfig {
         normalized: Option<AlreadyNormalized>,
         key: Option<[u8; 24]>,
         offer: Offer,
+        found: Option<&FoundToken>,
     ) -> Result<(), Rejection> {
         normalize(&mut request.headers, normalized, key, offer);
-        self.token.as_ref().map_or(Ok(()), |token| token.strip(request))
+        self.token.as_ref().map_or(Ok(()), |token| token.strip(request, found))
     }
 
     /// Leaves what inner layers and extractors need in the extensions of the request.
@@ -507,9 +515,9 @@ pub(super) struct Acquired {
 }
 
 fn without_credentials<'a>(
-    offered: impl Iterator<Item = &'a str>,
-    sources: &'a [TokenSource],
-) -> impl Iterator<Item = &'a str> {
+    offered: impl Iterator<Item = &'a [u8]>,
+    sources: &[TokenSource],
+) -> impl Iterator<Item = &'a [u8]> {
     let mut previous = None;
     offered.filter(move |offer| {
         let is_carrier = sources.iter().any(|source| source.is_carrier(previous, offer));
@@ -520,13 +528,14 @@ fn without_credentials<'a>(
 
 /// An offer for the log. An element can be a credential that no source knows, so only what looks
 /// like a name is shown in full.
-fn shown_offer<'a>(offered: impl Iterator<Item = &'a str>) -> String {
+fn shown_offer<'a>(offered: impl Iterator<Item = &'a [u8]>) -> String {
     let is_name = |offer: &str| {
         let digits = offer.bytes().filter(u8::is_ascii_digit).count();
         let is_lower_case = !offer.bytes().any(|byte| byte.is_ascii_uppercase());
         offer.len() <= 12 || (offer.len() <= 40 && digits <= 3 && is_lower_case)
     };
-    let shown = offered.take(8).map(|offer| match offer.get(..4) {
+    let names = offered.filter_map(|offer| str::from_utf8(offer).ok());
+    let shown = names.take(8).map(|offer| match offer.get(..4) {
         Some(start) if !is_name(offer) => format!("{start}... ({} bytes)", offer.len()),
         _ => offer.to_owned(),
     });
@@ -537,12 +546,12 @@ fn shown_offer<'a>(offered: impl Iterator<Item = &'a str>) -> String {
 /// The offer without the credentials in it.
 fn without_credentials_in<'a, I>(handshake: &Handshake<'_>, offered: impl Fn() -> I) -> Offer
 where
-    I: Iterator<Item = &'a str>,
+    I: Iterator<Item = &'a [u8]>,
 {
-    if offered().count() == handshake.subprotocols().count() {
+    if offered().count() == handshake.offered().len() {
         return Offer::Unchanged;
     }
-    let joined = offered().collect::<Vec<_>>().join(", ");
+    let joined = offered().collect::<Vec<_>>().join(&b", "[..]);
     // Elements of a valid value are a valid value.
-    Offer::Only(HeaderValue::try_from(joined).ok().filter(|value| !value.is_empty()))
+    Offer::Only(HeaderValue::from_bytes(&joined).ok().filter(|value| !value.is_empty()))
 }

@@ -7,6 +7,10 @@ use base64::{
         general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD},
     },
 };
+use http::HeaderValue;
+
+use super::Token;
+use crate::http::field::{all_in, alphanumeric_and};
 
 /// The encoding of a token in its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,10 +26,11 @@ pub(super) enum Encoding {
 }
 
 /// A credential as it was sent.
-#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Credential<'a> {
     pub(super) value: Cow<'a, [u8]>,
     pub(super) encoding: Encoding,
+    /// The line of a header that `value` is a slice of.
+    pub(super) line: Option<&'a HeaderValue>,
 }
 
 /// The reason why a credential cannot be decoded. It does not show the credential.
@@ -38,7 +43,7 @@ pub(super) enum Malformed {
 impl Credential<'_> {
     /// Whether both are the same token. Malformed ones are if they were sent in the same form.
     pub(super) fn is_equal(&self, other: &Self) -> bool {
-        if self == other {
+        if self.value == other.value && self.encoding == other.encoding {
             return true;
         }
         let is_encoded = !matches!(self.encoding, Encoding::Plain | Encoding::Bearer);
@@ -47,7 +52,16 @@ impl Credential<'_> {
     }
 
     /// The token, of at most `max` bytes.
-    pub(super) fn decode(&self, max: usize) -> Result<Cow<'_, str>, Malformed> {
+    pub(super) fn token(&self, max: usize) -> Result<Token, Malformed> {
+        let secret = self.decode(max)?;
+        Ok(match (self.line, &secret) {
+            (Some(line), Cow::Borrowed(secret)) => Token::in_header(line, secret),
+            _ => Token::new(str::from_utf8(&secret).map_err(|_| NOT_UTF8)?),
+        })
+    }
+
+    /// The secret, of at most `max` bytes. It is text.
+    fn decode(&self, max: usize) -> Result<Cow<'_, [u8]>, Malformed> {
         // No encoding makes a value longer than three times. Longer ones are not decoded.
         if self.value.len() / 3 > max {
             return Err(Malformed::TooLong { max });
@@ -83,16 +97,26 @@ impl Credential<'_> {
         if bytes.len() > max {
             return Err(Malformed::TooLong { max });
         }
-        let not_utf8 = Malformed::Wrong("it is not UTF-8");
-        let token: Cow<'_, str> = match bytes {
-            Cow::Borrowed(bytes) => std::str::from_utf8(bytes).map_err(|_| not_utf8)?.into(),
-            Cow::Owned(bytes) => String::from_utf8(bytes).map_err(|_| not_utf8)?.into(),
-        };
-        if token.is_empty() || token.contains(char::is_control) {
-            return Err(Malformed::Wrong("it is empty or has a control character"));
+        // A bearer token was checked above.
+        if self.encoding != Encoding::Bearer {
+            check_text(&bytes)?;
         }
-        Ok(token)
+        Ok(bytes)
     }
+}
+
+const NOT_UTF8: Malformed = Malformed::Wrong("it is not UTF-8");
+
+fn check_text(bytes: &[u8]) -> Result<(), Malformed> {
+    let text = str::from_utf8(bytes).map_err(|_| NOT_UTF8)?;
+    let has_control = match text.is_ascii() {
+        true => bytes.iter().any(u8::is_ascii_control),
+        false => text.contains(char::is_control),
+    };
+    if text.is_empty() || has_control {
+        return Err(Malformed::Wrong("it is empty or has a control character"));
+    }
+    Ok(())
 }
 
 impl fmt::Display for Malformed {
@@ -115,11 +139,12 @@ fn decode_base64(engine: &GeneralPurpose, value: &[u8]) -> Result<Vec<u8>, Malfo
     })
 }
 
-fn is_b64token(value: &[u8]) -> bool {
-    let last = value.iter().rposition(|&byte| byte != b'=');
-    let unpadded = last.map_or(&value[..0], |last| &value[..=last]);
-    let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(byte);
-    !unpadded.is_empty() && unpadded.iter().all(is_allowed)
+fn is_b64token(mut value: &[u8]) -> bool {
+    static B64TOKEN: [bool; 256] = alphanumeric_and(b"-._~+/");
+    while let [rest @ .., b'='] = value {
+        value = rest;
+    }
+    !value.is_empty() && all_in(&B64TOKEN, value)
 }
 
 /// Decodes once. Unlike the library it rejects a `%` without two hexadecimal digits behind it.

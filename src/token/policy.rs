@@ -313,11 +313,7 @@ impl TokenCheck {
 
     /// Hides the headers that may hold a credential from `Debug` of the request.
     pub(crate) fn hide_credentials(&self, headers: &mut HeaderMap) {
-        for name in self.sources.iter().filter_map(TokenSource::sensitive_header) {
-            if let http::header::Entry::Occupied(mut lines) = headers.entry(name) {
-                lines.iter_mut().for_each(|line| line.set_sensitive(true));
-            }
-        }
+        self.sources.iter().for_each(|source| source.hide_in(headers));
     }
 
     /// The challenges of a 401.
@@ -359,9 +355,9 @@ impl TokenCheck {
                 format!("`{source}` and `{other}` both hold a token")
             }));
         }
-        match credential.decode(max_length) {
-            Ok(secret) => Ok(FoundToken {
-                token: Token::from_source(&secret, &self.sources, index),
+        match credential.token(max_length) {
+            Ok(token) => Ok(FoundToken {
+                token: token.found_in(&self.sources, index),
                 verifier: Arc::clone(&self.verifiers[index]),
             }),
             Err(malformed) => Err(Rejection::new(Kind::TokenInvalid)
@@ -370,13 +366,18 @@ impl TokenCheck {
     }
 
     /// Removes the credential from the request. A credential that cannot be removed is rejected.
-    pub(crate) fn strip(&self, request: &mut Parts) -> Result<(), Rejection> {
+    pub(crate) fn strip(
+        &self,
+        request: &mut Parts,
+        found: Option<&FoundToken>,
+    ) -> Result<(), Rejection> {
         if self.settings.keep_credential {
             return Ok(());
         }
         let invalid = |error| Rejection::new(Kind::TokenInvalid).with_source(Box::new(error));
         for source in &*self.sources {
-            source.strip_headers(&mut request.headers);
+            let is_found = found.is_some_and(|found| found.token.is_from(source));
+            source.strip_headers(&mut request.headers, is_found);
             source.strip_uri(&mut request.uri).map_err(invalid)?;
             #[cfg(feature = "axum")]
             if let Some(original) = request.extensions.get_mut::<::axum::extract::OriginalUri>() {
@@ -458,9 +459,9 @@ fn insert<C: Clone + Send + Sync + 'static>(
             .with_source("its claims have expired or are revoked"));
     }
     request.extensions.insert(Claims(claims));
-    // An outer token check may have limited the validity, too.
-    let validity = validity.and(request.extensions.get::<Validity>());
     if validity.is_limited() {
+        // An outer token check may have limited the validity, too.
+        let validity = validity.and(request.extensions.get::<Validity>());
         request.extensions.insert(validity);
     }
     Ok(())

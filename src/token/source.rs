@@ -3,9 +3,9 @@ use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 use http::{
     Extensions, HeaderMap, HeaderName, HeaderValue, Uri,
     header::{
-        AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, ORIGIN, SEC_WEBSOCKET_EXTENSIONS,
-        SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
-        UPGRADE,
+        AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, Entry, HOST, ORIGIN,
+        SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+        TRANSFER_ENCODING, UPGRADE,
     },
     uri::PathAndQuery,
 };
@@ -208,18 +208,18 @@ impl TokenSource {
     }
 
     /// Whether an offered subprotocol carries a token. `previous` is the offer before it.
-    pub(crate) fn is_carrier(&self, previous: Option<&str>, offered: &str) -> bool {
+    pub(crate) fn is_carrier(&self, previous: Option<&[u8]>, offered: &[u8]) -> bool {
         match &self.0 {
-            Carrier::Prefix(prefix, _) => offered.starts_with(&**prefix),
+            Carrier::Prefix(prefix, _) => offered.starts_with(prefix.as_bytes()),
             Carrier::Pair(_) => previous.is_some_and(|previous| self.is_marker(previous)),
             _ => false,
         }
     }
 
     /// Whether an offered subprotocol is the marker of a pair, which may be selected.
-    pub(crate) fn is_marker(&self, offered: &str) -> bool {
+    pub(crate) fn is_marker(&self, offered: &[u8]) -> bool {
         match &self.0 {
-            Carrier::Pair(marker) => marker.as_bytes().eq_ignore_ascii_case(offered.as_bytes()),
+            Carrier::Pair(marker) => marker.as_bytes().eq_ignore_ascii_case(offered),
             _ => false,
         }
     }
@@ -244,13 +244,19 @@ impl TokenSource {
         matches!(self.0, Carrier::Query(_))
     }
 
-    /// The header that holds the credential, and that `Debug` must not show.
-    pub(super) fn sensitive_header(&self) -> Option<HeaderName> {
-        match &self.0 {
-            Carrier::Header { name, .. } => Some(name.clone()),
-            Carrier::Cookie(_) => Some(COOKIE),
-            Carrier::Query(_) | Carrier::Extensions(_) => None,
-            Carrier::Prefix(..) | Carrier::Pair(_) => Some(SEC_WEBSOCKET_PROTOCOL),
+    /// Hides the header that may hold the credential from `Debug`.
+    pub(super) fn hide_in(&self, headers: &mut HeaderMap) {
+        let name = match &self.0 {
+            Carrier::Header { name, .. } => name,
+            Carrier::Cookie(_) => &COOKIE,
+            Carrier::Prefix(..) | Carrier::Pair(_) => &SEC_WEBSOCKET_PROTOCOL,
+            Carrier::Query(_) | Carrier::Extensions(_) => return,
+        };
+        let Some(line) = headers.get_mut(name) else { return };
+        line.set_sensitive(true);
+        let has_repeated = headers.keys_len() < headers.len();
+        if has_repeated && let Entry::Occupied(mut lines) = headers.entry(name) {
+            lines.iter_mut().for_each(|line| line.set_sensitive(true));
         }
     }
 
@@ -260,59 +266,60 @@ impl TokenSource {
         handshake: &'a Handshake<'_>,
         mut found: impl FnMut(Credential<'a>),
     ) {
-        let mut found = |value: Cow<'a, [u8]>, encoding| {
+        let mut found = |value: Cow<'a, [u8]>, encoding, line| {
             if !value.is_empty() {
-                found(Credential { value, encoding });
+                found(Credential { value, encoding, line });
             }
         };
-        let (uri, headers) = (handshake.uri(), handshake.headers());
         match &self.0 {
             Carrier::Header { name, scheme, encoding } => {
-                for line in headers.get_all(name) {
+                for line in handshake.headers().get_all(name) {
                     if let Some(value) = behind_scheme(line, scheme.as_deref()) {
-                        found(value.into(), *encoding);
+                        found(value.into(), *encoding, Some(line));
                     }
                 }
             }
             Carrier::Cookie(name) => {
-                let lines = headers.get_all(COOKIE).iter();
-                for pair in lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b';')) {
-                    let Some(equals) = pair.iter().position(|&byte| byte == b'=') else { continue };
-                    // Inner parsers may trim or decode names, and would find another cookie of this
-                    // name.
-                    if is_named(trim(&pair[..equals]), name) {
-                        found(trim(&pair[equals + 1..]).into(), Encoding::Plain);
+                for line in handshake.headers().get_all(COOKIE) {
+                    for pair in line.as_bytes().split(|&byte| byte == b';') {
+                        let Some(equals) = pair.iter().position(|&byte| byte == b'=') else {
+                            continue;
+                        };
+                        // Inner parsers may trim or decode names, and would find another cookie of
+                        // this name.
+                        if is_named(trim(&pair[..equals]), name) {
+                            found(trim(&pair[equals + 1..]).into(), Encoding::Plain, Some(line));
+                        }
                     }
                 }
             }
             Carrier::Query(name) => {
-                for parameter in uri.query().into_iter().flat_map(|query| query.split('&')) {
+                let query = handshake.uri().query();
+                for parameter in query.into_iter().flat_map(|query| query.split('&')) {
                     let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
                     if is_named(key.as_bytes(), name) {
-                        found(value.as_bytes().into(), Encoding::Percent);
+                        found(value.as_bytes().into(), Encoding::Percent, None);
                     }
                 }
             }
             Carrier::Prefix(prefix, encoding) => {
-                for value in
-                    handshake.subprotocols().filter_map(|offered| offered.strip_prefix(&**prefix))
-                {
-                    found(value.as_bytes().into(), *encoding);
+                for name in handshake.offered().iter() {
+                    if let Some(value) = name.strip_prefix(prefix.as_bytes()) {
+                        found(value.into(), *encoding, handshake.subprotocol_line());
+                    }
                 }
             }
             Carrier::Pair(_) => {
-                let following = handshake.subprotocols().skip(1);
-                for (_, value) in handshake
-                    .subprotocols()
-                    .zip(following)
-                    .filter(|(previous, _)| self.is_marker(previous))
-                {
-                    found(value.as_bytes().into(), Encoding::Plain);
+                let offered = handshake.offered();
+                for (previous, value) in offered.iter().zip(offered.iter().skip(1)) {
+                    if self.is_marker(previous) {
+                        found(value.into(), Encoding::Plain, handshake.subprotocol_line());
+                    }
                 }
             }
             Carrier::Extensions(FromExtensions(credential)) => {
                 if let Some(value) = credential(handshake.extensions()) {
-                    found(value.into_bytes().into(), Encoding::Plain);
+                    found(value.into_bytes().into(), Encoding::Plain, None);
                 }
             }
         }
@@ -343,12 +350,12 @@ impl TokenSource {
         }
     }
 
-    /// Removes the credential from its header. Negotiation rewrites the subprotocols, and cookies
-    /// stay.
-    pub(super) fn strip_headers(&self, headers: &mut HeaderMap) {
+    /// Removes the credential from its header. An empty one is removed although it is not found.
+    /// Negotiation rewrites the subprotocols, and cookies stay.
+    pub(super) fn strip_headers(&self, headers: &mut HeaderMap, is_found: bool) {
         if let Carrier::Header { name, scheme, .. } = &self.0 {
             let is_ours = |line| behind_scheme(line, scheme.as_deref()).is_some();
-            if headers.get_all(name).iter().any(is_ours) {
+            if is_found || headers.get_all(name).iter().any(is_ours) {
                 headers.remove(name);
             }
         }
@@ -454,7 +461,8 @@ fn behind_scheme<'a>(line: &'a HeaderValue, scheme: Option<&str>) -> Option<&'a 
     let value = trim(line.as_bytes());
     let Some(scheme) = scheme else { return Some(value) };
     let (start, rest) = value.split_at_checked(scheme.len())?;
-    if !start.eq_ignore_ascii_case(scheme.as_bytes()) {
+    // Most clients write the scheme as it is registered.
+    if start != scheme.as_bytes() && !start.eq_ignore_ascii_case(scheme.as_bytes()) {
         return None;
     }
     match rest {

@@ -1,4 +1,5 @@
 use std::{
+    array,
     collections::HashMap,
     fmt,
     future::{Future, ready},
@@ -47,7 +48,9 @@ impl<C> StaticTokens<C> {
         tokens: impl IntoIterator<Item = (T, C)>,
     ) -> Result<Self, ConfigError> {
         Self::collect(
-            tokens.into_iter().map(|(token, claims)| Ok((Digest::new(token.as_ref()), claims))),
+            tokens
+                .into_iter()
+                .map(|(token, claims)| Ok((Digest::new(token.as_ref().as_bytes()), claims))),
         )
     }
 
@@ -90,7 +93,7 @@ impl<C> StaticTokens<C> {
         let mut map = HashMap::new();
         for token in tokens {
             let (digest, claims) = token?;
-            if digest == Digest::new("") {
+            if digest == Digest::new(b"") {
                 return Err(ConfigError::new("", "a token is empty; anybody could guess it"));
             }
             if map.insert(digest, claims).is_some() {
@@ -103,7 +106,7 @@ impl<C> StaticTokens<C> {
 
 impl<C: Clone> StaticTokens<C> {
     fn look_up(&self, token: &Token) -> Result<Verified<C>, Rejection> {
-        let claims = self.0.get(&Digest::new(token.expose())).cloned();
+        let claims = self.0.get(&Digest::new(token.as_bytes())).cloned();
         claims.map(Verified::new).ok_or_else(|| RejectionKind::TokenInvalid.into())
     }
 }
@@ -131,12 +134,17 @@ impl<C> fmt::Debug for StaticTokens<C> {
 }
 
 /// A SHA-256 digest. The map hashes it with a random key, so its buckets leak nothing to an
-/// untrusted client.
-struct Digest([u8; 32]);
+/// untrusted client. Words are compared in fewer steps than bytes.
+struct Digest([u64; 4]);
 
 impl Digest {
-    fn new(token: &str) -> Self {
-        Self(Sha256::digest(token).into())
+    fn new(token: &[u8]) -> Self {
+        Self::from_bytes(Sha256::digest(token).into())
+    }
+
+    fn from_bytes(bytes: [u8; 32]) -> Self {
+        let (words, _) = bytes.as_chunks();
+        Self(array::from_fn(|i| u64::from_ne_bytes(words[i])))
     }
 
     fn parse(digest: &str) -> Result<Self, ConfigError> {
@@ -157,13 +165,14 @@ impl Digest {
             let digits = std::str::from_utf8(digits).map_err(|_| malformed())?;
             *byte = u8::from_str_radix(digits, 16).map_err(|_| malformed())?;
         }
-        Ok(Self(bytes))
+        Ok(Self::from_bytes(bytes))
     }
 }
 
 impl Hash for Digest {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write(&self.0);
+        // Any part of a digest is as random as the whole.
+        state.write_u64(self.0[0]);
     }
 }
 

@@ -1,6 +1,6 @@
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::SystemTime};
+use std::{fmt, future::Future, ops::Range, pin::Pin, ptr, sync::Arc, time::SystemTime};
 
-use http::request::Parts;
+use http::{HeaderValue, request::Parts};
 
 use super::{
     TokenSource, Verified,
@@ -10,35 +10,68 @@ use super::{
 use crate::{rejection::Rejection, replaceable::Replaceable};
 
 /// A credential from a handshake. `Debug` does not show it.
+///
+/// It may share the memory of the whole head of its request. To keep the secret for longer than the
+/// verification, copy it.
 #[derive(Clone)]
 pub struct Token {
-    secret: Arc<str>,
+    secret: Secret,
     source: Option<(Arc<[TokenSource]>, usize)>,
+}
+
+#[derive(Clone)]
+enum Secret {
+    Owned(Arc<str>),
+    /// A part of a header. It is UTF-8.
+    InHeader(HeaderValue, Range<usize>),
 }
 
 impl Token {
     /// A token without a handshake, to call a verifier from elsewhere, such as a test.
     #[must_use]
     pub fn new(secret: impl Into<Arc<str>>) -> Self {
-        Self { secret: secret.into(), source: None }
+        Self { secret: Secret::Owned(secret.into()), source: None }
     }
 
-    /// A token from the source at `index`.
-    pub(super) fn from_source(secret: &str, sources: &Arc<[TokenSource]>, index: usize) -> Self {
-        Self { secret: secret.into(), source: Some((Arc::clone(sources), index)) }
+    /// A token that is a slice of `line`, without a copy.
+    pub(super) fn in_header(line: &HeaderValue, secret: &[u8]) -> Self {
+        let start = secret.as_ptr().addr() - line.as_bytes().as_ptr().addr();
+        let secret = Secret::InHeader(line.clone(), start..start + secret.len());
+        Self { secret, source: None }
+    }
+
+    /// Sets the source to the one at `index`.
+    pub(super) fn found_in(self, sources: &Arc<[TokenSource]>, index: usize) -> Self {
+        Self { source: Some((Arc::clone(sources), index)), ..self }
     }
 
     /// The secret. Compare it in constant time, and keep it out of logs and errors.
     #[must_use]
     pub fn expose(&self) -> &str {
-        &self.secret
+        match &self.secret {
+            Secret::Owned(secret) => secret,
+            Secret::InHeader(..) => str::from_utf8(self.as_bytes()).unwrap_or_default(),
+        }
+    }
+
+    /// The secret, without a check that it is text.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        match &self.secret {
+            Secret::Owned(secret) => secret.as_bytes(),
+            Secret::InHeader(line, range) => &line.as_bytes()[range.clone()],
+        }
     }
 
     /// The user and the password, if it is `USER:PASSWORD`, as [`TokenSource::basic`] takes it. A
     /// user has no colon (RFC 7617 2).
     #[must_use]
     pub fn user_and_password(&self) -> Option<(&str, &str)> {
-        self.secret.split_once(':')
+        self.expose().split_once(':')
+    }
+
+    /// Whether it was found in this very source of the policy.
+    pub(super) fn is_from(&self, source: &TokenSource) -> bool {
+        self.source().is_some_and(|own| ptr::eq(own, source))
     }
 
     /// The source in which the client sent it. `None` without a handshake.

@@ -404,6 +404,50 @@ fn debug_output_shows_the_policy() {
     }
 }
 
+/// To copy or sort all patterns at each step would take an hour.
+#[test]
+fn many_policies_are_joined_one_by_one() {
+    let one = |i| {
+        let patterns = [format!("https://a{i}.example"), format!("https://*.b{i}.example:*")];
+        AllowOrigin::list(patterns).unwrap()
+    };
+    let mut first = AllowOrigin::default();
+    let mut last = AllowOrigin::default();
+    for i in 0..50_000 {
+        first = first.or(one(i));
+        last = one(i).or(last);
+    }
+    for policy in [first, last] {
+        for (origin, expected) in [
+            ("https://a0.example", true),
+            ("https://a49999.example", true),
+            ("https://x.y.b0.example", true),
+            ("https://x.b49999.example:8443", true),
+            ("https://a50000.example", false),
+            ("https://a0.example:8443", false),
+            ("https://b0.example", false),
+        ] {
+            assert_eq!(policy.allows(&origin.parse().unwrap()), expected, "{origin}");
+        }
+    }
+}
+
+/// Clones share their patterns until one of them is joined with another policy.
+#[test]
+fn clone_of_a_policy_keeps_its_patterns() {
+    let list = |origin| AllowOrigin::list([origin]).unwrap();
+    let policy = list("https://a.example");
+    let joined = policy.clone().or(list("https://b.example"));
+    let other = list("https://c.example").or(joined.clone());
+    for (policy, expected) in
+        [(policy, [true, false, false]), (joined, [true, true, false]), (other, [true; 3])]
+    {
+        let allows = ["https://a.example", "https://b.example", "https://c.example"]
+            .map(|origin| policy.allows(&origin.parse().unwrap()));
+        assert_eq!(allows, expected, "{policy:?}");
+    }
+}
+
 #[test]
 fn origin_that_never_matches_is_a_config_error() {
     for (value, hint) in [

@@ -335,3 +335,23 @@ async fn log_shows_what_was_offered() {
         assert!(!message.contains("s3cr3t"), "{message}");
     }
 }
+
+/// To compare every offer with every name, or every name with every other, would take minutes.
+#[tokio::test]
+async fn many_subprotocols_are_looked_up() {
+    let names = |start: &str, count| (0..count).map(|i| format!("{start}{i}")).collect::<Vec<_>>();
+    let list = Subprotocols::list(names("ours", 100_000)).unwrap();
+    let guard = |list| GuardLayer::new(AllowOrigin::same_origin()).subprotocols(list);
+    let others = names("theirs", 126).join(", ");
+    let offer = |last: &str| handshake().and("Sec-WebSocket-Protocol", format!("{others}, {last}"));
+    for (guard, expected) in
+        [(guard(list.clone()), "ours3"), (guard(list.prefer_client_order()), "ours7")]
+    {
+        for _ in 0..200 {
+            let rejection = outcome(&guard, &offer("ours")).await.unwrap_err();
+            assert_eq!(rejection.kind().code(), "subprotocol-unsupported");
+        }
+        let [_, selected] = outcome(&guard, &offer("ours7, ours3")).await.unwrap();
+        assert_eq!(selected.as_deref(), Some(expected));
+    }
+}

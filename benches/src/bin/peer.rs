@@ -1,33 +1,43 @@
-//! An echo server of each kind for the load test: `peer NAME`. It prints its address.
+//! An echo server of each kind for the load test: `peer NAME`, and `peer NAME http2` for some. It
+//! prints its address.
 //!
 //! Servers that check the origin allow `https://app.example.com`.
 
 use std::{convert::Infallible, env, error::Error, future::ready};
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{
-        Request,
+        FromRequest, Request,
         ws::{Message, WebSocket, WebSocketUpgrade},
     },
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
     routing::any,
 };
+use benches::floor;
 use bytes::Bytes;
 use fastwebsockets::{FragmentCollector, OpCode, Role};
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderMap, StatusCode, header::ORIGIN};
 use http_body_util::Empty;
-use hyper::{body::Incoming, server::conn::http1};
-use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    service::TowerToHyperService,
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 use tokio_tungstenite::{WebSocketStream, tungstenite::handshake::server as tungstenite};
 use tower::{Service, ServiceBuilder, service_fn};
-use tower_ws_guard::{AllowOrigin, GuardLayer, PendingUpgrade, ResponderLayer, Upgraded};
+use tower_ws_guard::{
+    AllowOrigin, ConnectionLimit, Drain, GuardLayer, PendingUpgrade, Permit, Upgraded,
+};
 
 const ALLOWED: &str = "https://app.example.com";
 
@@ -44,9 +54,29 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "axum-4k-guard" => serve_axum(listener, any(upgrade_4k).layer(guard())).await?,
         "axum-from-fn" => serve_axum(listener, any(upgrade).layer(from_fn(check_origin))).await?,
         "axum-guard" => serve_axum(listener, any(upgrade).layer(guard())).await?,
-        "hyper-responder" => serve_responder(listener, read).await,
-        "hyper-responder-fastwebsockets" => serve_responder(listener, echo_fastwebsockets).await,
+        "axum-4k-from-fn" => {
+            serve_axum(listener, any(upgrade_4k).layer(from_fn(check_origin))).await?
+        }
+        "axum-handler" => serve_axum(listener, any(pending).layer(guard().respond())).await?,
+        "axum-callback" => {
+            let guard = guard().on_upgraded(async |socket| read(socket).await);
+            serve_axum(listener, any(async || StatusCode::UPGRADE_REQUIRED).layer(guard)).await?;
+        }
+        "axum-4k-limit-drain" => {
+            serve_axum(listener, any(upgrade_4k_ended).layer(bounded(guard()))).await?
+        }
+        "hyper-floor" => serve_hyper(listener, service_fn(by_hand)).await,
+        "hyper-guard" => serve_guarded(listener, guard(), read).await,
+        "hyper-callback" => {
+            let guard = guard().on_upgraded(async |socket| read(socket).await);
+            serve_hyper(listener, ServiceBuilder::new().layer(guard).service_fn(not_found)).await;
+        }
+        "hyper-limit-drain" => serve_guarded(listener, bounded(guard()), read_until_ended).await,
+        "hyper-guard-fastwebsockets" => {
+            serve_guarded(listener, guard(), echo_fastwebsockets).await;
+        }
         "fastwebsockets" => serve_hyper(listener, service_fn(fastwebsockets)).await,
+        "fastwebsockets-open" => serve_hyper(listener, service_fn(fastwebsockets_open)).await,
         "hyper-tungstenite" => serve_hyper(listener, service_fn(hyper_tungstenite)).await,
         "tokio-tungstenite" => serve(listener, accept_hdr_async).await,
         "minimal" => serve(listener, minimal).await,
@@ -74,16 +104,29 @@ where
         + 'static,
     S::Future: Send,
 {
+    let over_http2 = over_http2();
     serve(listener, move |stream| {
-        let service = TowerToHyperService::new(service.clone());
-        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-        async { connection.with_upgrades().await.unwrap_or_default() }
+        let (service, io) = (TowerToHyperService::new(service.clone()), TokioIo::new(stream));
+        async move {
+            if over_http2 {
+                let mut server = http2::Builder::new(TokioExecutor::new());
+                server.enable_connect_protocol().serve_connection(io, service).await.ok();
+            } else {
+                let connection = http1::Builder::new().serve_connection(io, service);
+                connection.with_upgrades().await.ok();
+            }
+        }
     })
     .await;
 }
 
-/// Guard and responder, and a service that accepts and hands the connection to `take`.
-async fn serve_responder<F>(listener: TcpListener, take: fn(Upgraded) -> F)
+/// `peer NAME http2`. axum serves both.
+fn over_http2() -> bool {
+    env::args().nth(2).is_some_and(|argument| argument == "http2")
+}
+
+/// The guard, and a service that accepts and hands the connection to `take`.
+async fn serve_guarded<F>(listener: TcpListener, guard: GuardLayer, take: fn(Upgraded) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -92,8 +135,7 @@ where
         pending.on_upgrade(take);
         ready(Ok::<_, Infallible>(Answer::default()))
     };
-    let service =
-        ServiceBuilder::new().layer(guard()).layer(ResponderLayer::new()).service_fn(accept);
+    let service = ServiceBuilder::new().layer(guard.respond()).service_fn(accept);
     serve_hyper(listener, service).await;
 }
 
@@ -106,6 +148,11 @@ async fn serve_axum(
 
 fn guard() -> GuardLayer {
     GuardLayer::new(AllowOrigin::list([ALLOWED]).expect("a valid origin"))
+}
+
+/// Drained at the end of the process.
+fn bounded(guard: GuardLayer) -> GuardLayer {
+    guard.limit(ConnectionLimit::total(1_000_000).expect("not 0")).drain(&Drain::new())
 }
 
 fn is_allowed(headers: &HeaderMap) -> bool {
@@ -127,6 +174,26 @@ async fn upgrade_4k(upgrade: WebSocketUpgrade) -> Response {
     upgrade.read_buffer_size(4096).on_upgrade(echo)
 }
 
+async fn upgrade_4k_ended(mut request: Request) -> Response {
+    let permit = Permit::claim(request.extensions_mut()).expect("a permit");
+    let upgrade = match WebSocketUpgrade::from_request(request, &()).await {
+        Ok(upgrade) => upgrade.read_buffer_size(4096),
+        Err(rejection) => return rejection.into_response(),
+    };
+    upgrade.on_upgrade(async move |socket| {
+        let ended = permit.ended();
+        tokio::select! {
+            () = echo(socket) => {}
+            _ = ended => {}
+        }
+        drop(permit);
+    })
+}
+
+async fn pending(pending: Extension<PendingUpgrade>) {
+    pending.on_upgrade(read);
+}
+
 async fn echo(mut socket: WebSocket) {
     while let Some(Ok(message)) = socket.recv().await {
         if matches!(message, Message::Text(_) | Message::Binary(_))
@@ -140,6 +207,15 @@ async fn echo(mut socket: WebSocket) {
 /// No codec: the minimum for a connection.
 async fn read(mut socket: Upgraded) {
     while socket.read_u8().await.is_ok() {}
+}
+
+/// With a way to end it.
+async fn read_until_ended(socket: Upgraded) {
+    let ended = socket.ended();
+    tokio::select! {
+        () = read(socket) => {}
+        _ = ended => {}
+    }
 }
 
 async fn echo_tungstenite<S: AsyncRead + AsyncWrite + Unpin>(mut socket: WebSocketStream<S>) {
@@ -170,10 +246,34 @@ fn forbidden() -> Answer {
     response
 }
 
-async fn fastwebsockets(mut request: http::Request<Incoming>) -> Result<Answer, Infallible> {
-    if !is_allowed(request.headers()) {
-        return Ok(forbidden());
+async fn not_found(_: http::Request<Incoming>) -> Result<Answer, Infallible> {
+    Ok(floor::status_only(StatusCode::NOT_FOUND))
+}
+
+/// As little as a server can do on hyper.
+async fn by_hand(mut request: http::Request<Incoming>) -> Result<Answer, Infallible> {
+    let key = match floor::check(&request) {
+        Ok(key) => key,
+        Err(status) => return Ok(floor::status_only(status)),
+    };
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async {
+        if let Ok(socket) = upgrade.await {
+            let mut socket = TokioIo::new(socket);
+            while socket.read_u8().await.is_ok() {}
+        }
+    });
+    Ok(floor::switch(&key))
+}
+
+async fn fastwebsockets(request: http::Request<Incoming>) -> Result<Answer, Infallible> {
+    match is_allowed(request.headers()) {
+        true => fastwebsockets_open(request).await,
+        false => Ok(forbidden()),
     }
+}
+
+async fn fastwebsockets_open(mut request: http::Request<Incoming>) -> Result<Answer, Infallible> {
     let (response, upgrade) =
         fastwebsockets::upgrade::upgrade(&mut request).expect("handshakes only");
     tokio::spawn(async {

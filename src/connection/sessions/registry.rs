@@ -102,7 +102,7 @@ impl<K: Hash + Eq + Clone> Registry<K> {
             shard.ended.pop_back();
         }
         shard.ended.push_back((Instant::now(), key.clone()));
-        let sessions = shard.live.remove(key).unwrap_or_default();
+        let sessions = shard.remove(key);
         drop(shard);
         self.connections.fetch_sub(sessions.len(), Ordering::Relaxed);
         Ending { sessions, reason }
@@ -130,7 +130,17 @@ impl<K> Registry<K> {
     }
 }
 
-impl<K: Eq> Shard<K> {
+impl<K: Hash + Eq> Shard<K> {
+    /// Removes a key and its sessions.
+    fn remove(&mut self, key: &K) -> Vec<Arc<Session>> {
+        let sessions = self.live.remove(key).unwrap_or_default();
+        // A map keeps the size that it once had.
+        if self.live.capacity() > 8 && self.live.len() < self.live.capacity() / 8 {
+            self.live.shrink_to(2 * self.live.len());
+        }
+        sessions
+    }
+
     fn was_ended_after(&mut self, key: &K, began: Instant) -> bool {
         self.forget_ended();
         let mut since = self.ended.iter().rev().take_while(|(ended, _)| *ended >= began);
@@ -143,6 +153,9 @@ impl<K: Eq> Shard<K> {
             if self.ended.front().is_some_and(|(ended, _)| ended.elapsed() > LONGEST_HANDSHAKE) {
                 self.ended.pop_front();
             }
+        }
+        if self.ended.is_empty() {
+            self.ended = VecDeque::new();
         }
     }
 }
@@ -180,7 +193,7 @@ impl<K: Hash + Eq + Clone> Drop for Registered<K> {
         let Ok(this) = this else { return };
         sessions.remove(this);
         if sessions.is_empty() {
-            shard.live.remove(&self.key);
+            shard.remove(&self.key);
         }
         drop(shard);
         self.registry.connections.fetch_sub(1, Ordering::Relaxed);
