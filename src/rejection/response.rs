@@ -247,7 +247,8 @@ pub(crate) fn reject<B>(
     response
 }
 
-/// [`reject`] for a request that is dropped then.
+/// [`reject`] for a request that is dropped then. axum's extractors do not drop it: other extractors
+/// may follow.
 pub(crate) fn reject_dropped<B>(
     rejection: Rejection,
     request: &mut Parts,
