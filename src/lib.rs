@@ -119,6 +119,7 @@ mod layers;
 mod lock;
 mod origin;
 mod pattern;
+mod random;
 #[cfg(feature = "redis")]
 mod redis;
 pub mod rejection;
