@@ -23,6 +23,7 @@ pub(crate) fn has_element(value: &HeaderValue, wanted: &[u8]) -> bool {
 }
 
 /// The elements of all lines as text. In a parsed `Sec-WebSocket-Protocol` each is ASCII.
+#[cfg(any(feature = "client", test))]
 pub(crate) fn text_elements<'a>(
     lines: impl IntoIterator<Item = &'a HeaderValue>,
 ) -> impl Iterator<Item = &'a str> {
