@@ -10,14 +10,15 @@ use super::{
     completes::Completes,
     handling::Handling,
     policy::{Completion, Policy},
+    wait::{WaitFuture, within},
 };
 use crate::{
-    connection::{AcquireSession, AcquiredSession, Held, Permit},
+    connection::{AcquireSession, AcquiredSession, Held, Permit, Validity},
     context::{GuardContext, Outer},
     extension::AgreedExtensions,
     rejection::{Rejection, RejectionKind as Kind, RejectionResponse, Reported, reject_dropped},
     telemetry::{CheckTimer, ConnectionSpan},
-    token::{FoundToken, Validity, WaitFuture, within},
+    token::FoundToken,
     upgrade::{ConnectionInfo, PendingUpgrade, Upgrade},
 };
 

@@ -153,6 +153,7 @@ mod lint;
 mod normalize;
 mod policy;
 mod service;
+pub(crate) mod wait;
 
 #[cfg(feature = "lint")]
 pub use self::lint::Lint;

@@ -21,6 +21,7 @@ use crate::{
     host::AllowHost,
     http::{field::set_header, is_upgrade_request},
     origin::AllowOrigin,
+    random::random_below,
     rejection::{Rejection, RejectionKind},
     subprotocol::Subprotocols,
     token::{FoundToken, TokenCheck, TokenSource},
@@ -405,7 +406,7 @@ impl GuardConfig {
             held.push(Held::Drain(drain.enter()?));
         }
         // So that sockets of the same age do not end at once.
-        let random_age = |age: Duration| age.mul_f64(0.9 + 0.1 * fastrand::f64());
+        let random_age = |age: Duration| age - age / 10_000 * random_below(1000);
         let ends_at = self.max_age.and_then(|age| Instant::now().checked_add(random_age(age)));
         held.extend(ends_at.map(Held::Age));
         Ok(Permit::new(held))
