@@ -49,10 +49,10 @@ use ::axum::{
 use http::{StatusCode, request::Parts};
 
 use crate::{
-    context::{GuardContext, Outer},
+    connection::Validity,
+    context::{Claims, GuardContext, Outer},
     http::transport::is_upgrade_request_head,
     rejection::{Asked, Fault, PlainText, RejectionKind, reject},
-    token::{Claims, Validity},
     upgrade::PendingUpgrade,
 };
 
@@ -175,9 +175,8 @@ mod upgrade {
         PendingUpgrade, Response, fault, require_origin_check, require_upgrade_request,
     };
     use crate::{
-        connection::Permit,
+        connection::{Permit, Validity},
         lock::lock,
-        token::Validity,
         upgrade::{Handover, PendingDecision, UPGRADE_TIMEOUT},
     };
 

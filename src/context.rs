@@ -3,8 +3,7 @@
 use http::{Extensions, HeaderValue};
 
 use crate::{
-    connection::Permit,
-    token::Validity,
+    connection::{Permit, Validity},
     upgrade::{Handover, PendingUpgrade},
 };
 
@@ -16,6 +15,12 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct OriginChecked;
+
+/// The claims of a verified token. They are in the extensions of the request, and with the feature
+/// `axum` they are an extractor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "a wrapper to match on, as `Claims(user)`")]
+pub struct Claims<T>(pub T);
 
 /// The only private type in the extensions of a request.
 #[derive(Clone, Default)]

@@ -74,10 +74,11 @@
 //!
 //! # Features
 //!
-//! None is on by default.
+//! `token` is on by default.
 //!
 //! | feature | adds |
 //! |---|---|
+//! | `token` | [tokens](token): [`TokenPolicy`], [`TokenCheckLayer`] and the verifiers; implied by `jwt`, `lint`, `redis`, `serde` and `tickets` |
 //! | `axum` | the [extractors](mod@axum), and the removal of tokens from `OriginalUri` |
 //! | `axum-ws` | [`GuardedUpgrade`](axum::GuardedUpgrade): axum's `WebSocketUpgrade` behind a guard; implies `axum` |
 //! | `client` | [`client`]: the check of a server's response, for tests of your own |
@@ -119,6 +120,7 @@ mod layers;
 mod lock;
 mod origin;
 mod pattern;
+mod random;
 #[cfg(feature = "redis")]
 mod redis;
 pub mod rejection;
@@ -130,7 +132,11 @@ mod subprotocol_offer;
 pub mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod test_util;
+#[cfg(feature = "token")]
 pub mod token;
+#[cfg(not(feature = "token"))]
+#[path = "token/off.rs"]
+mod token;
 #[cfg(feature = "headers")]
 mod typed_headers;
 pub mod upgrade;
@@ -152,9 +158,10 @@ pub use self::settings::Settings;
 pub use self::{
     config::ConfigError,
     connection::{
-        ConnectionLimit, Drain, Ended, Permit, SessionInfo, Sessions, SessionsError, WhenFull,
+        ConnectionLimit, Drain, Ended, Permit, SessionInfo, Sessions, SessionsError, Validity,
+        WhenFull,
     },
-    context::OriginChecked,
+    context::{Claims, OriginChecked},
     extension::{
         AgreedDeflate, AgreedExtensions, ExtensionOffer, InvalidExtensionOffer, OfferedExtension,
         PermessageDeflate,
@@ -172,8 +179,7 @@ pub use self::{
     },
     layers::{
         ConfirmUpgrade, ConfirmUpgradeLayer, OriginCheck, OriginCheckLayer, RequestCheck,
-        RequestCheckLayer, Responder, ResponderLayer, TokenCheck, TokenCheckLayer, VersionCheck,
-        VersionCheckLayer,
+        RequestCheckLayer, Responder, ResponderLayer, VersionCheck, VersionCheckLayer,
     },
     origin::AllowOrigin,
     rejection::{
@@ -183,13 +189,19 @@ pub use self::{
     replaceable::Replaceable,
     subprotocol::Subprotocols,
     subprotocol_offer::{InvalidSubprotocolOffer, SubprotocolOffer},
-    token::{
-        BoxVerifier, Claims, RevocationError, Revocations, StaticTokens, Token, TokenIdentity,
-        TokenPolicy, TokenSource, Validity, Verified, VerifyToken,
-    },
     upgrade::{PendingUpgrade, Upgrade, UpgradeError, Upgraded},
 };
 #[cfg(feature = "redis")]
 #[doc(inline)]
 pub use self::{connection::WhenUnavailable, redis::Redis};
+#[cfg(feature = "token")]
+#[doc(inline)]
+pub use self::{
+    layers::{TokenCheck, TokenCheckLayer},
+    token::{
+        BoxVerifier, RevocationError, Revocations, StaticTokens, Token, TokenIdentity, TokenPolicy,
+        TokenSource, Verified, VerifyToken,
+    },
+};
+#[cfg(feature = "token")]
 pub use tokio_util::sync::CancellationToken;

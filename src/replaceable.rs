@@ -1,12 +1,13 @@
-use std::{fmt, sync::Arc};
-
-use arc_swap::ArcSwap;
+use std::{
+    fmt, mem,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 /// A value that can be replaced while the server runs, such as a policy that is read from a
 /// database.
 ///
-/// All clones share it. A handshake sees the old value or the new one, and never waits for a lock.
-/// Open connections are not affected.
+/// All clones share it. A handshake sees the old value or the new one. Open connections are not
+/// affected.
 ///
 /// | value | used as |
 /// |---|---|
@@ -29,24 +30,28 @@ use arc_swap::ArcSwap;
 /// # Ok(())
 /// # }
 /// ```
-pub struct Replaceable<T>(Arc<ArcSwap<T>>);
+// The lock is held for one clone or one swap of a pointer.
+pub struct Replaceable<T>(Arc<RwLock<Arc<T>>>);
 
 impl<T> Replaceable<T> {
     /// Starts with `value`.
     #[must_use]
     pub fn new(value: T) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(value)))
+        Self(Arc::new(RwLock::new(Arc::new(value))))
     }
 
     /// Replaces the value for all handshakes that begin from now on.
     pub fn replace(&self, value: T) {
-        self.0.store(Arc::new(value));
+        let new = Arc::new(value);
+        let old = mem::replace(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner), new);
+        // The user's `Drop` runs without the lock.
+        drop(old);
     }
 
     /// The current value.
     #[must_use]
     pub fn get(&self) -> Arc<T> {
-        self.0.load_full()
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use crate::{config::ConfigError, http::field::is_token};
+use crate::config::ConfigError;
 
 /// The subprotocols of a server, and how it selects one that the client offers (RFC 6455 4.2.2 item
 /// 5.5).
@@ -89,17 +89,6 @@ fn parse_own(value: &str) -> Result<HeaderValue, ConfigError> {
         _ => Err(ConfigError::new(
             value,
             "a subprotocol is visible ASCII, without spaces and commas; list each by itself",
-        )),
-    }
-}
-
-/// Parses the configured name of a carrier in place of a subprotocol.
-pub(crate) fn parse_subprotocol(value: &str) -> Result<HeaderValue, ConfigError> {
-    match HeaderValue::from_str(value) {
-        Ok(header) if is_token(value.as_bytes()) => Ok(header),
-        _ => Err(ConfigError::new(
-            value,
-            "a subprotocol is a token: no spaces, commas, slashes, quotes or colons",
         )),
     }
 }

@@ -42,10 +42,11 @@ pub fn cases() -> Vec<Case> {
     .concat()
 }
 
-/// The rows with the features `tracing` and `metrics` of this crate. They need the feature
-/// `observed`.
+/// The rows with the features `tracing` and `metrics` of this crate, without those of growth, which
+/// is the same. They need the feature `observed`.
 pub fn observed_cases() -> Vec<Case> {
-    let ours = cases().into_iter().filter(Case::is_ours);
+    let grows = |case: &Case| growth::CASES.iter().any(|other| other.id() == case.id());
+    let ours = cases().into_iter().filter(|case| case.is_ours() && !grows(case));
     ours.chain(observed::CASES.iter().copied()).collect()
 }
 

@@ -88,6 +88,7 @@ mod first_of;
 mod limit;
 mod permit;
 mod sessions;
+mod validity;
 
 #[cfg(feature = "redis")]
 pub use self::sessions::WhenUnavailable;
@@ -97,6 +98,7 @@ pub use self::{
     limit::ConnectionLimit,
     permit::Permit,
     sessions::{SessionInfo, Sessions, SessionsError, WhenFull},
+    validity::Validity,
 };
 pub(crate) use self::{
     first_of::FirstOf,

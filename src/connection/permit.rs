@@ -6,8 +6,7 @@ use std::{
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{Ended, FirstOf, drain::Entry, limit::Slot, sessions::AcquiredSession};
-use crate::token::Validity;
+use super::{Ended, FirstOf, Validity, drain::Entry, limit::Slot, sessions::AcquiredSession};
 
 /// The permit of a connection: its slots under the [`ConnectionLimit`](crate::ConnectionLimit)s,
 /// its [`Sessions`](crate::Sessions), and its entry in the [`Drain`](crate::Drain)s. It tells when

@@ -10,19 +10,21 @@ use super::{
     completes::Completes,
     handling::Handling,
     policy::{Completion, Policy},
+    wait::{WaitFuture, within},
 };
 use crate::{
-    connection::{AcquireSession, AcquiredSession, Held, Permit},
+    connection::{AcquireSession, AcquiredSession, Held, Permit, Validity},
     context::{GuardContext, Outer},
     extension::AgreedExtensions,
     rejection::{Rejection, RejectionKind as Kind, RejectionResponse, Reported, reject_dropped},
     telemetry::{CheckTimer, ConnectionSpan},
-    token::{FoundToken, Validity, WaitFuture, within},
-    upgrade::{ConnectionInfo, PendingUpgrade},
+    token::FoundToken,
+    upgrade::{ConnectionInfo, PendingUpgrade, Upgrade},
 };
 
 /// One handshake until the inner service is called.
 pub(super) struct Admission<R, C> {
+    /// What outlives the checks. It is collected from the start.
     handling: Handling<R, C>,
     /// What the permit will hold. The slots come before the sessions, which may have to wait.
     held: Vec<Held>,
@@ -217,10 +219,11 @@ impl<R, C> Admission<R, C> {
         if config.sessions.is_empty() {
             return self.admit(request, Ok(Vec::new()));
         }
-        let began = self.began.unwrap_or_else(std::time::Instant::now);
         if config.sessions.iter().any(|sessions| sessions.has_to_wait()) {
             return Next::Wait(Waiting::Sessions);
         }
+        let began = self.began();
+        let config = &self.handling.policy.config;
         let sessions = config.sessions.iter().map(|sessions| sessions.acquire_now(request, began));
         let sessions = sessions.collect();
         self.admit(request, sessions)
@@ -257,12 +260,16 @@ impl<R, C> Admission<R, C> {
     {
         let info = self.connection_info(request);
         let Handling { policy, is_outermost, acquired, .. } = &mut self.handling;
-        match policy.config.withhold(&mut request.extensions, *is_outermost, permit, info) {
-            Ok(withheld) => *acquired = withheld,
+        let withheld = policy.config.withhold(&mut request.extensions, *is_outermost, permit, info);
+        let upgrade = match withheld {
+            Ok((withheld, upgrade)) => {
+                *acquired = withheld;
+                upgrade
+            }
             Err(rejection) => return Next::Respond(self.reject_or_close(rejection, request)),
-        }
+        };
         self.insert_report(request);
-        self.offer_upgrade(request)
+        self.offer_upgrade(request, upgrade)
     }
 
     /// Tells verifiers and inner services what report-only mode did not reject.
@@ -275,7 +282,7 @@ impl<R, C> Admission<R, C> {
 
     /// Step 9, before the inner service: makes the upgrade pending if the layer completes the
     /// handshake.
-    fn offer_upgrade<B>(&mut self, request: &mut Parts) -> Next<B>
+    fn offer_upgrade<B>(&mut self, request: &mut Parts, upgrade: Option<Upgrade>) -> Next<B>
     where
         R: RejectionResponse<B>,
         C: Completes<B>,
@@ -293,7 +300,6 @@ impl<R, C> Admission<R, C> {
             request.extensions.insert(pending);
             return Next::Call;
         };
-        let upgrade = self.handling.acquired.upgrade.take();
         let upgrade = upgrade.or_else(|| self.pending(request)?.accept());
         let Some(upgrade) = upgrade else {
             return Next::Respond(self.handling.reject(Kind::NotUpgradable.into(), request));

@@ -13,8 +13,9 @@ use super::{
     admission::{Admission, Next},
     completes::Completes,
     handling::Handling,
+    wait::WaitFuture,
 };
-use crate::{rejection::RejectionResponse, token::WaitFuture};
+use crate::rejection::RejectionResponse;
 
 pin_project! {
     /// Response future of [`Guard`](super::Guard).

@@ -30,7 +30,8 @@ use crate::{
     token::TokenCheck,
 };
 
-/// A handshake that the inner service handles. The future of a request carries it, so it is small.
+/// A handshake that the inner service handles: what outlives the checks. The future of a request
+/// carries it, so it is small.
 pub(super) struct Handling<R, C> {
     pub(super) policy: Arc<Policy<R>>,
     pub(super) transport: Transport,

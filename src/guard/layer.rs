@@ -8,6 +8,8 @@ use super::{
     completes::{Forward, Respond},
     policy::{Completion, GuardConfig, Policy},
 };
+#[cfg(feature = "token")]
+use crate::token::TokenPolicy;
 use crate::{
     config::{ConfigError, nonzero},
     connection::{ConnectionLimit, Drain, Sessions},
@@ -16,7 +18,6 @@ use crate::{
     origin::AllowOrigin,
     rejection::EmptyBody,
     subprotocol::Subprotocols,
-    token::TokenPolicy,
     upgrade::{Upgrade, Upgraded},
 };
 
@@ -286,6 +287,7 @@ impl<R, C> GuardLayer<R, C> {
     /// # Ok(())
     /// # }
     /// ```
+    #[cfg(feature = "token")]
     pub fn token<T>(mut self, policy: TokenPolicy<T>) -> Result<Self, ConfigError>
     where
         T: Clone + Send + Sync + 'static,

@@ -68,6 +68,7 @@
 //! | a verifier or an [authorization](crate::GuardLayer::authorize) returns [`Rejection::verifier_failed`](crate::Rejection::verifier_failed) | 503 `verifier-failed` |
 //! | a verifier or an authorization hangs | 503 `verifier-timeout` after the [`check_timeout`](crate::GuardLayer::check_timeout); if the client leaves before, the future is dropped |
 //! | a check, a predicate or look-up of a policy, a token source, the key of the sessions, a verifier, an authorization or a [`RejectionResponse`] panics | no response: the connection ends, over HTTP/2 the stream |
+//! | the closure of [`on_upgraded_with`](crate::GuardLayer::on_upgraded_with) that reads the head panics | no response: the connection ends, over HTTP/2 the stream |
 //! | a [`RejectionResponse`] returns a success, a redirect or a 101, or drops headers | the rejection with its own status and the required headers |
 //! | the Redis of [`Sessions`](crate::Sessions) does not respond | 503 `verifier-failed`, or the count of this server [alone](crate::WhenUnavailable::CountAlone) |
 //! | the inner service is not ready | nothing until it is ready: the layer looks at no handshake, and the `check_timeout` does not run |
@@ -152,6 +153,7 @@ mod lint;
 mod normalize;
 mod policy;
 mod service;
+pub(crate) mod wait;
 
 #[cfg(feature = "lint")]
 pub use self::lint::Lint;

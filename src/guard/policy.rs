@@ -21,6 +21,7 @@ use crate::{
     host::AllowHost,
     http::{field::set_header, is_upgrade_request},
     origin::AllowOrigin,
+    random::random_below,
     rejection::{Rejection, RejectionKind},
     subprotocol::Subprotocols,
     token::{FoundToken, TokenCheck, TokenSource},
@@ -70,11 +71,11 @@ pub(crate) enum Completion {
     /// The layer, if the inner service accepts the `PendingUpgrade`.
     Pending,
     /// The layer, which gives the connection to a callback.
-    Callback(Arc<OnUpgraded>),
+    Callback(Arc<SpawnCallback>),
 }
 
-/// Spawns the callback. It gets the head of the request, too.
-pub(crate) type OnUpgraded = dyn Fn(Upgrade, &Parts) + Send + Sync;
+/// Reads the head of the request, and spawns the callback.
+pub(crate) type SpawnCallback = dyn Fn(Upgrade, &Parts) + Send + Sync;
 
 impl Default for GuardConfig {
     fn default() -> Self {
@@ -405,24 +406,25 @@ impl GuardConfig {
             held.push(Held::Drain(drain.enter()?));
         }
         // So that sockets of the same age do not end at once.
-        let random_age = |age: Duration| age.mul_f64(0.9 + 0.1 * fastrand::f64());
+        let random_age = |age: Duration| age - age / 10_000 * random_below(1000);
         let ends_at = self.max_age.and_then(|age| Instant::now().checked_add(random_age(age)));
         held.extend(ends_at.map(Held::Age));
         Ok(Permit::new(held))
     }
 
-    /// Withholds the upgrade and the permit until the handler takes them.
+    /// Withholds the upgrade and the permit until the handler takes them. Returns the upgrade, too,
+    /// if it goes to a callback and no outer layer decides about it.
     pub(super) fn withhold(
         &self,
         extensions: &mut Extensions,
         is_outermost: bool,
         permit: Option<Permit>,
         info: ConnectionInfo,
-    ) -> Result<Acquired, Rejection> {
+    ) -> Result<(Acquired, Option<Upgrade>), Rejection> {
         let has_permit = permit.is_some();
         let outer = if is_outermost { None } else { self.outer_handover(extensions) };
         if self.forwards() && !has_permit {
-            return Ok(Acquired { handover: outer, ..Acquired::default() });
+            return Ok((Acquired { handover: outer, ..Acquired::default() }, None));
         }
         // In report-only mode a handler may take the upgrade without the permit.
         let on_upgrade = if self.forwards() && self.report_only {
@@ -434,7 +436,7 @@ impl GuardConfig {
             // The response of this layer completes the handshake, so there is nothing to decide.
             let upgrade = on_upgrade
                 .map(|on_upgrade| Upgrade::decided(on_upgrade, permit, info, self.upgrade_timeout));
-            return Ok(Acquired { upgrade, ..Acquired::default() });
+            return Ok((Acquired::default(), upgrade));
         }
         if let Some(handover) = outer {
             // The outer layer decides whether the connection is handed over.
@@ -444,12 +446,8 @@ impl GuardConfig {
             }
             let has_upgrade = handover.has_upgrade();
             let handover = if self.forwards() { handover } else { handover.with_info(info) };
-            return Ok(Acquired {
-                handover: Some(handover),
-                has_permit,
-                has_upgrade,
-                ..Acquired::default()
-            });
+            let handover = Some(handover);
+            return Ok((Acquired { handover, decision: None, has_permit, has_upgrade }, None));
         }
         let has_upgrade = on_upgrade.is_some();
         let handover = Handover::withhold(on_upgrade, permit, info);
@@ -457,13 +455,7 @@ impl GuardConfig {
             GuardContext::get_or_insert(extensions).handover = Some(handover.clone());
         }
         let decision = Some(PendingDecision::new(handover.clone()));
-        Ok(Acquired {
-            handover: Some(handover),
-            decision,
-            has_permit,
-            has_upgrade,
-            ..Acquired::default()
-        })
+        Ok((Acquired { handover: Some(handover), decision, has_permit, has_upgrade }, None))
     }
 
     /// The connection that an outer layer withholds.
@@ -510,8 +502,6 @@ pub(super) struct Acquired {
     pub(super) decision: Option<PendingDecision>,
     pub(super) has_permit: bool,
     pub(super) has_upgrade: bool,
-    /// The connection, if it goes to a callback and no outer layer decides about it.
-    pub(super) upgrade: Option<Upgrade>,
 }
 
 fn without_credentials<'a>(

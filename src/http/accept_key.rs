@@ -32,7 +32,7 @@ pub fn accept_key(key: &[u8; 24]) -> [u8; 28] {
     let mut blocks = BLOCKS;
     blocks[0][..24].copy_from_slice(key);
     let mut state = INITIAL;
-    sha1::block_api::compress(&mut state, &blocks);
+    sha1::compress(&mut state, &blocks.map(Into::into));
 
     // With one zero byte behind it, the digest of 20 bytes makes seven groups of three.
     let mut digest = [0; 21];

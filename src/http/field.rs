@@ -22,7 +22,8 @@ pub(crate) fn has_element(value: &HeaderValue, wanted: &[u8]) -> bool {
         || elements(value).any(|element| element.eq_ignore_ascii_case(wanted))
 }
 
-/// The elements of all lines as text. In a parsed `Sec-WebSocket-Protocol` each is ASCII.
+/// The elements of all lines as text.
+#[cfg(any(feature = "client", test))]
 pub(crate) fn text_elements<'a>(
     lines: impl IntoIterator<Item = &'a HeaderValue>,
 ) -> impl Iterator<Item = &'a str> {

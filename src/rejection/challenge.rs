@@ -1,9 +1,10 @@
 use http::HeaderValue;
 
+#[cfg(feature = "token")]
 use crate::{config::ConfigError, http::field::is_token};
 
 /// The challenges of a 401 (RFC 9110 11.6.1).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Challenges(Vec<Challenge>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,11 +31,8 @@ impl Challenges {
         Self(basic.into_iter().chain(bearer).collect())
     }
 
-    pub(crate) const fn none() -> Self {
-        Self(Vec::new())
-    }
-
     /// Adds a challenge with this scheme and realm.
+    #[cfg(feature = "token")]
     pub(crate) fn add(&mut self, scheme: &str, realm: &str) -> Result<(), ConfigError> {
         if !is_token(scheme.as_bytes()) {
             return Err(ConfigError::new(scheme, "a scheme is a token, such as `Bearer`"));

@@ -213,10 +213,6 @@ impl Rejection {
         self
     }
 
-    pub(crate) const fn has_source(&self) -> bool {
-        self.source.is_some()
-    }
-
     /// The reason.
     #[must_use]
     pub const fn kind(&self) -> RejectionKind {

@@ -13,7 +13,7 @@ use super::{
     Challenges, Rejection, RejectionKind,
     kind::{ExtraHeader, is_error},
 };
-use crate::http::Transport;
+use crate::{http::Transport, random::random_below};
 
 /// Makes the response to a rejected handshake.
 ///
@@ -247,7 +247,8 @@ pub(crate) fn reject<B>(
     response
 }
 
-/// [`reject`] for a request that is dropped then.
+/// [`reject`] for a request that is dropped then. axum's extractors do not drop it: other extractors
+/// may follow.
 pub(crate) fn reject_dropped<B>(
     rejection: Rejection,
     request: &mut Parts,
@@ -393,7 +394,7 @@ impl<'a> Required<'a> {
     fn add_others(&self, headers: &mut HeaderMap) {
         if self.extra == ExtraHeader::RetryAfter && !headers.contains_key(RETRY_AFTER) {
             // Random, so that clients do not return at once.
-            headers.insert(RETRY_AFTER, fastrand::u16(5..=15).into());
+            headers.insert(RETRY_AFTER, (5 + random_below(11)).into());
         }
         // RFC 9110 15.5.2: a 401 must send a challenge. RFC 6750 3.1: with `error` if there was a
         // token.

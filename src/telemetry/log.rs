@@ -9,7 +9,7 @@ use crate::rejection::Rejection;
 
 const TARGET: &str = "tower_ws_guard";
 
-/// Whether anybody listens to events of any level.
+/// Whether a subscriber listens to events of any level.
 pub(super) fn is_listening() -> bool {
     LevelFilter::current() != LevelFilter::OFF
 }

@@ -38,7 +38,7 @@ pub fn describe_metrics() {
 pub(super) const ACCEPTED: &str = "accepted";
 pub(super) const REJECTED: &str = "rejected";
 
-/// Made once, because a key with labels is allocated. So are the others.
+/// Made once, as the others, because a key with labels is allocated.
 static ACCEPTED_HANDSHAKES: LazyLock<Key> = LazyLock::new(|| counter(ACCEPTED, ACCEPTED));
 
 static COUNTERS: LazyLock<HashMap<(&str, &str), Key>> = LazyLock::new(|| {
@@ -68,7 +68,8 @@ pub(super) fn count(outcome: &'static str, code: &'static str, checks: Duration)
         Metadata::new("tower_ws_guard", Level::INFO, Some(module_path!()));
 
     let custom;
-    let key = if code == ACCEPTED {
+    // Most handshakes are accepted. This spares them the look-up.
+    let key = if (outcome, code) == (ACCEPTED, ACCEPTED) {
         &*ACCEPTED_HANDSHAKES
     } else if let Some(key) = COUNTERS.get(&(outcome, code)) {
         key

@@ -45,6 +45,9 @@
 //! [`JwtKeys::refresh`]: crate::token::jwt::JwtKeys::refresh
 //! [`name`]: crate::token::jwt::JwtRefresh::name
 //!
+//! Without a subscriber of `tracing` nothing is kept for events. If its feature `log` passes them on
+//! to the crate `log` then, those after the checks have neither `path` nor `origin`.
+//!
 //! A stack of layers records one event, from its outermost layer. `check_us` covers the checks of
 //! that layer only.
 //!

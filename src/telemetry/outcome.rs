@@ -88,7 +88,7 @@ pub(crate) struct HandshakeRecord {
     checks: Duration,
     is_recorded: bool,
     transport: Transport,
-    /// `None` if nobody listens. Boxed, because every request has room for it.
+    /// `None` without a subscriber. Boxed, because every request has room for it.
     #[cfg(feature = "tracing")]
     logged: Option<Box<Logged>>,
 }
@@ -114,6 +114,10 @@ impl Logged {
             uri: request.uri.clone(),
             origin: request.headers.get(ORIGIN).cloned(),
         })
+    }
+
+    fn head(&self) -> Head<'_> {
+        Head { version: self.version, path: self.uri.path(), origin: self.origin.as_ref() }
     }
 }
 
@@ -152,9 +156,8 @@ impl HandshakeRecord {
         #[cfg(feature = "metrics")]
         outcome.count(self.checks);
         #[cfg(feature = "tracing")]
-        if let Some(logged) = &self.logged {
-            let Logged { version, uri, origin } = &**logged;
-            let head = Head { version: *version, path: uri.path(), origin: origin.as_ref() };
+        {
+            let head = self.logged.as_ref().map_or(Head::UNKNOWN, |logged| logged.head());
             super::log::log(outcome, &head, self.checks);
         }
     }
@@ -178,6 +181,9 @@ pub(super) struct Head<'a> {
 
 #[cfg(feature = "tracing")]
 impl<'a> Head<'a> {
+    /// Of a request that is gone, and of which nothing was kept.
+    const UNKNOWN: Self = Head { version: Version::HTTP_11, path: "", origin: None };
+
     fn new(request: &'a Parts) -> Self {
         Self {
             version: request.version,

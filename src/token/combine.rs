@@ -1,4 +1,4 @@
-use std::time::SystemTime;
+use std::{error::Error as _, time::SystemTime};
 
 use http::request::Parts;
 
@@ -54,8 +54,9 @@ fn either<C>(
     first: Result<Verified<C>, Rejection>,
     second: Result<Verified<C>, Rejection>,
 ) -> Result<Verified<C>, Rejection> {
-    let has_source =
-        |result: &Result<_, Rejection>| result.as_ref().err().is_some_and(Rejection::has_source);
+    let has_source = |result: &Result<_, Rejection>| {
+        result.as_ref().err().is_some_and(|rejection| rejection.source().is_some())
+    };
     if is_unknown(&second) && has_source(&first) && !has_source(&second) { first } else { second }
 }
 

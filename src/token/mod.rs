@@ -81,22 +81,21 @@ mod source;
 mod static_tokens;
 #[cfg(feature = "tickets")]
 pub mod ticket;
-mod validity;
+mod verified;
 mod verify;
 
-pub(crate) use self::policy::{FoundToken, TokenCheck, WaitFuture, within};
 pub use self::{
     combine::{Expiring, MapClaims, Or, Require},
     policy::TokenPolicy,
     revocation::{RevocationError, Revocations, TokenIdentity, UnlessRevoked},
     source::TokenSource,
     static_tokens::StaticTokens,
-    validity::{Validity, Verified},
+    verified::Verified,
     verify::{BoxVerifier, Token, VerifyToken},
 };
-
-/// The claims of a verified token. They are in the extensions of the request, and with the feature
-/// `axum` they are an extractor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_structs, reason = "a wrapper to match on, as `Claims(user)`")]
-pub struct Claims<T>(pub T);
+pub(crate) use self::{
+    policy::{FoundToken, TokenCheck},
+    verified::ValidityPart,
+};
+#[doc(no_inline)]
+pub use crate::{connection::Validity, context::Claims};

@@ -1,20 +1,11 @@
-use std::{
-    any::type_name,
-    fmt,
-    future::{Future, poll_fn},
-    marker::PhantomData,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{any::type_name, fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use http::{HeaderMap, request::Parts};
 
 use super::{Claims, Token, TokenSource, Validity, Verified, VerifyToken, credential::Credential};
 use crate::{
     config::ConfigError,
-    connection::AcquiredSession,
+    guard::wait::{WaitFuture, within},
     handshake::Handshake,
     rejection::{Challenges, Rejection, RejectionKind as Kind},
 };
@@ -234,14 +225,14 @@ impl<C: Clone + Send + Sync + 'static> TokenPolicy<C> {
     /// ```
     pub fn challenge(mut self, scheme: &str, realm: &str) -> Result<Self, ConfigError> {
         let challenges = &mut self.check.settings.challenges;
-        challenges.get_or_insert_with(Challenges::none).add(scheme, realm)?;
+        challenges.get_or_insert_default().add(scheme, realm)?;
         Ok(self)
     }
 
     /// Sends a 401 without a challenge. Browsers then never ask for a user name. It replaces the
     /// [challenges](Self::challenge) that are set.
     pub fn without_challenge(mut self) -> Self {
-        self.check.settings.challenges = Some(Challenges::none());
+        self.check.settings.challenges = Some(Challenges::default());
         self
     }
 
@@ -394,11 +385,6 @@ pub(crate) struct FoundToken {
     verifier: Arc<dyn Verifier>,
 }
 
-/// Resolves to the request, with the claims in its extensions if the token is valid, and to the
-/// sessions that were acquired, if it waited for them.
-pub(crate) type WaitFuture =
-    Pin<Box<dyn Future<Output = (Parts, Result<Vec<AcquiredSession>, Rejection>)> + Send>>;
-
 impl FoundToken {
     /// Verifies without waiting, if the verifier can do that.
     pub(crate) fn verify_now(&self, request: &mut Parts) -> Option<Result<(), Rejection>> {
@@ -465,13 +451,4 @@ fn insert<C: Clone + Send + Sync + 'static>(
         request.extensions.insert(validity);
     }
     Ok(())
-}
-
-/// `None` if the future takes too long. A future that is ready at once needs no timer.
-pub(crate) async fn within<F: Future>(timeout: Duration, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    match poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
-        Poll::Ready(output) => Some(output),
-        Poll::Pending => tokio::time::timeout(timeout, future).await.ok(),
-    }
 }

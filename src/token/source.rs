@@ -16,7 +16,6 @@ use crate::{
     config::ConfigError,
     handshake::Handshake,
     http::field::{is_token, trim},
-    subprotocol::parse_subprotocol,
 };
 
 /// The part of a handshake in which a client sends its credential.
@@ -454,6 +453,17 @@ fn parse_header(name: &str) -> Result<HeaderName, ConfigError> {
         _ => return Ok(header),
     };
     Err(ConfigError::new(name, fix))
+}
+
+/// Parses the configured name of a carrier in place of a subprotocol.
+fn parse_subprotocol(value: &str) -> Result<HeaderValue, ConfigError> {
+    match HeaderValue::from_str(value) {
+        Ok(header) if is_token(value.as_bytes()) => Ok(header),
+        _ => Err(ConfigError::new(
+            value,
+            "a subprotocol is a token: no spaces, commas, slashes, quotes or colons",
+        )),
+    }
 }
 
 /// The credential behind a scheme, well-formed or not. `None` for another scheme.

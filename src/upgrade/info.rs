@@ -1,6 +1,6 @@
 use http::HeaderValue;
 
-use crate::{extension::AgreedExtensions, telemetry::ConnectionSpan, token::Validity};
+use crate::{connection::Validity, extension::AgreedExtensions, telemetry::ConnectionSpan};
 
 /// The result of the handshake for the connection.
 #[derive(Debug, Default)]

@@ -11,10 +11,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{ConnectionInfo, Handover, info::NOTHING};
 use crate::{
-    connection::{Ended, FirstOf, Permit},
+    connection::{Ended, FirstOf, Permit, Validity},
     extension::AgreedExtensions,
     telemetry::OpenConnection,
-    token::Validity,
 };
 
 /// The connection after the handshake: a byte stream for a WebSocket codec in the role of the

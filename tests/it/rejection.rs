@@ -1,6 +1,6 @@
 //! Rejections: what a responder may change, and what it may not.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http::{
     HeaderName, HeaderValue, Request, Response, StatusCode, Version,
@@ -510,5 +510,38 @@ async fn header_or_text_of_ones_own_breaks_neither_the_response_nor_the_log() {
     assert_eq!(lines("cache-control"), ["no-store"]);
     for name in ["content-length", "sec-websocket-accept"] {
         assert!(lines(name).is_empty(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn extensions_of_a_rejected_request_are_not_those_of_the_response() {
+    #[derive(Clone)]
+    struct Mine;
+
+    let with_mine = response_fn(|_, _, prepared: Response<()>| {
+        let mut response = prepared.map(|()| String::new());
+        response.extensions_mut().insert(Mine);
+        response
+    });
+    let wrong_token = handshake().and("Authorization", "Bearer guess");
+    for (raw, code) in [
+        (foreign(), "origin-not-allowed"),
+        (handshake().with("Sec-WebSocket-Version", "8"), "version-unsupported"),
+        (wrong_token, "token-invalid"),
+    ] {
+        let in_the_request = Arc::new(());
+        let request = || {
+            let mut request = raw.upgradable();
+            request.extensions_mut().insert(Arc::clone(&in_the_request));
+            request
+        };
+        let rejected = reject_request(request(), EmptyBody).await;
+        assert_eq!(rejected.extensions().get::<Rejection>().unwrap().kind().code(), code);
+        assert_eq!(rejected.extensions().len(), 1, "{code}");
+        assert_eq!(Arc::strong_count(&in_the_request), 1, "{code}");
+
+        let rejected = reject_request(request(), with_mine).await;
+        assert!(rejected.extensions().get::<Mine>().is_some());
+        assert_eq!(rejected.extensions().len(), 2, "{code}");
     }
 }

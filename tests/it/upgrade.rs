@@ -173,8 +173,14 @@ async fn head_is_dropped_before_the_response_of_a_callback() {
         let (mut request, _client) = test_util::upgradable(handshake().request()).await;
         let in_the_head = Arc::new(());
         request.extensions_mut().insert(Arc::clone(&in_the_head));
-        assert_eq!(service.oneshot(request).await.unwrap().status(), 101);
+        let response = service.oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 101);
         assert_eq!(Arc::strong_count(&in_the_head), 1);
+        // Nothing of the request is in the response.
+        let mut names = response.headers().keys().map(|name| name.as_str()).collect::<Vec<_>>();
+        names.sort_unstable();
+        assert_eq!(names, ["connection", "sec-websocket-accept", "upgrade"]);
+        assert!(response.extensions().is_empty());
     }
 }
 
@@ -256,7 +262,10 @@ async fn callback_panic_ends_only_its_own_connection() {
         Ok::<_, Infallible>(Response::new(Body::default()))
     });
     let layer = ResponderLayer::on_upgraded_with(
-        |head| head.uri.path() == "/panic",
+        |head| {
+            assert_ne!(head.uri.path(), "/panic-early");
+            head.uri.path() == "/panic"
+        },
         async |socket, panics| {
             assert!(!panics);
             echo_line(socket).await;
@@ -266,6 +275,11 @@ async fn callback_panic_ends_only_its_own_connection() {
     let mut panicked = send(address, &handshake().target("/panic").bytes()).await;
     assert_eq!(panicked.status, 101);
     assert_eq!(panicked.read_rest().await, "");
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(&handshake().target("/panic-early").bytes()).await.unwrap();
+    let mut response = Vec::new();
+    drop(stream.read_to_end(&mut response).await);
+    assert_eq!(response, b"");
     let mut other = send(address, &handshake().body("hello").bytes()).await;
     assert_eq!(other.read_rest().await, "hello None");
 }

@@ -19,8 +19,8 @@ use self::registry::Registry;
 use super::Ended;
 use crate::{
     config::ConfigError,
+    context::Claims,
     rejection::{Rejection, RejectionKind},
-    token::Claims,
 };
 
 /// The live connections of each key, such as a user or an address: at most so many of each. They

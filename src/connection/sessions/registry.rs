@@ -82,8 +82,9 @@ impl<K: Hash + Eq + Clone> Registry<K> {
         let number = self.accepted.fetch_add(1, Ordering::Relaxed);
         let session = Arc::new(Session::new(number, info));
         sessions.push(Arc::clone(&session));
-        drop(shard);
+        // Before another thread can end the session.
         self.connections.fetch_add(1, Ordering::Relaxed);
+        drop(shard);
         self.connections.fetch_sub(evicted.len(), Ordering::Relaxed);
         evicted.iter().for_each(|session| session.end(Ended::Evicted));
         Ok(Registered { registry: Arc::clone(self), key, session })
