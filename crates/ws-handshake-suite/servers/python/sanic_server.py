@@ -5,7 +5,8 @@ from sanic import Sanic
 app = Sanic("echo")
 
 
-@app.websocket("/ws", subprotocols=["chat"])
+# `subprotocols` would reject clients that offer none.
+@app.websocket("/ws")
 async def ws(request, socket):
     async for message in socket:
         await socket.send(message)

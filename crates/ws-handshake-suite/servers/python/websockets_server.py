@@ -9,8 +9,13 @@ async def echo(socket):
         await socket.send(message)
 
 
+def select(_connection, offered):
+    # `subprotocols=["chat"]` would reject clients that offer none.
+    return "chat" if "chat" in offered else None
+
+
 async def main():
-    async with serve(echo, "127.0.0.1", int(os.environ["PORT"]), subprotocols=["chat"]) as server:
+    async with serve(echo, "127.0.0.1", int(os.environ["PORT"]), select_subprotocol=select) as server:
         await server.serve_forever()
 
 
