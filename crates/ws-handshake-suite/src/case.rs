@@ -184,8 +184,8 @@ pub(crate) enum Expect {
     BadRequest,
     /// A 4xx is asked for where it is too much.
     Limited,
-    /// The handshake goes on, without the extension.
-    Declined,
+    /// An offer may be declined, but the handshake goes on.
+    Negotiated,
     /// Over HTTP/2: a stream error, or a status.
     Malformed,
     Any,
@@ -196,7 +196,7 @@ impl Expect {
         use Outcome::{Accepted, Class, Closed, Status};
         match self {
             Self::Nothing => &[],
-            Self::Accepted | Self::Declined => &[Accepted],
+            Self::Accepted | Self::Negotiated => &[Accepted],
             Self::Rejected | Self::RejectedWithResponse => &[Class(4), Class(5)],
             Self::Ignored => &[Class(2), Class(3), Class(4), Class(5)],
             Self::BadRequest => &[Status(400)],
@@ -214,7 +214,7 @@ impl Expect {
             Self::RejectedWithResponse => &[Class(2), Class(3)],
             Self::Ignored | Self::Limited | Self::Any => &[Closed, Silent],
             Self::BadRequest => &[Class(4), Class(5), Closed, Silent],
-            Self::Declined => &[Class(4), Class(5), Closed],
+            Self::Negotiated => &[Class(4), Class(5), Closed],
             Self::Malformed => &[Silent],
         }
     }
