@@ -149,7 +149,7 @@ impl Check {
         }
     }
 
-    /// Looks at a response. What the check is not about, the outcome has judged.
+    /// Looks at a response. A rejection is fine where the check is about what is accepted.
     pub(crate) fn look(self, exchange: &mut Exchange<'_>) -> Finding {
         if let (Self::Setting, Channel::Http2(http2)) = (self, &exchange.channel) {
             return match http2.connect_protocol {
@@ -161,8 +161,12 @@ impl Check {
         let Some(response) = exchange.response else {
             return Finding::NotApplicable("there is no response");
         };
-        if self.accepted().is_some_and(|accepted| accepted != exchange.accepted) {
-            return Finding::Good;
+        match self.accepted() {
+            Some(false) if exchange.accepted => {
+                return Finding::NotApplicable("the handshake was accepted");
+            }
+            Some(true) if !exchange.accepted => return Finding::Good,
+            _ => {}
         }
         let request = exchange.request;
         match self {
@@ -204,6 +208,9 @@ impl Check {
                 Finding::good_if(count <= 1, || {
                     format!("{count} lines of Sec-WebSocket-Extensions")
                 })
+            }
+            Self::NoAccept if response.status == 101 => {
+                Finding::NotApplicable("the handshake was accepted")
             }
             Self::NoAccept => Finding::absent(response, "Sec-WebSocket-Accept"),
             Self::NoConnectionHeaders => match Finding::absent(response, "Connection") {
