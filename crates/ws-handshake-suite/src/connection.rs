@@ -19,7 +19,7 @@ use rustls::{
 use crate::{case::Pace, target::Target};
 
 /// More than this of a response is not read.
-const MAX_RESPONSE: usize = 1 << 20;
+pub(crate) const MAX_RESPONSE: usize = 1 << 20;
 
 pub(crate) struct Connection {
     stream: Box<dyn Stream>,
@@ -89,25 +89,35 @@ impl Connection {
         })
     }
 
-    /// Sends. That the server has closed shows when its response is read.
+    /// Sends, and starts the timeout for the response. That the server has closed shows when it is read.
     pub(crate) fn send(&mut self, bytes: &[u8], pace: Pace) {
+        self.wait_again();
         let sent = match (pace, bytes) {
-            (Pace::Last, [before @ .., last]) => self.write(before).and_then(|()| {
+            (Pace::Last, [before @ .., last]) => self.reply(before).and_then(|()| {
                 thread::sleep(Duration::from_millis(200));
-                self.write(&[*last])
+                self.reply(&[*last])
             }),
             (Pace::Bytes, _) => bytes.iter().try_for_each(|byte| {
                 thread::sleep(Duration::from_millis(1));
-                self.write(&[*byte])
+                self.reply(&[*byte])
             }),
-            _ => self.write(bytes),
+            _ => self.reply(bytes),
         };
         drop(sent);
         self.wait_again();
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)?;
+    /// Sends within the timeout that runs already.
+    pub(crate) fn reply(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            if Instant::now() >= self.deadline {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            match self.stream.write(bytes)? {
+                0 => return Err(ErrorKind::WriteZero.into()),
+                written => bytes = &bytes[written..],
+            }
+        }
         self.stream.flush()
     }
 

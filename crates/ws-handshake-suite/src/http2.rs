@@ -1,16 +1,19 @@
 //! HTTP/2 by frames of our own (RFC 9113), because no library sends malformed requests.
 
+use std::mem;
+
 use loona_hpack::{Decoder, Encoder};
 
 use crate::{
     case::Pace,
-    connection::{Connection, Progress},
+    connection::{Connection, MAX_RESPONSE, Progress},
     http1::{Answer, Response},
     target::Target,
 };
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const MAX_FRAME: usize = 16_384;
+const MAX_BLOCK: usize = 64 * 1024;
 
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
@@ -117,16 +120,16 @@ impl Http2 {
                         return Answer::Garbage("a malformed frame".into());
                     };
                     block.extend(content);
+                    if block.len() > MAX_BLOCK {
+                        return Answer::Garbage("too many header fields".into());
+                    }
                     if frame.flags & END_HEADERS == 0 {
                         continue;
                     }
-                    let Ok(headers) = self.decoder.decode(&std::mem::take(&mut block)) else {
+                    let Some(headers) = self.decode(&mem::take(&mut block)) else {
                         return Answer::Garbage("a malformed block of header fields".into());
                     };
-                    let text = |bytes: Vec<u8>| bytes.into_iter().map(char::from).collect();
-                    let headers =
-                        headers.into_iter().map(|(name, value)| (text(name), text(value)));
-                    let response = Response::http2(headers.collect());
+                    let response = Response::http2(headers);
                     if response.status / 100 != 1 || response.status == 101 {
                         return Answer::Response(response);
                     }
@@ -138,6 +141,19 @@ impl Http2 {
         }
     }
 
+    /// Decodes header fields, and leaves out what is too much: a short block can expand to very many.
+    fn decode(&mut self, block: &[u8]) -> Option<Vec<(String, String)>> {
+        let text = |bytes: &[u8]| bytes.iter().copied().map(char::from).collect::<String>();
+        let (mut headers, mut length) = (Vec::new(), 0);
+        let decoded = self.decoder.decode_with_cb(block, |name, value| {
+            length += name.len() + value.len();
+            if length <= MAX_BLOCK {
+                headers.push((text(&name), text(&value)));
+            }
+        });
+        decoded.ok().map(|()| headers)
+    }
+
     pub(crate) fn send(&mut self, data: &[u8]) {
         self.connection.send(&Frame::bytes(DATA, 0, 1, data), Pace::Whole);
     }
@@ -146,6 +162,7 @@ impl Http2 {
     pub(crate) fn fill(&mut self) -> Progress {
         match self.frame() {
             Ok(frame) if frame.kind == RST_STREAM || frame.kind == GOAWAY => Progress::End,
+            Ok(_) if self.data.len() > MAX_RESPONSE => Progress::End,
             Ok(frame) => {
                 self.handle(&frame);
                 Progress::Bytes
@@ -164,14 +181,19 @@ impl Http2 {
                         self.connect_protocol = Some(u32::from_be_bytes(value));
                     }
                 }
-                self.connection.send(&Frame::bytes(SETTINGS, ACK, 0, &[]), Pace::Whole);
+                self.reply(SETTINGS, &[]);
             }
             PING if frame.flags & ACK == 0 => {
-                self.connection.send(&Frame::bytes(PING, ACK, 0, &frame.payload), Pace::Whole);
+                self.reply(PING, &frame.payload);
             }
             DATA => self.data.extend(frame.content().unwrap_or_default()),
             _ => {}
         }
+    }
+
+    /// Acknowledges, within the timeout that runs already: a server cannot prolong it.
+    fn reply(&mut self, kind: u8, payload: &[u8]) {
+        drop(self.connection.reply(&Frame::bytes(kind, ACK, 0, payload)));
     }
 
     fn frame(&mut self) -> Result<Frame, Progress> {

@@ -104,3 +104,28 @@ fn any_certificate_is_accepted_with_k_only() {
     let output = suite(&[&url, "-k", "--only", "response.accept"]);
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn endless_settings_do_not_prolong_a_case() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || {
+                let mut bytes = [0; 4096];
+                let length = stream.read(&mut bytes).unwrap_or(0);
+                if !bytes[..length].starts_with(b"PRI") {
+                    drop(stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"));
+                    return;
+                }
+                let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0].repeat(1000);
+                while stream.write_all(&settings).is_ok() {
+                    drop(stream.read(&mut bytes));
+                }
+            });
+        }
+    });
+    let output = suite(&[&url, "--only", "http2.setting"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("the server does not speak HTTP/2"), "{text}");
+}
