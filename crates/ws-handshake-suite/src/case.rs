@@ -122,6 +122,8 @@ pub(crate) enum Pace {
     Whole,
     /// Each byte in a packet of its own.
     Bytes,
+    /// Each line in a packet of its own, and each LF.
+    Pieces,
     /// The last byte after a pause.
     Last,
 }

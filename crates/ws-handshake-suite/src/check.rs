@@ -153,8 +153,7 @@ impl Check {
     pub(crate) fn look(self, exchange: &mut Exchange<'_>) -> Finding {
         if let (Self::Setting, Channel::Http2(http2)) = (self, &exchange.channel) {
             return match http2.connect_protocol {
-                None => Finding::NotApplicable("the server does not send the setting"),
-                Some(0 | 1) => Finding::Good,
+                None | Some(0 | 1) => Finding::Good,
                 Some(value) => Finding::Bad(format!("its value is {value}")),
             };
         }

@@ -92,17 +92,27 @@ impl Connection {
     /// Sends, and starts the timeout for the response. That the server has closed shows when it is read.
     pub(crate) fn send(&mut self, bytes: &[u8], pace: Pace) {
         self.wait_again();
-        let sent = match (pace, bytes) {
-            (Pace::Last, [before @ .., last]) => self.reply(before).and_then(|()| {
-                thread::sleep(Duration::from_millis(200));
-                self.reply(&[*last])
-            }),
-            (Pace::Bytes, _) => bytes.iter().try_for_each(|byte| {
-                thread::sleep(Duration::from_millis(1));
-                self.reply(&[*byte])
-            }),
-            _ => self.reply(bytes),
+        let pause = Duration::from_millis(match pace {
+            Pace::Whole => 0,
+            Pace::Bytes => 1,
+            Pace::Pieces => 10,
+            Pace::Last => 200,
+        });
+        let pieces: Vec<&[u8]> = match pace {
+            Pace::Whole => vec![bytes],
+            Pace::Bytes => bytes.chunks(1).collect(),
+            Pace::Pieces => bytes.split_inclusive(|byte| b"\r\n".contains(byte)).collect(),
+            Pace::Last => {
+                let (before, last) = bytes.split_at(bytes.len().saturating_sub(1));
+                vec![before, last]
+            }
         };
+        let sent = pieces.iter().enumerate().try_for_each(|(index, piece)| {
+            if index > 0 {
+                thread::sleep(pause);
+            }
+            self.reply(piece)
+        });
         drop(sent);
         self.wait_again();
     }

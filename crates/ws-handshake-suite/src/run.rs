@@ -242,9 +242,11 @@ fn exchange_http2(
 ) -> io::Result<Result<(Answer, Channel), String>> {
     // A server that is gone is told from one without HTTP/2.
     drop(open(target)?);
-    Ok(Http2::open(target).map(|mut http2| {
+    Ok(Http2::open(target).and_then(|mut http2| {
+        // RFC 8441 3: without the setting a client does not send :protocol.
+        http2.connect_protocol.ok_or("the server does not advertise extended CONNECT")?;
         let answer = http2.exchange(&request.headers);
-        (answer, Channel::Http2(Box::new(http2)))
+        Ok((answer, Channel::Http2(Box::new(http2))))
     }))
 }
 

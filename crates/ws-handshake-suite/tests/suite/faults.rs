@@ -88,7 +88,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("deflate.window-leading-zero", "deflate-zero"),
     ("deflate.window-without-value", "deflate-no-value"),
     ("deflate.context-with-value", "deflate-value"),
-    ("bytes.one-by-one", "segments"),
+    ("bytes.pieces", "segments"),
     ("bytes.last-alone", "segments"),
     ("bytes.empty-line-first", "empty-line"),
     ("bytes.bare-cr", "bare-cr"),
