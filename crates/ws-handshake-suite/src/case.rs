@@ -61,9 +61,9 @@ pub struct Case {
     /// Bytes behind the head.
     #[serde(default)]
     pub(crate) after: String,
-    /// All bytes, in place of all of the above.
-    #[serde(default)]
-    pub(crate) raw: Option<String>,
+    /// Lines end with LF, without CR.
+    #[serde(default, rename = "bare-lf")]
+    pub(crate) bare_lf: bool,
     #[serde(default)]
     pub(crate) pace: Pace,
     #[serde(default)]

@@ -30,18 +30,16 @@ impl Request {
             headers.extend((0..filler.lines).map(line));
         }
 
-        let bytes = if let Some(raw) = &case.raw {
-            texts.expand(raw)
-        } else {
-            let mut bytes = texts.expand(case.start.as_deref().unwrap_or("GET {path} HTTP/1.1"));
-            bytes.extend(b"\r\n");
-            for (name, value) in &headers {
-                bytes.extend([name, &b": "[..], value, b"\r\n"].concat());
-            }
-            bytes.extend(b"\r\n");
-            bytes.extend(after);
-            bytes
-        };
+        let mut bytes = texts.expand(case.start.as_deref().unwrap_or("GET {path} HTTP/1.1"));
+        bytes.extend(b"\r\n");
+        for (name, value) in &headers {
+            bytes.extend([name, &b": "[..], value, b"\r\n"].concat());
+        }
+        bytes.extend(b"\r\n");
+        bytes.extend(after);
+        if case.bare_lf {
+            bytes.retain(|byte| *byte != b'\r');
+        }
         Self { headers, bytes }
     }
 
@@ -178,7 +176,6 @@ impl Texts<'_> {
                 frame::client(frame::PING, frame::PAYLOAD).into_iter().map(char::from).collect()
             }
             "cr" => "\r".into(),
-            "lf" => "\n".into(),
             "crlf" => "\r\n".into(),
             _ => match name.strip_prefix("x*").and_then(|count| count.parse().ok()) {
                 Some(count) => "x".repeat(count),
