@@ -84,7 +84,11 @@ fn header_value(value: &str) -> Result<String, &'static str> {
 
 fn header(line: &str) -> Result<(String, String), &'static str> {
     let (name, value) = line.split_once(':').ok_or("use NAME: VALUE")?;
-    Ok((header_value(name)?, header_value(value.trim())?))
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(is_token) {
+        return Err("the name is not one of a header field");
+    }
+    Ok((name.to_owned(), header_value(value.trim())?))
 }
 
 fn seconds(seconds: &str) -> Result<Duration, &'static str> {

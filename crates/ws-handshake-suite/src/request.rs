@@ -109,7 +109,9 @@ fn plain(http2: bool, target: &Target) -> Vec<(String, String)> {
     if target.token.is_some() {
         headers.push((case("Authorization"), "Bearer {token}".into()));
     }
-    headers.extend(target.headers.iter().map(|(name, value)| (case(name), value.clone())));
+    // By number, because what the user writes has no placeholders.
+    let own = target.headers.iter().enumerate();
+    headers.extend(own.map(|(number, (name, _))| (case(name), format!("{{header-{number}}}"))));
     headers
 }
 
@@ -177,11 +179,18 @@ impl Texts<'_> {
             }
             "cr" => "\r".into(),
             "crlf" => "\r\n".into(),
-            _ => match name.strip_prefix("x*").and_then(|count| count.parse().ok()) {
-                Some(count) => "x".repeat(count),
-                None => unreachable!("{{{name}}} in case {} stands for nothing", self.case.id),
-            },
+            _ => self.numbered(name).unwrap_or_else(|| {
+                unreachable!("{{{name}}} in case {} stands for nothing", self.case.id)
+            }),
         }
+    }
+
+    fn numbered(&self, name: &str) -> Option<String> {
+        if let Some(count) = name.strip_prefix("x*") {
+            return Some("x".repeat(count.parse().ok()?));
+        }
+        let number: usize = name.strip_prefix("header-")?.parse().ok()?;
+        Some(self.target.headers.get(number)?.1.clone())
     }
 }
 
@@ -234,6 +243,16 @@ mod tests {
             ),
             "{text}"
         );
+    }
+
+    #[test]
+    fn braces_of_the_user_are_no_placeholders() {
+        let mut target = Target::new("ws://a.example/{path}").unwrap();
+        target.headers = vec![("X-Own".into(), "{key} {nothing}".into())];
+        let case = cases().into_iter().find(|case| case.id == "response.accept").unwrap();
+        let text = String::from_utf8(Request::new(&case, &target).bytes).unwrap();
+        assert!(text.starts_with("GET /{path} HTTP/1.1\r\n"), "{text}");
+        assert!(text.contains("\r\nX-Own: {key} {nothing}\r\n"), "{text}");
     }
 
     #[test]
