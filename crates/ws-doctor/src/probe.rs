@@ -93,8 +93,6 @@ pub(crate) struct Given {
     pub(crate) direct: Option<String>,
     /// UNIX seconds.
     pub(crate) now: u64,
-    /// Whether the name of the page has a public address.
-    pub(crate) page_is_public: bool,
 }
 
 /// Everything that was seen.
@@ -258,9 +256,8 @@ fn wanted(seen: &Observations) -> Vec<Probe> {
                 if !seen.is_flaky() {
                     probes.extend(origins(seen));
                     if !seen.origin_probes().any(|(_, exchange)| is_better(seen, exchange)) {
-                        if status != 403 {
-                            probes.push(Probe::WithoutUpgrade);
-                        }
+                        // It tells the name of the server, too.
+                        probes.push(Probe::WithoutUpgrade);
                         if !matches!(status, 403 | 404 | 426 | 503) {
                             probes.extend(bare(seen));
                         }

@@ -1,6 +1,6 @@
 //! The judgement: a pure function from what was seen to findings.
 
-pub(crate) mod accepted;
+mod accepted;
 mod handshake;
 mod origin;
 mod reach;

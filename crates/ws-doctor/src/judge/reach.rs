@@ -315,8 +315,9 @@ fn silent(seen: &Observations, fault: &Fault) -> Vec<Finding> {
     if let Some(finding) = speaks_tls(seen) {
         return vec![finding];
     }
-    let mut findings = Vec::new();
-    findings.extend(origin::finding(seen));
+    if let Some(origin) = origin::finding(seen) {
+        return vec![origin];
+    }
     let finding = match fault {
         Fault::Incomplete { bytes, ended } => {
             let how = if *ended {
@@ -326,6 +327,15 @@ fn silent(seen: &Observations, fault: &Fault) -> Vec<Finding> {
             };
             Finding::new(Code::IncompleteResponse).because(format!("{how}: `{}`", begin(bytes)))
         }
+        Fault::Closed(None) if seen.main.time.as_millis() >= 500 => Finding::new(Code::NoResponse)
+            .because(format!(
+                "the server accepted the connection, got the request, and closed it after {:.1} s without a response",
+                seen.main.time.as_secs_f64()
+            ))
+            .fix(
+                "check the path: many servers leave a handshake at a path that is not theirs without a response \
+                 (Socket.IO closes it after a second); some want a subprotocol (--subprotocol)",
+            ),
         Fault::Closed(error) => {
             let finding = Finding::new(Code::ConnectionReset);
             match error {
@@ -370,6 +380,5 @@ fn silent(seen: &Observations, fault: &Fault) -> Vec<Finding> {
     } else {
         finding
     };
-    findings.push(finding);
-    findings
+    vec![finding]
 }
