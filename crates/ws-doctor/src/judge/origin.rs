@@ -1,0 +1,118 @@
+//! What the origin probes show.
+
+use super::rejected::describe;
+use crate::{
+    codes::Code,
+    finding::Finding,
+    probe::{Observations, Probe, is_better},
+    who::{self, Proxy},
+};
+
+/// The finding on the origin, if a probe of it was made: the cause, or that it is undecided.
+pub(crate) fn finding(seen: &Observations) -> Option<Finding> {
+    if seen.is_flaky() {
+        return None;
+    }
+    let sent = seen.main.variant.origin.as_deref();
+    let own = seen.main.target.origin();
+    let accepted =
+        |wanted: &Probe| seen.made(wanted).is_some_and(|exchange| is_better(seen, exchange));
+    let none = accepted(&Probe::WithoutOrigin);
+    let with_own = accepted(&Probe::OwnOrigin(own.clone()));
+    let other = seen.origin_probes().find_map(|(probe, exchange)| match probe {
+        Probe::OtherOrigin(origin) if is_better(seen, exchange) => Some(origin),
+        _ => None,
+    });
+    let main = describe(&seen.main);
+
+    let Some(sent) = sent else {
+        let accepted = if with_own { Some(&own) } else { other };
+        let accepted = accepted?;
+        return Some(Finding::new(Code::OriginRequired).because(format!(
+            "the server rejects handshakes without an Origin: with `Origin: {accepted}` it accepts, without one: {main}"
+        )));
+    };
+    let list = |accepted: &str| {
+        Finding::new(Code::OriginRejected)
+            .because(format!("the server rejects the origin `{sent}`: {accepted} it accepts, with this one: {main}"))
+            .fix(format!(
+                "add `{sent}` to the allowed origins of the server{}; CORS settings have no effect on a WebSocket",
+                setting(seen)
+            ))
+    };
+    if let Some(other) = other {
+        return Some(list(&format!("with `{other}`")));
+    }
+    if sent != own {
+        if with_own {
+            return Some(list(&format!("with its own, `{own}`,")));
+        }
+        if none {
+            return Some(list("without an Origin"));
+        }
+    } else if none {
+        let proxy = seen.main.received().and_then(who::named);
+        let is_given = seen.given.origins.iter().any(|origin| *origin == own);
+        // Tornado compares Origin with Host unless it is told otherwise.
+        let compares = seen.main.received().and_then(|received| received.head.text("server"));
+        let compares = compares.is_some_and(|server| server.contains("TornadoServer"));
+        return Some(if is_given || proxy.is_some() || compares {
+            Finding::new(Code::HostChanged)
+                .because(format!(
+                    "the server rejects its own public origin, `{own}` ({main}), and accepts without an Origin: most \
+                     likely it compares Origin with Host, and a proxy in front changes Host"
+                ))
+                .fix(format!(
+                    "{}; if the server has a list of allowed origins, add `{own}` to it",
+                    proxy.unwrap_or(Proxy::Other).host()
+                ))
+        } else {
+            list("without an Origin").fix(format!(
+                "give the origin of your page with --origin; if the page is at `{own}`, add that to the allowed \
+                 origins of the server, and let a proxy in front pass Host on (nginx: `proxy_set_header Host \
+                 $http_host;`)"
+            ))
+        });
+    }
+    None
+}
+
+/// Whether origins were tried, and none was accepted.
+pub(crate) fn is_undecided(seen: &Observations) -> bool {
+    !seen.is_flaky() && seen.origin_probes().next().is_some() && finding(seen).is_none()
+}
+
+/// Where the framework has its list, if the response tells the framework.
+fn setting(seen: &Observations) -> &'static str {
+    let probes = seen.probes.iter().map(|(_, exchange)| exchange);
+    let received =
+        [&seen.main].into_iter().chain(probes).filter_map(|exchange| exchange.received());
+    let text = received
+        .map(|received| {
+            let headers = ["server", "x-powered-by", "x-runtime"];
+            let headers = headers
+                .into_iter()
+                .filter_map(|name| Some(format!("{name}: {}", received.head.text(name)?)));
+            let text: String = received.text.chars().take(2000).collect();
+            [headers.collect::<Vec<_>>().join("\n"), text, crate::probe::last_words(&seen.main)]
+                .join("\n")
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+        .to_ascii_lowercase();
+    let known = [
+        ("tornadoserver", " (Tornado: `check_origin`)"),
+        (
+            "daphne",
+            " (Django Channels: `AllowedHostsOriginValidator` and ALLOWED_HOSTS, or `OriginValidator`)",
+        ),
+        ("x-runtime", " (Rails: `config.action_cable.allowed_request_origins`)"),
+        ("puma", " (Rails: `config.action_cable.allowed_request_origins`)"),
+        ("invalid host/origin header", " (webpack-dev-server: `allowedHosts`)"),
+        ("jetty", " (Spring: `setAllowedOrigins`)"),
+        ("kestrel", " (ASP.NET Core: `WebSocketOptions.AllowedOrigins`)"),
+        ("gunicorn", " (Flask-SocketIO: `cors_allowed_origins`)"),
+        ("werkzeug", " (Flask-SocketIO: `cors_allowed_origins`)"),
+    ];
+    known.into_iter().find(|(mark, _)| text.contains(mark)).map_or("", |(_, setting)| setting)
+}
