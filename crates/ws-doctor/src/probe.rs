@@ -193,7 +193,7 @@ fn wanted(seen: &Observations) -> Vec<Probe> {
         Outcome::Failed(Fault::Route(_)) => return direct(seen),
         Outcome::Failed(Fault::Tls(fault, _)) => {
             match fault {
-                TlsFault::NotTls | TlsFault::Closed | TlsFault::Timeout => {
+                TlsFault::NotTls | TlsFault::Closed | TlsFault::Reset | TlsFault::Timeout => {
                     probes.push(Probe::Plain)
                 }
                 TlsFault::Alpn => probes.push(Probe::TlsHttp2),
@@ -239,9 +239,7 @@ fn wanted(seen: &Observations) -> Vec<Probe> {
                         probes.push(Probe::Repeat);
                     }
                 }
-                if main.target.is_loopback() {
-                    probes.extend(address(seen));
-                }
+                probes.extend(address(seen));
             } else if is_open(main) {
                 probes.push(Probe::Repeat);
                 if !seen.is_flaky() {

@@ -302,8 +302,8 @@ fn bare_is_accepted(seen: &Observations) -> Option<Finding> {
         || seen.main.variant.style == crate::request::Style::Firefox;
     Some(if list && seen.made(&Probe::ConnectionList).is_none() {
         Finding::new(Code::ConnectionListRejected).because(format!(
-            "the server rejects the headers of Firefox ({}), and accepts with `Connection: Upgrade` and no offer of an \
-             extension",
+            "the server rejects `Connection: keep-alive, Upgrade`, as Firefox sends it ({}), and accepts `Connection: \
+             Upgrade`",
             describe(&seen.main)
         ))
     } else {
