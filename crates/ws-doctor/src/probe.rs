@@ -187,10 +187,15 @@ pub(crate) fn next(seen: &Observations) -> Option<Probe> {
 
 /// All probes that follow from what was seen so far, in their order.
 fn wanted(seen: &Observations) -> Vec<Probe> {
+    let direct = seen.given.direct.iter().map(|address| Probe::Direct(address.clone()));
+    direct.chain(following(seen)).collect()
+}
+
+fn following(seen: &Observations) -> Vec<Probe> {
     let main = &seen.main;
     let mut probes = Vec::new();
     match &main.outcome {
-        Outcome::Failed(Fault::Route(_)) => return direct(seen),
+        Outcome::Failed(Fault::Route(_) | Fault::Http2(_) | Fault::NoExtendedConnect) => {}
         Outcome::Failed(Fault::Tls(fault, _)) => {
             match fault {
                 TlsFault::NotTls | TlsFault::Closed | TlsFault::Reset | TlsFault::Timeout => {
@@ -201,7 +206,6 @@ fn wanted(seen: &Observations) -> Vec<Probe> {
             }
             return probes;
         }
-        Outcome::Failed(Fault::Http2(_) | Fault::NoExtendedConnect) => return direct(seen),
         Outcome::Failed(fault) => {
             if !main.target.tls() {
                 probes.push(Probe::Tls);
@@ -265,7 +269,7 @@ fn wanted(seen: &Observations) -> Vec<Probe> {
             }
         }
     }
-    [direct(seen), probes].concat()
+    probes
 }
 
 /// Whether a probe was accepted, or got past the origin check to that of the credential.
@@ -274,10 +278,6 @@ pub(crate) fn is_better(seen: &Observations, probe: &Exchange) -> bool {
         || (seen.main.status() == Some(403)
             && probe.status() == Some(401)
             && !seen.given.credential)
-}
-
-fn direct(seen: &Observations) -> Vec<Probe> {
-    seen.given.direct.iter().map(|address| Probe::Direct(address.clone())).collect()
 }
 
 /// Other origins than that of the first request.

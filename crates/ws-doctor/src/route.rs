@@ -379,8 +379,7 @@ async fn through_proxy(
     let login = login.map(|value| format!("Proxy-Authorization: {value}\r\n")).unwrap_or_default();
     let request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{login}\r\n");
     if scheme == "https" {
-        let (config, _) = crate::tls::TlsOptions { insecure: false, trusted: None, client: None }
-            .config(&[b"http/1.1"]);
+        let (config, _) = crate::tls::TlsOptions::of_system().config(&[b"http/1.1"]);
         let name =
             host.try_into().map_err(|_| failed("the name of the proxy is not valid".into()))?;
         let handshake =

@@ -85,7 +85,7 @@ fn line(text: &str) -> String {
 }
 
 /// A sentence begins with a capital, unless it begins with a value.
-fn capital(text: &str) -> String {
+pub(crate) fn capital(text: &str) -> String {
     let text = text.trim_end_matches('.');
     let word = text.split([' ', ':', ',']).next().unwrap_or_default();
     if !word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') || KEPT.contains(&word) {
@@ -167,7 +167,9 @@ fn evidence(report: &Report) -> Vec<String> {
         lines.extend(request.lines().map(|text| format!("  {}", printable(text))));
     }
     if let Some(response) = &report.response {
-        lines.push(title("Response"));
+        let from =
+            response.from.as_deref().map(|from| format!(" ({})", line(from))).unwrap_or_default();
+        lines.push(title("Response") + &from);
         lines.extend(response.head.lines().map(|text| format!("  {}", printable(text))));
         if !response.body.is_empty() {
             lines.push(String::new());
