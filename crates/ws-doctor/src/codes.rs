@@ -281,7 +281,7 @@ codes! {
             "let the server listen on another port, such as 443 or 8080";
         MixedContent: "mixed-content",
             "a page of https: cannot open a socket of ws:, except to this computer",
-            "use wss:";
+            "serve the socket over TLS, and use wss:";
         DeadIpv6: "dead-ipv6",
             "the IPv6 address of the server does not respond, and IPv4 does: clients that try only the first \
              address hang",
