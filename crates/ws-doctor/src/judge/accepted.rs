@@ -29,6 +29,7 @@ pub(crate) fn remarks(seen: &Observations) -> Vec<Finding> {
     if is_usable(main) {
         remarks.extend(connection_list(seen));
         remarks.extend(other_origins(seen));
+        remarks.extend(local_network(seen));
     }
     if is_open(main) && main.variant.origin.is_none() {
         remarks.push(Finding::new(Code::NoOriginSent));
@@ -45,7 +46,6 @@ pub(crate) fn remarks(seen: &Observations) -> Vec<Finding> {
             "a page of `{page}` cannot open a socket of ws: (mixed content), except to this computer"
         )));
     }
-    remarks.extend(local_network(seen));
     remarks.extend(addresses(seen));
     remarks.extend(certificate(seen));
     remarks

@@ -125,7 +125,8 @@ fn by_status(seen: &Observations, received: &Received) -> Finding {
     let status = head.status;
     let text = received.text.to_ascii_lowercase();
     let say = |code: Code| {
-        Finding::new(code).because(format!("{}: {}", status_line(received), code.explanation()))
+        let explanation = code.explanation().replace(&format!(" ({status})"), "");
+        Finding::new(code).because(format!("{}: {explanation}", status_line(received)))
     };
     if status == 511 || is_portal(received) {
         let words = if status == 511 { words(received) } else { target_of(seen, received) };
@@ -254,11 +255,11 @@ fn forbidden(seen: &Observations, received: &Received) -> Finding {
     }
     if origin::is_undecided(seen) {
         let tried =
-            seen.origin_probes().map(|(probe, _)| probe.name()).collect::<Vec<_>>().join(", ");
+            seen.origin_probes().map(|(probe, _)| probe.name()).collect::<Vec<_>>().join("; ");
         return Finding::new(Code::OriginUndecided)
             .because(format!(
-                "{status}: the server rejects the handshake, also {tried}: so the cause is an origin that is not on its \
-                 list, the credential, or the path"
+                "{status}: the server rejects the handshake whatever the origin (tried too: {tried}), so the cause is \
+                 an origin that is not on its list, the credential, or the path"
             ))
             .detail(words(received));
     }
@@ -431,7 +432,7 @@ fn is_tls_port(text: &str) -> bool {
 
 pub(crate) fn tls_port(seen: &Observations, evidence: &str) -> Finding {
     Finding::new(Code::TlsPort)
-        .because("the port speaks TLS, and the URL says ws:")
+        .because("the port speaks TLS, and the URL asks for none (ws)")
         .detail(evidence)
         .fix(format!("use {}", seen.main.target.with_tls(true)))
 }

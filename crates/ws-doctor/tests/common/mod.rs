@@ -16,7 +16,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ws-doctor"));
-    for name in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"] {
+    for name in [
+        "HTTPS_PROXY",
+        "https_proxy",
+        "HTTP_PROXY",
+        "http_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+        "NO_PROXY",
+        "no_proxy",
+    ] {
         command.env_remove(name);
     }
     command
@@ -68,21 +77,26 @@ impl Report {
     /// Returns what is not as expected.
     pub(crate) fn differences(&self, expected: Expected<'_>) -> Vec<String> {
         let Expected { exit, codes, words } = expected;
-        let seen: Vec<_> = self.findings().iter().map(|finding| finding["code"].as_str().unwrap()).collect();
+        let seen: Vec<_> =
+            self.findings().iter().map(|finding| finding["code"].as_str().unwrap()).collect();
         let mut differences = Vec::new();
         if self.exit != Some(exit) {
             differences.push(format!("exit {:?}, not {exit}", self.exit));
         }
         // Remarks stand behind errors.
-        let errors: Vec<_> = self.findings().iter().filter(|finding| finding["level"] == "error").collect();
-        let unexpected = errors.iter().any(|finding| !codes.contains(&finding["code"].as_str().unwrap()));
+        let errors: Vec<_> =
+            self.findings().iter().filter(|finding| finding["level"] == "error").collect();
+        let unexpected =
+            errors.iter().any(|finding| !codes.contains(&finding["code"].as_str().unwrap()));
         let missing = codes.iter().any(|code| !seen.contains(code));
         let first = codes.first().is_some_and(|code| seen.first() != Some(code));
         if unexpected || missing || first {
             differences.push(format!("codes {seen:?}, not {codes:?}"));
         }
         // The words are those of the finding that was looked for.
-        if let Some(place) = codes.first().and_then(|code| seen.iter().position(|seen| seen == code)) {
+        if let Some(place) =
+            codes.first().and_then(|code| seen.iter().position(|seen| seen == code))
+        {
             let text = self.text(place);
             for word in words.iter().filter(|word| !text.contains(**word)) {
                 differences.push(format!("no {word:?} in {text:?}"));
@@ -103,7 +117,8 @@ pub(crate) struct Directory(PathBuf);
 
 impl Directory {
     pub(crate) fn new(name: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        let path =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Self(path)
     }

@@ -31,8 +31,9 @@ fn text(address: SocketAddr, arguments: &[&str]) -> String {
     command.args(arguments.iter().map(fill));
     let output = String::from_utf8(run(command).stdout).unwrap();
     let output = output.replace(&address.port().to_string(), "PORT");
-    let lines = output.lines().map(|line| match line.split_once("Sec-WebSocket-Key: ") {
-        Some((before, _)) => format!("{before}Sec-WebSocket-Key: KEY"),
+    let nonce = ["Sec-WebSocket-Key: ", "Sec-WebSocket-Accept: "];
+    let lines = output.lines().map(|line| match nonce.iter().find(|name| line.contains(**name)) {
+        Some(name) => format!("  {name}NONCE"),
         None => numbers(line),
     });
     lines.collect::<Vec<_>>().join("\n")
@@ -42,10 +43,14 @@ fn text(address: SocketAddr, arguments: &[&str]) -> String {
 fn numbers(line: &str) -> String {
     let words = line.split(' ').collect::<Vec<_>>();
     let is_unit = |word: Option<&&str>| {
-        word.is_some_and(|word| ["ms", "days", "s"].contains(&word.trim_end_matches([',', ')', ':', ';', '.'])))
+        word.is_some_and(|word| {
+            ["ms", "days", "s"].contains(&word.trim_end_matches([',', ')', ':', ';', '.']))
+        })
     };
     let shown = words.iter().enumerate().map(|(at, word)| {
-        if is_unit(words.get(at + 1)) && word.trim_start_matches('(').starts_with(|c: char| c.is_ascii_digit()) {
+        if is_unit(words.get(at + 1))
+            && word.trim_start_matches('(').starts_with(|c: char| c.is_ascii_digit())
+        {
             "N"
         } else {
             word
@@ -54,7 +59,11 @@ fn numbers(line: &str) -> String {
     shown.collect::<Vec<_>>().join(" ")
 }
 
-fn case(name: &str, reply: impl Fn(&Head, usize) -> Reply + Send + Sync + 'static, arguments: &[&str]) {
+fn case(
+    name: &str,
+    reply: impl Fn(&Head, usize) -> Reply + Send + Sync + 'static,
+    arguments: &[&str],
+) {
     let url = ["ws://127.0.0.1:{port}/ws"];
     insta::assert_snapshot!(name, text(server(reply), &[&url[..], arguments].concat()));
 }
@@ -65,25 +74,43 @@ fn ordinary(head: &Head, reply: Reply) -> Reply {
 
 #[test]
 fn accepted_socket() {
-    case("accepted", |head, _| accepted(head).and(serve::frame(0x81, "welcome")), &["--origin", "http://localhost:3000"]);
+    case(
+        "accepted",
+        |head, _| accepted(head).and(serve::frame(0x81, "welcome")),
+        &["--origin", "http://localhost:3000"],
+    );
 }
 
 #[test]
 fn nothing_listens() {
     let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-    insta::assert_snapshot!("connection_refused", text(address, &["ws://127.0.0.1:{port}/ws", "--origin", PAGE]));
+    insta::assert_snapshot!(
+        "connection_refused",
+        text(address, &["ws://127.0.0.1:{port}/ws", "--origin", PAGE])
+    );
 }
 
 #[test]
 fn upgrade_is_lost_in_nginx() {
     let body = "Can \"Upgrade\" only to \"WebSocket\".";
-    case("upgrade_stripped", move |_, _| status("400 Bad Request", "Server: nginx/1.22.1\r\n", body), &["--origin", PAGE]);
+    case(
+        "upgrade_stripped",
+        move |_, _| status("400 Bad Request", "Server: nginx/1.22.1\r\n", body),
+        &["--origin", PAGE],
+    );
 }
 
 #[test]
 fn origin_is_not_allowed() {
     let reply = |head: &Head, _| {
-        ordinary(head, if head.origin() == Some(PAGE) { status("403 Forbidden", "", "") } else { accepted(head) })
+        ordinary(
+            head,
+            if head.origin() == Some(PAGE) {
+                status("403 Forbidden", "", "")
+            } else {
+                accepted(head)
+            },
+        )
     };
     case("origin_rejected", reply, &["--origin", PAGE]);
 }
@@ -92,31 +119,47 @@ fn origin_is_not_allowed() {
 fn proxy_changes_host() {
     let reply = |head: &Head, _| match head.origin() {
         None => accepted(head),
-        Some(_) => status("403 Forbidden", "Server: nginx/1.22.1\r\n", "Cross origin websockets not allowed"),
+        Some(_) => status(
+            "403 Forbidden",
+            "Server: nginx/1.22.1\r\n",
+            "Cross origin websockets not allowed",
+        ),
     };
     case("host_changed", reply, &[]);
 }
 
 #[test]
 fn every_origin_is_rejected() {
-    case("origin_undecided", |head, _| ordinary(head, status("403 Forbidden", "", "no")), &["--origin", PAGE]);
+    case(
+        "origin_undecided",
+        |head, _| ordinary(head, status("403 Forbidden", "", "no")),
+        &["--origin", PAGE],
+    );
 }
 
 #[test]
 fn credential_is_missing() {
-    let reply = |head: &Head, _| ordinary(head, status("401 Unauthorized", "WWW-Authenticate: Bearer\r\n", ""));
+    let reply = |head: &Head, _| {
+        ordinary(head, status("401 Unauthorized", "WWW-Authenticate: Bearer\r\n", ""))
+    };
     case("unauthorized", reply, &["--origin", PAGE]);
 }
 
 #[test]
 fn path_is_wrong() {
     let body = "<!DOCTYPE html><html><head><title>Not here</title></head><body><h1>Not here</h1></body></html>";
-    case("not_found", move |_, _| status("404 Not Found", "Content-Type: text/html\r\n", body), &["--origin", PAGE]);
+    case(
+        "not_found",
+        move |_, _| status("404 Not Found", "Content-Type: text/html\r\n", body),
+        &["--origin", PAGE],
+    );
 }
 
 #[test]
 fn server_redirects_to_https() {
-    let reply = |_: &Head, _| status("301 Moved Permanently", "Location: https://127.0.0.1:8443/ws\r\n", "");
+    let reply = |_: &Head, _| {
+        status("301 Moved Permanently", "Location: https://127.0.0.1:8443/ws\r\n", "")
+    };
     case("redirected", reply, &["--origin", PAGE]);
 }
 
@@ -147,7 +190,16 @@ fn accept_value_is_wrong() {
         switch(&format!("Sec-WebSocket-Accept: {}\r\n", head.get("sec-websocket-key").unwrap()))
     };
     let address = server(reply);
-    let text = text(address, &["ws://127.0.0.1:{port}/ws", "-H", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "--origin", PAGE]);
+    let text = text(
+        address,
+        &[
+            "ws://127.0.0.1:{port}/ws",
+            "-H",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            "--origin",
+            PAGE,
+        ],
+    );
     insta::assert_snapshot!("accept_wrong", text);
 }
 
@@ -181,5 +233,8 @@ fn certificate_is_self_signed() {
 #[test]
 fn port_does_not_speak_tls() {
     let address = server(|head, _| accepted(head));
-    insta::assert_snapshot!("plain_port", text(address, &["wss://127.0.0.1:{port}/ws", "--max-time", "3", "--origin", PAGE]));
+    insta::assert_snapshot!(
+        "plain_port",
+        text(address, &["wss://127.0.0.1:{port}/ws", "--max-time", "3", "--origin", PAGE])
+    );
 }
