@@ -220,47 +220,47 @@ codes! {
     }
     Faulty, Error {
         MalformedResponse: "malformed-response",
-            "the response is malformed: browsers fail",
+            "the response is malformed: some clients accept it, and others fail",
             "correct the response that the server writes";
         AcceptMissing: "accept-missing",
-            "the response has no Sec-WebSocket-Accept: browsers fail",
+            "the 101 has no Sec-WebSocket-Accept: clients fail",
             "send base64(SHA-1(key + \"258EAFA5-E914-47DA-95CA-C5AB0DC85B11\")); if the server does, a proxy \
              removes it";
         AcceptWrong: "accept-wrong",
-            "Sec-WebSocket-Accept does not match the key: browsers fail",
+            "Sec-WebSocket-Accept does not match the key: clients fail",
             "send base64(SHA-1(key + \"258EAFA5-E914-47DA-95CA-C5AB0DC85B11\")), computed from the characters of \
              the key; if the server does, a cache or a proxy sends the response of another handshake";
         UpgradeWrong: "upgrade-wrong",
-            "the 101 has no valid `Upgrade: websocket`: browsers fail",
+            "the 101 has no valid `Upgrade: websocket`: clients fail",
             "send exactly `Upgrade: websocket`; if the server does, a proxy removes it";
         ConnectionWrong: "connection-wrong",
-            "the 101 has no `Connection: Upgrade`: browsers fail",
+            "the 101 has no `Connection: Upgrade`: clients fail",
             "send `Connection: Upgrade`; if the server does, a proxy changes it";
         SubprotocolNotOffered: "subprotocol-not-offered",
-            "the server selected a subprotocol that was not offered: browsers fail",
+            "the server selected a subprotocol that was not offered: Chrome and most libraries fail",
             "offer it in the client (--subprotocol here), or let the server select an offered one, in the same \
              case, or none";
         SubprotocolNotEchoed: "subprotocol-not-echoed",
-            "the client offered subprotocols and the server selected none: browsers fail",
+            "the client offered subprotocols and the server selected none: Chrome and most libraries fail",
             "let the server select one of the offered subprotocols; or offer none";
         ExtensionNotOffered: "extension-not-offered",
-            "the server uses an extension that was not offered, or not in this form: browsers fail",
+            "the server uses an extension that was not offered, or not in this form: clients fail",
             "let the server send only extensions that the request offers; a proxy in front may have removed the \
              offer";
         HeaderRepeated: "header-repeated",
-            "a header that must occur once is repeated: browsers fail",
+            "a header that must occur once is repeated: clients may fail",
             "send it once: look for a proxy or a middleware that adds a second";
         ClosedAtOnce: "closed-at-once",
             "the server accepted the handshake, and then closed the socket",
             "look up the close code and the message in the documentation and in the log of the server";
         NotAFrame: "not-a-frame",
-            "behind the 101 comes text, not a WebSocket frame: browsers fail",
+            "behind the 101 comes text, not a WebSocket frame: clients fail (Chrome: `Invalid frame header`)",
             "read the text below: most often it is an error message of the server";
         MaskedFrame: "masked-frame",
-            "the server masks its frames: browsers fail",
+            "the server masks its frames: Chrome and most libraries fail",
             "a server must not mask (RFC 6455 5.1): correct its library";
         ReservedBit: "reserved-bit",
-            "the server sends a frame with a reserved bit, or of a reserved kind: browsers fail",
+            "the server sends a frame with a reserved bit, or of a reserved kind: clients fail",
             "send compressed messages only if permessage-deflate was agreed; a proxy may have removed the header";
         ConnectionListRejected: "connection-list-rejected",
             "the server accepts `Connection: Upgrade` and not `Connection: keep-alive, Upgrade`: it fails in \

@@ -6,16 +6,13 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::{
-    net::lookup_host,
-    time::{Instant, timeout},
-};
+use tokio::time::Instant;
 use tower_ws_guard::Origin;
-use url::{Host, Url};
+use url::Url;
 
 use crate::{
     exchange::{Detour, Exchange, Means, WATCH, exchange},
-    judge::{accepted::is_local, judge},
+    judge::judge,
     options::Options,
     probe::{Given, MAX_REQUESTS, Observations, Probe, is_open, next},
     report::Report,
@@ -182,7 +179,6 @@ impl Doctor {
             http2: plan.http2,
             direct: options.direct.clone(),
             now: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
-            page_is_public: false,
         };
         if let Some(direct) = &options.direct {
             direct_target(direct)?;
@@ -220,7 +216,6 @@ impl Doctor {
     pub async fn run(mut self) -> Report {
         let start = Instant::now();
         let deadline = start + self.time;
-        self.given.page_is_public = self.page_is_public(start + self.time / 5).await;
         let mut redirects = Vec::new();
         let mut main = self.main(deadline).await;
         // The maximum of requests counts redirects, too.
@@ -312,26 +307,6 @@ impl Doctor {
         plan.headers.retain(|(name, _)| !is_credential(name));
         self.notes
             .push("the redirect leads to another host, so credentials were not sent there".into());
-    }
-
-    /// Whether the name of the page has an address of the Internet.
-    async fn page_is_public(&self, deadline: Instant) -> bool {
-        let Some(origin) = self.given.origins.first() else { return false };
-        let Ok(url) = Url::parse(origin) else { return false };
-        let addresses: Vec<IpAddr> = match url.host() {
-            Some(Host::Ipv4(address)) => vec![address.into()],
-            Some(Host::Ipv6(address)) => vec![address.into()],
-            Some(Host::Domain(name)) if !crate::target::is_loopback_name(name) => {
-                let left =
-                    deadline.saturating_duration_since(Instant::now()).min(Duration::from_secs(2));
-                match timeout(left, lookup_host((name, 443))).await {
-                    Ok(Ok(addresses)) => addresses.map(|address| address.ip()).collect(),
-                    _ => Vec::new(),
-                }
-            }
-            _ => Vec::new(),
-        };
-        !addresses.is_empty() && !addresses.into_iter().any(is_local)
     }
 }
 

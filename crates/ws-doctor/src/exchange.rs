@@ -315,7 +315,12 @@ async fn start_tls(
         }
         Ok(Err(error)) => {
             session.ignored = None;
-            let fault = tls::fault(&error, &seen).unwrap_or(TlsFault::Closed);
+            let lost = if error.kind() == io::ErrorKind::ConnectionReset {
+                TlsFault::Reset
+            } else {
+                TlsFault::Closed
+            };
+            let fault = tls::fault(&error, &seen).unwrap_or(lost);
             return (session, Err(Fault::Tls(fault, error.to_string())));
         }
         Ok(Ok(stream)) => stream,

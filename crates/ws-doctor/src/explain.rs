@@ -39,7 +39,27 @@ fn cells(line: &str) -> Option<Vec<String>> {
             _ => cells.last_mut()?.push(character),
         }
     }
-    Some(cells.iter().map(|cell| cell.trim().to_owned()).collect())
+    Some(cells.iter().map(|cell| unlink(cell.trim())).collect())
+}
+
+/// Links of Markdown become their text.
+fn unlink(cell: &str) -> String {
+    let mut output = String::new();
+    let mut rest = cell;
+    while let Some((before, after)) = rest.split_once('[') {
+        output.push_str(before);
+        match after.split_once("](").and_then(|(text, url)| Some((text, url.split_once(')')?.1))) {
+            Some((text, tail)) if !text.contains('[') => {
+                output.push_str(text);
+                rest = tail;
+            }
+            _ => {
+                output.push('[');
+                rest = after;
+            }
+        }
+    }
+    output + rest
 }
 
 /// What is known of a message, a status, a close code, or a code of a finding; the best first.
@@ -62,16 +82,33 @@ pub fn explain(text: &str) -> Vec<Symptom> {
         }];
     }
     let words = words(&wanted);
+    let numbers = words.iter().filter_map(|word| word.parse().ok()).collect::<Vec<u16>>();
     let mut rows = symptoms()
         .into_iter()
         .filter_map(|row| {
-            let score = score(&wanted, &words, &row.symptom.to_ascii_lowercase());
+            let symptom = row.symptom.to_ascii_lowercase();
+            let score = if has_number(&symptom, &numbers) { 1000 } else { 0 }
+                + score(&wanted, &words, &symptom);
             (score > 0).then_some((score, row))
         })
         .collect::<Vec<_>>();
     rows.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
-    let best = rows.first().map_or(0, |(score, _)| *score);
-    rows.into_iter().filter(|(score, _)| *score * 2 > best).take(5).map(|(_, row)| row).collect()
+    // A row for the number, and one for the message around it.
+    let best = rows.iter().map(|(score, _)| *score % 1000).max().unwrap_or_default();
+    rows.retain(|(score, _)| *score >= 1000 || *score * 2 > best);
+    rows.into_iter().take(4).map(|(_, row)| row).collect()
+}
+
+/// Whether the row is about one of the numbers: `404`, or `4000`…`4999`.
+fn has_number(symptom: &str, numbers: &[u16]) -> bool {
+    let quotes = symptom.split('`').collect::<Vec<_>>();
+    let number = |at: usize| quotes.get(at)?.trim().parse::<u16>().ok();
+    (1..quotes.len()).step_by(2).any(|at| {
+        let Some(first) = number(at) else { return false };
+        let last =
+            quotes.get(at + 1).filter(|between| between.trim() == "…").and_then(|_| number(at + 2));
+        numbers.iter().any(|wanted| (first..=last.unwrap_or(first)).contains(wanted))
+    })
 }
 
 fn words(text: &str) -> Vec<String> {
@@ -84,7 +121,10 @@ fn words(text: &str) -> Vec<String> {
 fn score(wanted: &str, words: &[String], symptom: &str) -> usize {
     let quoted = symptom.split('`').skip(1).step_by(2);
     let quoted = quoted.map(|quote| quote.trim_matches(['…', ' ', '.'])).filter(|quote| {
-        quote.len() > 2 && (wanted.contains(quote) || (wanted.len() > 2 && quote.contains(wanted)))
+        let is_number = quote.parse::<u16>().is_ok();
+        let is_in = |text: &str, part: &str| part.len() > 2 && text.contains(part);
+        !is_number && quote.split('…').map(str::trim).any(|part| is_in(wanted, part))
+            || is_in(quote, wanted)
     });
     let longest = quoted.map(str::len).max().unwrap_or_default();
     let row = self::words(symptom);

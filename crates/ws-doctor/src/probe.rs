@@ -93,8 +93,6 @@ pub(crate) struct Given {
     pub(crate) direct: Option<String>,
     /// UNIX seconds.
     pub(crate) now: u64,
-    /// Whether the name of the page has a public address.
-    pub(crate) page_is_public: bool,
 }
 
 /// Everything that was seen.
@@ -195,7 +193,7 @@ fn wanted(seen: &Observations) -> Vec<Probe> {
         Outcome::Failed(Fault::Route(_)) => return direct(seen),
         Outcome::Failed(Fault::Tls(fault, _)) => {
             match fault {
-                TlsFault::NotTls | TlsFault::Closed | TlsFault::Timeout => {
+                TlsFault::NotTls | TlsFault::Closed | TlsFault::Reset | TlsFault::Timeout => {
                     probes.push(Probe::Plain)
                 }
                 TlsFault::Alpn => probes.push(Probe::TlsHttp2),
@@ -241,9 +239,7 @@ fn wanted(seen: &Observations) -> Vec<Probe> {
                         probes.push(Probe::Repeat);
                     }
                 }
-                if main.target.is_loopback() {
-                    probes.extend(address(seen));
-                }
+                probes.extend(address(seen));
             } else if is_open(main) {
                 probes.push(Probe::Repeat);
                 if !seen.is_flaky() {
@@ -258,9 +254,8 @@ fn wanted(seen: &Observations) -> Vec<Probe> {
                 if !seen.is_flaky() {
                     probes.extend(origins(seen));
                     if !seen.origin_probes().any(|(_, exchange)| is_better(seen, exchange)) {
-                        if status != 403 {
-                            probes.push(Probe::WithoutUpgrade);
-                        }
+                        // It tells the name of the server, too.
+                        probes.push(Probe::WithoutUpgrade);
                         if !matches!(status, 403 | 404 | 426 | 503) {
                             probes.extend(bare(seen));
                         }

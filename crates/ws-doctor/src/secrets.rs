@@ -252,40 +252,46 @@ fn one_of(rest: &[u8], wanted: u8) -> Option<usize> {
             at += 2;
         }
     }
-    if first == wanted {
-        return Some(1);
+    // A sign that begins an escape may also stand for itself.
+    let raw = || {
+        let is_plus_for_space = wanted == b' ' && first == b'+';
+        (first == wanted || is_plus_for_space).then_some(1)
+    };
+    match first {
+        b'\\' => escape(rest, wanted).or_else(raw),
+        b'&' => entity(rest, wanted).or_else(raw),
+        _ => raw(),
     }
-    if wanted == b' ' && first == b'+' {
-        return Some(1);
+}
+
+/// `\/` and `\"`, `\u002f`, `\x2f`.
+fn escape(rest: &[u8], wanted: u8) -> Option<usize> {
+    match rest.get(1)? {
+        b'u' if rest.get(2..4) == Some(b"00") => (hex(rest.get(4..)?)? == wanted).then_some(6),
+        b'x' => (hex(rest.get(2..)?)? == wanted).then_some(4),
+        &escaped => (escaped == wanted).then_some(2),
     }
-    if first == b'\\' {
-        // `\/` and `\"`, `\u002f`, `\x2f`.
-        return match rest.get(1)? {
-            b'u' if rest.get(2..4) == Some(b"00") => (hex(rest.get(4..)?)? == wanted).then_some(6),
-            b'x' => (hex(rest.get(2..)?)? == wanted).then_some(4),
-            &escaped => (escaped == wanted).then_some(2),
-        };
-    }
-    if first == b'&' {
-        let end = rest.iter().take(9).position(|&byte| byte == b';')?;
-        let entity = std::str::from_utf8(&rest[1..end]).ok()?;
-        let value = match entity {
-            "amp" => b'&',
-            "lt" => b'<',
-            "gt" => b'>',
-            "quot" => b'"',
-            "apos" => b'\'',
-            _ => {
-                let number = entity.strip_prefix('#')?;
-                match number.strip_prefix(['x', 'X']) {
-                    Some(digits) => u8::from_str_radix(digits, 16).ok()?,
-                    None => number.parse().ok()?,
-                }
+}
+
+/// `&amp;`, `&#38;`, `&#x26;`.
+fn entity(rest: &[u8], wanted: u8) -> Option<usize> {
+    let end = rest.iter().take(9).position(|&byte| byte == b';')?;
+    let name = std::str::from_utf8(rest.get(1..end)?).ok()?;
+    let value = match name {
+        "amp" => b'&',
+        "lt" => b'<',
+        "gt" => b'>',
+        "quot" => b'"',
+        "apos" => b'\'',
+        _ => {
+            let number = name.strip_prefix('#')?;
+            match number.strip_prefix(['x', 'X']) {
+                Some(digits) => u8::from_str_radix(digits, 16).ok()?,
+                None => number.parse().ok()?,
             }
-        };
-        return (value == wanted).then_some(end + 1);
-    }
-    None
+        }
+    };
+    (value == wanted).then_some(end + 1)
 }
 
 fn hex(digits: &[u8]) -> Option<u8> {

@@ -274,8 +274,9 @@ pub(crate) enum TlsFault {
     Alert,
     /// The bytes are not TLS.
     NotTls,
-    /// The server closed the connection, or sent nothing.
+    /// The server closed the connection.
     Closed,
+    Reset,
     Timeout,
     Other,
 }
@@ -304,7 +305,11 @@ pub(crate) fn fault(error: &io::Error, seen: &Seen) -> Option<TlsFault> {
             | A::CertificateExpired
             | A::AccessDenied
             | A::UnsupportedCertificate => TlsFault::ClientCertificate,
-            A::HandshakeFailure if seen.client_certificate => TlsFault::ClientCertificate,
+            A::HandshakeFailure | A::DecryptError | A::InternalError | A::DecodeError
+                if seen.client_certificate =>
+            {
+                TlsFault::ClientCertificate
+            }
             A::ProtocolVersion | A::InsufficientSecurity => TlsFault::Version,
             A::NoApplicationProtocol => TlsFault::Alpn,
             A::UnrecognisedName => TlsFault::UnrecognizedName,

@@ -239,7 +239,7 @@ pub(crate) fn meaning(status: u16, proxy: Proxy) -> Option<&'static str> {
         521 => "the server behind Cloudflare refused the connection",
         522 => "Cloudflare could not connect to the server behind it in time",
         523 => "Cloudflare has no route to the server behind it",
-        524 => "the server behind Cloudflare did not respond within 100 seconds",
+        524 => "the server behind Cloudflare did not respond in time (100 seconds)",
         525 => "the TLS handshake between Cloudflare and the server behind it failed",
         526 => "the certificate of the server behind Cloudflare is not valid",
         527 => "Cloudflare's Railgun failed",

@@ -90,18 +90,45 @@ fn other_origins(seen: &Observations) -> Vec<Finding> {
 
 fn local_network(seen: &Observations) -> Option<Finding> {
     let address = seen.main.way.connected?.ip();
-    if !seen.given.page_is_public || seen.main.way.proxy.is_some() || !is_local(address) {
+    let page = seen.main.variant.origin.as_deref()?;
+    let is_own = *page == seen.main.target.origin();
+    if is_own || !is_public(page) || !is_local(address) || seen.main.way.proxy.is_some() {
         return None;
     }
-    let page = seen.main.variant.origin.as_deref().unwrap_or_default();
     Some(Finding::new(Code::LocalNetworkAccess).because(format!(
         "browsers ask the user before the public page `{page}` reaches the local address {address} (Local Network \
          Access: Chromium 147, Firefox 154): until then the server sees a connection without a byte"
     )))
 }
 
+/// Whether a page has, by its name, an address of the Internet.
+fn is_public(origin: &str) -> bool {
+    let Ok(url) = url::Url::parse(origin) else { return false };
+    match url.host() {
+        Some(url::Host::Ipv4(address)) => !is_local(address.into()),
+        Some(url::Host::Ipv6(address)) => !is_local(address.into()),
+        Some(url::Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            let local = [
+                "local",
+                "localhost",
+                "internal",
+                "lan",
+                "home",
+                "corp",
+                "intranet",
+                "arpa",
+                "test",
+            ];
+            let last = name.rsplit('.').next().unwrap_or_default();
+            matches!(url.scheme(), "http" | "https") && name.contains('.') && !local.contains(&last)
+        }
+        None => false,
+    }
+}
+
 /// Addresses that Local Network Access protects.
-pub(crate) fn is_local(address: IpAddr) -> bool {
+fn is_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
             let [first, second, ..] = address.octets();

@@ -27,10 +27,26 @@ pub(crate) fn findings(received: &Received) -> Vec<Finding> {
             Kind::HeaderRepeated => Code::HeaderRepeated,
             _ => continue,
         };
-        let value = fault.value().map(|value| format!("`{value}`"));
+        let value = fault.value().map(|value| match code {
+            Code::HeaderRepeated => format!("`{}`", title_case(value)),
+            _ => format!("`{value}`"),
+        });
         let details =
             fault.detail().map(str::to_owned).into_iter().chain(value).collect::<Vec<_>>();
         findings.push(Finding::new(code).detail(details.join(", ")));
     }
     findings
+}
+
+/// `sec-websocket-accept` as it is usually written.
+fn title_case(name: &str) -> String {
+    let words = name.split('-').map(|word| match word.to_ascii_lowercase().as_str() {
+        "websocket" => "WebSocket".to_owned(),
+        lower => {
+            let mut characters = lower.chars();
+            let first = characters.next().map(|first| first.to_ascii_uppercase());
+            first.into_iter().chain(characters).collect()
+        }
+    });
+    words.collect::<Vec<_>>().join("-")
 }

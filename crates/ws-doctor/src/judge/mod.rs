@@ -1,6 +1,6 @@
 //! The judgement: a pure function from what was seen to findings.
 
-pub(crate) mod accepted;
+mod accepted;
 mod handshake;
 mod origin;
 mod reach;
@@ -51,7 +51,9 @@ pub(crate) fn judge(seen: &Observations) -> Judgement {
     let mut findings = match &seen.main.outcome {
         Outcome::Failed(fault) => reach::findings(seen, fault),
         Outcome::Response(received) if received.socket.is_some() => {
-            [handshake::findings(received), socket::findings(seen, received)].concat()
+            let faults = handshake::findings(received);
+            // A client that fails at the response never sees what follows.
+            if faults.is_empty() { socket::findings(seen, received) } else { faults }
         }
         Outcome::Response(received) => rejected::findings(seen, received),
     };

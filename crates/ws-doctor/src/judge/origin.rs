@@ -4,7 +4,7 @@ use super::rejected::describe;
 use crate::{
     codes::Code,
     finding::Finding,
-    probe::{Observations, Probe, is_better},
+    probe::{Observations, Probe, is_better, last_words},
     who::{self, Proxy},
 };
 
@@ -52,27 +52,22 @@ pub(crate) fn finding(seen: &Observations) -> Option<Finding> {
         }
     } else if none {
         let proxy = seen.main.received().and_then(who::named);
-        let is_given = seen.given.origins.iter().any(|origin| *origin == own);
-        // Tornado compares Origin with Host unless it is told otherwise.
-        let compares = seen.main.received().and_then(|received| received.head.text("server"));
-        let compares = compares.is_some_and(|server| server.contains("TornadoServer"));
-        return Some(if is_given || proxy.is_some() || compares {
+        let list = if seen.given.origins.is_empty() {
+            "give the origin of your page with --origin".to_owned()
+        } else {
+            format!("add `{own}` to it")
+        };
+        return Some(
             Finding::new(Code::HostChanged)
                 .because(format!(
                     "the server rejects its own public origin, `{own}` ({main}), and accepts without an Origin: most \
                      likely it compares Origin with Host, and a proxy in front changes Host"
                 ))
                 .fix(format!(
-                    "{}; if the server has a list of allowed origins, add `{own}` to it",
+                    "{}; if the server has a list of allowed origins: {list}",
                     proxy.unwrap_or(Proxy::Other).host()
-                ))
-        } else {
-            list("without an Origin").fix(format!(
-                "give the origin of your page with --origin; if the page is at `{own}`, add that to the allowed \
-                 origins of the server, and let a proxy in front pass Host on (nginx: `proxy_set_header Host \
-                 $http_host;`)"
-            ))
-        });
+                )),
+        );
     }
     None
 }
@@ -94,7 +89,8 @@ fn setting(seen: &Observations) -> &'static str {
                 .into_iter()
                 .filter_map(|name| Some(format!("{name}: {}", received.head.text(name)?)));
             let text: String = received.text.chars().take(2000).collect();
-            [headers.collect::<Vec<_>>().join("\n"), text, crate::probe::last_words(&seen.main)]
+            let reason = received.head.reason.clone();
+            [headers.collect::<Vec<_>>().join("\n"), reason, text, last_words(&seen.main)]
                 .join("\n")
         })
         .collect::<Vec<_>>()
@@ -102,6 +98,11 @@ fn setting(seen: &Observations) -> &'static str {
         .to_ascii_lowercase();
     let known = [
         ("tornadoserver", " (Tornado: `check_origin`)"),
+        (
+            "access denied",
+            " (Django Channels: `AllowedHostsOriginValidator` and ALLOWED_HOSTS, or `OriginValidator`)",
+        ),
+        ("cross origin websockets not allowed", " (Tornado: `check_origin`)"),
         (
             "daphne",
             " (Django Channels: `AllowedHostsOriginValidator` and ALLOWED_HOSTS, or `OriginValidator`)",

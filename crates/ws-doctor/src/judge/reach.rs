@@ -174,7 +174,7 @@ fn tls(seen: &Observations, fault: TlsFault, detail: &str) -> Finding {
             let finding = Finding::new(Code::TlsUntrusted);
             match certificate {
                 Some(certificate) if certificate.self_signed => finding
-                    .because(format!("the certificate of `{}` is signed by itself, not by an authority", certificate.subject))
+                    .because(format!("the certificate of `{}` is self-signed: no authority vouches for it", certificate.subject))
                     .fix(
                         "for a test use --cacert FILE with this certificate (or -k); for others, get one from an \
                          authority such as Let's Encrypt",
@@ -205,7 +205,7 @@ fn tls(seen: &Observations, fault: TlsFault, detail: &str) -> Finding {
                 finding
                     .because("the server rejects the client certificate that was sent")
                     .detail(detail)
-                    .fix("use one that is not expired, and from an authority that the server trusts")
+                    .fix("use one that is not expired, and from an authority that the server trusts: --cert FILE --key FILE")
             } else {
                 finding.detail(detail)
             }
@@ -213,7 +213,12 @@ fn tls(seen: &Observations, fault: TlsFault, detail: &str) -> Finding {
         TlsFault::Version => Finding::new(Code::TlsNoCommonVersion).detail(detail),
         TlsFault::Alpn => match seen.probe(&Probe::TlsHttp2) {
             Some(probe) if probe.tls.as_ref().is_some_and(|tls| tls.version.is_some()) => {
-                Finding::new(Code::Http2Only)
+                Finding::new(Code::TlsAlpn)
+                    .because("the port speaks HTTP/2 only: it rejects http/1.1 in TLS (ALPN), and accepts h2")
+                    .fix(
+                        "enable http/1.1 beside h2 in the server: the handshake of a browser's WebSocket begins with \
+                         it; --http2 tries a WebSocket over HTTP/2",
+                    )
             }
             _ if seen.given.http2 => Finding::new(Code::TlsAlpn)
                 .because("the server does not offer HTTP/2 (ALPN)")
@@ -230,7 +235,7 @@ fn tls(seen: &Observations, fault: TlsFault, detail: &str) -> Finding {
                 port = target.port()
             ))
         }
-        TlsFault::NotTls | TlsFault::Closed | TlsFault::Timeout => match seen.probe(&Probe::Plain) {
+        TlsFault::NotTls | TlsFault::Closed | TlsFault::Reset | TlsFault::Timeout => match seen.probe(&Probe::Plain) {
             Some(probe) if probe.received().is_some() => {
                 let result = crate::report::result(probe);
                 let finding = Finding::new(Code::PlainPort)
@@ -252,6 +257,9 @@ fn tls(seen: &Observations, fault: TlsFault, detail: &str) -> Finding {
             _ if fault == TlsFault::Timeout => Finding::new(Code::TlsFailed)
                 .because("the server accepts the connection and does not respond to TLS")
                 .fix("check the port; if it speaks TLS, the server is busy or waits for something else"),
+            _ if fault == TlsFault::Reset => Finding::new(Code::ConnectionReset)
+                .because("the connection was reset in the TLS handshake")
+                .detail(detail),
             _ => Finding::new(Code::TlsFailed)
                 .because("the server closes the connection in the TLS handshake")
                 .detail(detail)
@@ -315,8 +323,9 @@ fn silent(seen: &Observations, fault: &Fault) -> Vec<Finding> {
     if let Some(finding) = speaks_tls(seen) {
         return vec![finding];
     }
-    let mut findings = Vec::new();
-    findings.extend(origin::finding(seen));
+    if let Some(origin) = origin::finding(seen) {
+        return vec![origin];
+    }
     let finding = match fault {
         Fault::Incomplete { bytes, ended } => {
             let how = if *ended {
@@ -326,6 +335,15 @@ fn silent(seen: &Observations, fault: &Fault) -> Vec<Finding> {
             };
             Finding::new(Code::IncompleteResponse).because(format!("{how}: `{}`", begin(bytes)))
         }
+        Fault::Closed(None) if seen.main.time.as_millis() >= 500 => Finding::new(Code::NoResponse)
+            .because(format!(
+                "the server accepted the connection, got the request, and closed it after {:.1} s without a response",
+                seen.main.time.as_secs_f64()
+            ))
+            .fix(
+                "check the path: many servers leave a handshake at a path that is not theirs without a response \
+                 (Socket.IO closes it after a second); some want a subprotocol (--subprotocol)",
+            ),
         Fault::Closed(error) => {
             let finding = Finding::new(Code::ConnectionReset);
             match error {
@@ -370,6 +388,5 @@ fn silent(seen: &Observations, fault: &Fault) -> Vec<Finding> {
     } else {
         finding
     };
-    findings.push(finding);
-    findings
+    vec![finding]
 }

@@ -8,7 +8,7 @@ use crate::{
     codes::Code,
     exchange::{Exchange, Received},
     finding::Finding,
-    probe::{Observations, Probe, is_better, is_usable},
+    probe::{Observations, Probe, is_usable},
     target::Target,
     who::{self, Proxy},
 };
@@ -28,25 +28,20 @@ fn status_line(received: &Received) -> String {
 }
 
 pub(crate) fn findings(seen: &Observations, received: &Received) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let own = own_code(received);
-    let origin = origin::finding(seen);
-    let host_changed =
-        origin.as_ref().is_some_and(|finding| finding.code == Code::HostChanged.as_str());
-    if host_changed {
-        findings.extend(origin);
-        findings.extend(own);
-    } else {
-        findings.extend(own);
-        findings.extend(origin);
-    }
-    let is_explained = !findings.is_empty();
-    let by_status = by_status(seen, received, is_explained);
-    findings.extend(by_status);
+    let finding = match (own_code(received), origin::finding(seen)) {
+        // The server's own code, and the fix for the value that was seen.
+        (Some(own), Some(origin)) => {
+            let explanation = format!("{}; {}", own.explanation, origin.explanation);
+            own.because(explanation).fix(origin.fix)
+        }
+        (Some(finding), None) | (None, Some(finding)) => finding,
+        (None, None) => by_status(seen, received),
+    };
+    let mut findings = vec![finding];
     if seen.is_flaky() {
         let again = seen.made(&Probe::Repeat).map(describe).unwrap_or_default();
         if let Some(first) = findings.first_mut() {
-            first.explanation.push_str(&format!("; the same request once more: {again}"));
+            first.explanation.push_str(&format!("; the same request a second time: {again}"));
             first.fix = format!(
                 "the server is not consistent, so neither origin nor path is to blame: compare its instances behind \
                  the load balancer, and look for limits; then: {}",
@@ -125,52 +120,48 @@ fn words(received: &Received) -> String {
     }
 }
 
-fn by_status(seen: &Observations, received: &Received, is_explained: bool) -> Vec<Finding> {
+fn by_status(seen: &Observations, received: &Received) -> Finding {
     let head = &received.head;
     let status = head.status;
     let text = received.text.to_ascii_lowercase();
     let say = |code: Code| {
         Finding::new(code).because(format!("{}: {}", status_line(received), code.explanation()))
     };
-    let server = head.text("server").unwrap_or_default();
-
     if status == 511 || is_portal(received) {
-        return vec![say(Code::CaptivePortal).detail(target_of(seen, received))];
+        let words = if status == 511 { words(received) } else { target_of(seen, received) };
+        return say(Code::CaptivePortal).detail(words);
     }
     if status == 407 {
-        return vec![
-            say(Code::ProxyLogin).detail(head.text("proxy-authenticate").unwrap_or_default()),
-        ];
+        return say(Code::ProxyLogin).detail(head.text("proxy-authenticate").unwrap_or_default());
     }
     if is_challenge(received) {
-        return vec![say(Code::BotChallenge)];
+        return say(Code::BotChallenge);
     }
     if is_tls_port(&text) {
-        return vec![tls_port(seen, &words(received))];
+        return tls_port(seen, &words(received));
     }
-    if is_client_certificate(&text) || status == 496 || status == 495 {
-        return vec![say(Code::ClientCertificateRequired).detail(words(received))];
+    if is_client_certificate(&text) || matches!(status, 495 | 496) {
+        return say(Code::ClientCertificateRequired).detail(words(received));
     }
     if (300..400).contains(&status) {
-        return vec![redirected(seen, received)];
+        return redirected(seen, received);
     }
     if let Err(findings) = &received.check
         && findings.as_slice().iter().any(|finding| finding.kind() == FindingKind::VersionRejected)
     {
         let versions = head.text("sec-websocket-version").unwrap_or_default();
-        return vec![say(Code::VersionRefused).because(format!(
+        return Finding::new(Code::VersionRefused).because(format!(
             "{}: the server does not support the version that was sent, only `{versions}`",
             status_line(received)
-        ))];
+        ));
     }
     if let Some(proxy) = who::author(received)
-        && !(status == 200 || status == 101)
-        && !is_explained
+        && status != 200
     {
         return by_proxy(seen, received, proxy);
     }
     if let Some(finding) = bare_is_accepted(seen) {
-        return vec![finding];
+        return finding;
     }
     match status {
         401 => {
@@ -178,51 +169,51 @@ fn by_status(seen: &Observations, received: &Received, is_explained: bool) -> Ve
             let scheme = scheme.map(|scheme| format!("it asks for `{scheme}`")).unwrap_or_default();
             let words = [scheme, words(received)].into_iter().filter(|word| !word.is_empty());
             let finding = say(Code::Unauthorized).detail(words.collect::<Vec<_>>().join("; "));
-            vec![if seen.given.credential {
+            if seen.given.credential {
                 finding.fix(
                     "the credential that was sent is not the one that the server expects: check that it is valid, \
                      not expired, and where the server looks for it (--token-in)",
                 )
             } else {
                 finding
-            }]
+            }
         }
-        403 if is_explained => vec![say(Code::Forbidden).detail(words(received))],
-        403 => forbidden(seen, received, &server),
+        403 => forbidden(seen, received),
         429 => {
             let after = head.text("retry-after").map(|after| format!("Retry-After is {after}"));
-            vec![say(Code::RateLimited).detail(after.unwrap_or_default())]
+            say(Code::RateLimited).detail(after.unwrap_or_default())
         }
-        503 => vec![say(Code::Unavailable).detail(words(received))],
+        503 => say(Code::Unavailable).detail(words(received)),
         _ => {
-            let upgrade = upgrade(seen, received, &server, &text);
-            let is_origin = is_explained;
-            match upgrade {
-                Some(finding) if !is_origin => vec![finding],
-                _ if status == 404 => vec![not_found(seen, received)],
-                _ => vec![
-                    signal_r(received, &text)
-                        .unwrap_or_else(|| say(Code::Rejected).detail(words(received))),
-                ],
-            }
+            let known = signal_r(received, &text).or_else(|| upgrade(seen, received, &text));
+            known.unwrap_or_else(|| {
+                if status == 404 {
+                    not_found(seen, received)
+                } else {
+                    say(Code::Rejected).detail(words(received))
+                }
+            })
         }
     }
 }
 
 fn not_found(seen: &Observations, received: &Received) -> Finding {
+    let path = seen.main.target.path();
+    let tried = origin::is_undecided(seen);
     Finding::new(Code::NotFound)
-        .because(format!(
-            "{}: there is nothing at the path `{}`",
-            status_line(received),
-            seen.main.target.path()
-        ))
+        .because(format!("{}: there is nothing at the path `{path}`", status_line(received)))
         .detail(words(received))
+        .fix(format!(
+            "check the path, and the prefix that a proxy in front adds or removes; some servers respond so to a \
+             handshake that lost its Upgrade on the way{}",
+            if tried { ", and Rails (Action Cable) to an origin that it does not allow: try it with --origin" } else { "" }
+        ))
 }
 
 /// SignalR: a socket without a connection of the negotiation, or of another instance.
 fn signal_r(received: &Received, text: &str) -> Option<Finding> {
     text.contains("no connection with that id").then(|| {
-        Finding::new(Code::Rejected)
+        Finding::new(if received.head.status == 404 { Code::NotFound } else { Code::Rejected })
             .because(format!(
                 "{}: SignalR says `No Connection with that ID`: the id in the URL is of another server instance, has \
                  expired, or there was no negotiation",
@@ -236,73 +227,69 @@ fn signal_r(received: &Received, text: &str) -> Option<Finding> {
     })
 }
 
-fn forbidden(seen: &Observations, received: &Received, server: &str) -> Vec<Finding> {
-    let undecided = origin::is_undecided(seen).then(|| {
-        let tried = seen.origin_probes().map(|(probe, exchange)| format!("{}: {}", probe.name(), describe(exchange)));
-        let tried = tried.collect::<Vec<_>>().join(", ");
-        Finding::new(Code::OriginUndecided).because(format!(
-            "{}: the server rejects the handshake with each origin that was tried ({tried}), so the cause is an origin \
-             that is not on its list, the credential, or the path",
-            status_line(received)
-        ))
-    });
-    let forbidden = Finding::new(Code::Forbidden)
-        .because(format!("{}: the server does not allow this handshake", status_line(received)));
-    if server.eq_ignore_ascii_case("uvicorn") || server.to_ascii_lowercase().contains("hypercorn") {
-        let forbidden = forbidden
+/// The servers that the responses name; one that rejects may not name itself.
+fn servers(seen: &Observations) -> String {
+    let probes = seen.probes.iter().map(|(_, exchange)| exchange);
+    let received =
+        [&seen.main].into_iter().chain(probes).filter_map(|exchange| exchange.received());
+    let servers = received.filter_map(|received| received.head.text("server"));
+    servers.collect::<Vec<_>>().join(" ").to_ascii_lowercase()
+}
+
+fn forbidden(seen: &Observations, received: &Received) -> Finding {
+    let status = status_line(received);
+    let servers = servers(seen);
+    if servers.contains("uvicorn") || servers.contains("hypercorn") {
+        return Finding::new(Code::Forbidden)
             .because(format!(
-                "{}: {server} sends 403 for every handshake that the application does not accept: a path without a \
-                 WebSocket route, as often as a rejected credential or origin",
-                status_line(received)
+                "{status}: FastAPI and Starlette send 403 for every handshake that they do not accept: a path without a \
+                 WebSocket route, as often as a rejected credential or origin"
             ))
+            .detail(words(received))
             .fix(format!(
                 "compare the path `{}` with the routes of the application (`@app.websocket(…)`, a prefix, a trailing \
-                 slash); then look for `websocket.close()` before `accept()` in it",
+                 slash); then look for what closes before `accept()` in it",
                 seen.main.target.path()
             ));
-        return [Some(forbidden), undecided].into_iter().flatten().collect();
     }
-    let forbidden = forbidden.detail(words(received));
-    let forbidden = if seen.given.credential {
-        forbidden.fix("check the rights of the credential, and the path")
+    if origin::is_undecided(seen) {
+        let tried =
+            seen.origin_probes().map(|(probe, _)| probe.name()).collect::<Vec<_>>().join(", ");
+        return Finding::new(Code::OriginUndecided)
+            .because(format!(
+                "{status}: the server rejects the handshake, also {tried}: so the cause is an origin that is not on its \
+                 list, the credential, or the path"
+            ))
+            .detail(words(received));
+    }
+    let finding = Finding::new(Code::Forbidden)
+        .because(format!("{status}: the server does not allow this handshake"));
+    let finding = finding.detail(words(received));
+    if seen.given.credential {
+        finding.fix("check the rights of the credential, and the path")
     } else {
-        forbidden
-    };
-    undecided.into_iter().chain([forbidden]).collect()
+        finding
+    }
 }
 
 /// A response that only the proxy makes.
-fn by_proxy(seen: &Observations, received: &Received, proxy: Proxy) -> Vec<Finding> {
+fn by_proxy(seen: &Observations, received: &Received, proxy: Proxy) -> Finding {
     let status = received.head.status;
-    let meaning = who::meaning(status, proxy);
-    if proxy == Proxy::Apache && status != 502 && status != 503 && status != 504
-        || proxy == Proxy::Nginx && status == 404
-    {
-        // Apache and nginx are servers of their own, too.
-        let name = proxy.name();
-        if status == 404 {
-            return vec![not_found(seen, received)
-                .because(format!(
-                    "{}: this is {name}'s own page: no rule of it sends the path `{}` to the server of the WebSocket",
-                    status_line(received),
-                    seen.main.target.path()
-                ))
-                .fix(format!("add a location for this path, and {}", proxy.upgrade()))];
-        }
+    let (line, name) = (status_line(received), proxy.name());
+    // Both are servers of their own, too.
+    if status == 404 && matches!(proxy, Proxy::Nginx | Proxy::Apache) {
+        return Finding::new(Code::NotFound)
+            .because(format!(
+                "{line}: this is {name}'s own page: no rule of it sends the path `{}` to the server of the WebSocket",
+                seen.main.target.path()
+            ))
+            .fix(format!("add a rule for this path: {}", proxy.upgrade()));
     }
-    let explanation = match meaning {
-        Some(meaning) => format!("{}, made by {}: {meaning}", status_line(received), proxy.name()),
-        None => format!(
-            "{}: this page is made by {}, not by the server behind it",
-            status_line(received),
-            proxy.name()
-        ),
+    let explanation = match who::meaning(status, proxy) {
+        Some(meaning) => format!("{line}, made by {name}: {meaning}"),
+        None => format!("{line}: this page is made by {name}, not by the server behind it"),
     };
-    let finding =
-        Finding::new(Code::Intermediary).because(explanation).fix(who::gateway_fix(status, proxy));
-    let undecided =
-        (status == 403 && origin::is_undecided(seen)).then(|| Finding::new(Code::OriginUndecided));
-    [Some(finding), undecided].into_iter().flatten().collect()
+    Finding::new(Code::Intermediary).because(explanation).fix(who::gateway_fix(status, proxy))
 }
 
 /// A fault that goes away with fewer headers.
@@ -315,8 +302,8 @@ fn bare_is_accepted(seen: &Observations) -> Option<Finding> {
         || seen.main.variant.style == crate::request::Style::Firefox;
     Some(if list && seen.made(&Probe::ConnectionList).is_none() {
         Finding::new(Code::ConnectionListRejected).because(format!(
-            "the server rejects the headers of Firefox ({}), and accepts with `Connection: Upgrade` and no offer of an \
-             extension",
+            "the server rejects `Connection: keep-alive, Upgrade`, as Firefox sends it ({}), and accepts `Connection: \
+             Upgrade`",
             describe(&seen.main)
         ))
     } else {
@@ -334,53 +321,73 @@ fn bare_is_accepted(seen: &Observations) -> Option<Finding> {
 }
 
 /// Whether the upgrade arrived: the same GET without it tells.
-fn upgrade(seen: &Observations, received: &Received, server: &str, text: &str) -> Option<Finding> {
+fn upgrade(seen: &Observations, received: &Received, text: &str) -> Option<Finding> {
     let says_so = SAYS_NO_UPGRADE.iter().any(|words| text.contains(words));
-    let without = seen.made(&Probe::WithoutUpgrade)?;
-    let other = without.received()?;
-    let is_same = other.head.status == received.head.status
-        && skeleton(&other.text) == skeleton(&received.text);
+    let other = seen.made(&Probe::WithoutUpgrade).and_then(Exchange::received);
+    let is_same = other.is_some_and(|other| {
+        other.head.status == received.head.status
+            && skeleton(&other.text) == skeleton(&received.text)
+    });
     if !is_same && !says_so {
         return None;
     }
-    if seen.origin_probes().any(|(_, exchange)| is_better(seen, exchange)) {
-        return None;
+    let status = received.head.status;
+    let line = status_line(received);
+    let server = received.head.text("server").unwrap_or_default().to_ascii_lowercase();
+    if status == 404 && server == "uvicorn" {
+        return Some(
+            Finding::new(Code::NoWebsocketHere)
+                .because(format!(
+                    "{line}: uvicorn takes the handshake for an ordinary request: it has no WebSocket library"
+                ))
+                .fix(
+                    "pip install 'uvicorn[standard]' (or websockets, or wsproto), and restart it; its log says `No \
+                     supported WebSocket library detected`",
+                ),
+        );
     }
     let proxy = who::named(received);
-    let status = status_line(received);
-    let server_name = server.to_ascii_lowercase();
-    if server_name == "uvicorn" && received.head.status == 404 {
-        return Some(Finding::new(Code::NoWebsocketHere)
-            .because(format!(
-                "{status}: uvicorn takes the handshake for an ordinary request: it has no WebSocket library"
-            ))
-            .fix("pip install 'uvicorn[standard]' (or websockets, or wsproto), and restart it; its log says `No supported WebSocket library detected`"));
-    }
-    let what = words(received);
-    if says_so || proxy.is_some() {
+    if says_so || proxy.is_some() || matches!(status, 200 | 426) {
         let proxy = proxy.unwrap_or(Proxy::Other);
         let evidence = if is_same {
             "the same request without Upgrade gets the same response"
         } else {
             "the server says so"
         };
-        let finding = Finding::new(Code::UpgradeStripped).because(format!(
-            "{status}: the upgrade did not arrive at the server ({evidence}): {} in front does not pass it on, or \
-             nothing at this path speaks WebSocket",
-            proxy.name()
-        ));
-        return Some(finding.detail(what).fix(proxy.upgrade()));
+        // FastAPI's body.
+        let library = if status == 404 && text.contains("{\"detail\":\"not found\"}") {
+            "; if that is done, uvicorn has no WebSocket library: pip install 'uvicorn[standard]'"
+        } else {
+            ""
+        };
+        return Some(
+            Finding::new(Code::UpgradeStripped)
+                .because(format!(
+                    "{line}: the upgrade did not arrive ({evidence}): {} in front does not pass it on, or nothing at \
+                     the path `{}` speaks WebSocket",
+                    proxy.name(),
+                    seen.main.target.path()
+                ))
+                .detail(words(received))
+                .fix(format!("{}{library}", proxy.upgrade())),
+        );
     }
-    let finding = Finding::new(Code::NoWebsocketHere).because(format!(
-        "{status}: nothing at the path `{}` speaks WebSocket: an ordinary request gets the same response",
-        seen.main.target.path()
-    ));
-    let finding = finding.detail(what);
-    Some(finding.fix(
-        "check the path, and that the WebSocket support of the server is enabled; if there is a proxy in front, let it \
-         pass Upgrade and Connection on (nginx: `proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; \
-         proxy_set_header Connection \"upgrade\";`)",
-    ))
+    if status == 404 {
+        return None;
+    }
+    Some(
+        Finding::new(Code::NoWebsocketHere)
+            .because(format!(
+                "{line}: nothing at the path `{}` speaks WebSocket: an ordinary request gets the same response",
+                seen.main.target.path()
+            ))
+            .detail(words(received))
+            .fix(
+                "check the path, and that the WebSocket support of the server is enabled; if there is a proxy in front, \
+                 let it pass Upgrade and Connection on (nginx: `proxy_http_version 1.1; proxy_set_header Upgrade \
+                 $http_upgrade; proxy_set_header Connection \"upgrade\";`)",
+            ),
+    )
 }
 
 /// What servers say when the upgrade did not arrive.

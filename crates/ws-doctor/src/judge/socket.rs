@@ -17,9 +17,20 @@ pub(crate) fn findings(seen: &Observations, received: &Received) -> Vec<Finding>
     if let Some(fault) = &socket.frames.fault {
         findings.push(fault_of(seen, fault));
     } else if socket.end != End::Open {
-        findings.extend(own_reason(socket));
-        findings.extend(origin::finding(seen));
-        findings.push(closed(seen, socket));
+        let origin = origin::finding(seen);
+        let says_why =
+            socket.frames.events.iter().any(|(_, event)| matches!(event, Event::Text(_)));
+        findings.push(match (own_reason(socket), origin) {
+            (Some(own), _) => own,
+            // The server's own words come first.
+            (None, Some(origin)) if says_why => {
+                let closed = closed(seen, socket);
+                let explanation = format!("{}; {}", closed.explanation, origin.explanation);
+                closed.because(explanation).fix(origin.fix)
+            }
+            (None, Some(origin)) => origin.detail(last_words(&seen.main)),
+            (None, None) => closed(seen, socket),
+        });
     }
     findings
 }
