@@ -146,7 +146,7 @@ fn self_signed_certificate_works_or_is_explained() {
     let address = secure(&leaf, BOTH, None, &[]);
     let file = directory.write("leaf.pem", &leaf.pem);
     failed.extend(run("CA:FALSE", address, &["--ca", &file], 0, &[], &[]));
-    failed.extend(run("not trusted", address, &[], 2, &["tls-untrusted"], &["signed by itself"]));
+    failed.extend(run("not trusted", address, &[], 2, &["tls-untrusted"], &["self-signed"]));
 
     let authority = self_signed(true);
     let address = secure(&authority, BOTH, None, &[]);
@@ -185,7 +185,7 @@ fn failed_tls_handshake_is_named() {
     let trust = directory.write("ours.pem", &ours.pem);
     let mut failed = Vec::new();
     let http2 = secure(&ours.issue(|_| {}), BOTH, None, &["h2"]);
-    failed.extend(run("HTTP/2 alone", http2, &["--cacert", &trust], 2, &["http2-only"], &["HTTP/1.1"]));
+    failed.extend(run("HTTP/2 alone", http2, &["--cacert", &trust], 2, &["tls-alpn"], &["HTTP/1.1"]));
 
     // A fatal alert, of servers that cannot be made with rustls.
     let alert = |description: u8| {
