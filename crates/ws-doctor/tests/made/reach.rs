@@ -130,16 +130,16 @@ fn both_families() -> Option<(TcpListener, TcpListener, u16)> {
 }
 
 #[test]
-fn addresses_of_a_name_are_compared() {
+fn addresses_of_localhost_are_compared() {
     let Some((four, six, port)) = both_families() else {
         return eprintln!("not tested: there is no IPv6");
     };
     reply_on(four, accepted);
     reply_on(six, |_| status("404 Not Found", "", "another server"));
     let address = (Ipv4Addr::LOCALHOST, port).into();
-    let resolve = &["--resolve", "server.example:{port}:127.0.0.1,[::1]"];
-    let differ = expected(0, &["addresses-differ"], &["::1", "127.0.0.1"]);
-    assert_none(&check_at("IPv4 works", "ws://server.example:{port}/ws", address, resolve, differ));
+    let differ = expected(1, &["addresses-differ"], &["::1", "127.0.0.1"]);
+    assert_none(&check_at("IPv4 works", "ws://localhost:{port}/ws", address, &[], differ));
+    assert_none(&check_at("IPv4 alone", "ws://localhost:{port}/ws", address, &["-4"], expected(0, &[], &[])));
 }
 
 #[test]

@@ -185,7 +185,7 @@ fn failed_tls_handshake_is_named() {
     let trust = directory.write("ours.pem", &ours.pem);
     let mut failed = Vec::new();
     let http2 = secure(&ours.issue(|_| {}), BOTH, None, &["h2"]);
-    failed.extend(run("HTTP/2 alone", http2, &["--cacert", &trust], 2, &["tls-alpn"], &["http/1.1"]));
+    failed.extend(run("HTTP/2 alone", http2, &["--cacert", &trust], 2, &["tls-alpn"], &["HTTP/1.1"]));
 
     // A fatal alert, of servers that cannot be made with rustls.
     let alert = |description: u8| {

@@ -48,7 +48,8 @@ const SERVERS: &[(&str, &str, &[&str])] = &[
     ("channels_server.py", "/ws", &["--origin", "http://good.example"]),
     ("ws.mjs", "/ws", &[]),
     ("socket_io.mjs", "/socket.io/?EIO=4&transport=websocket", &[]),
-    ("vite.mjs", "/", &["--subprotocol", "vite-hmr"]),
+    // With an Origin it wants the token of its page.
+    ("vite.mjs", "/", &["--subprotocol", "vite-hmr", "--as", "bare"]),
     ("webpack.mjs", "/ws", &[]),
 ];
 
@@ -104,10 +105,11 @@ fn uvicorn_without_a_websocket_library_is_found() {
     let expected = Expected { exit: 1, codes: &["no-websocket-here"], words: &["pip install 'uvicorn[standard]'"] };
     let mut cases = Cases::default();
     let server = bare_server("fastapi_server.py");
+    cases.check("direct", &format!("ws://127.0.0.1:{}/ws", server.port), &[], expected);
+    // nginx hides which server it is, and may be to blame itself.
     let proxy = nginx(&server, &[UPGRADE, HOST].concat());
-    for running in [&server, &proxy] {
-        cases.check("uvicorn", &format!("ws://127.0.0.1:{}/ws", running.port), &[], expected);
-    }
+    let either = Expected { codes: &["upgrade-stripped"], words: &["nothing", "uvicorn[standard]"], ..expected };
+    cases.check("nginx", &format!("ws://127.0.0.1:{}/ws", proxy.port), &[], either);
     cases.assert();
 }
 
@@ -117,7 +119,7 @@ fn origin_of_django_channels_is_undecided_or_the_cause() {
     let undecided = Expected { exit: 1, codes: &["origin-undecided"], words: &["--origin"] };
     let rejected = Expected {
         codes: &["origin-rejected"],
-        words: &["https://evil.example", "https://good.example", "ALLOWED_HOSTS"],
+        words: &["https://evil.example", "https://good.example"],
         ..undecided
     };
     let mut cases = Cases::default();
@@ -243,7 +245,7 @@ fn server_that_does_not_respond_is_found() {
 
     let socket_io = server("socket_io.mjs");
     let url = format!("ws://127.0.0.1:{}/ws", socket_io.port);
-    cases.check("Socket.IO at another path", &url, &[], Expected { words: &["path"], ..silent });
+    cases.check("Socket.IO at another path", &url, &[], Expected { words: &["path", "1."], ..silent });
 
     let webpack = server("webpack.mjs");
     let url = format!("ws://127.0.0.1:{}/nowhere", webpack.port);
@@ -279,7 +281,7 @@ fn wrong_path_is_found() {
         ("aiohttp_server.py", "not-found", &["path"][..]),
         ("tornado_server.py", "not-found", &["path"]),
         // It responds to a wrong path with 403.
-        ("fastapi_server.py", "forbidden", &["path", "FastAPI"]),
+        ("fastapi_server.py", "forbidden", &["path"]),
     ] {
         let server = server(script);
         let url = format!("ws://127.0.0.1:{}/nowhere", server.port);

@@ -23,12 +23,18 @@ impl Drop for Process {
     fn drop(&mut self) {
         // Some leave a process of their own behind when they are killed.
         let group = self.0.id();
-        Command::new("kill").args(["-TERM", "--", &format!("-{group}")]).status().ok();
+        let signal = |name| {
+            let mut kill = Command::new("kill");
+            kill.args([name, "--", &format!("-{group}")]).stderr(Stdio::null()).status().ok();
+        };
+        signal("-TERM");
         let start = Instant::now();
-        while self.0.try_wait().is_ok_and(|status| status.is_none()) && start.elapsed() < Duration::from_secs(2) {
+        while self.0.try_wait().is_ok_and(|status| status.is_none())
+            && start.elapsed() < Duration::from_secs(2)
+        {
             thread::sleep(Duration::from_millis(10));
         }
-        Command::new("kill").args(["-KILL", "--", &format!("-{group}")]).stderr(Stdio::null()).status().ok();
+        signal("-KILL");
         self.0.wait().ok();
     }
 }
@@ -70,7 +76,7 @@ impl Running {
 
     /// The certificate of a proxy behind TLS.
     pub(crate) fn certificate(&self) -> String {
-        self.directory.path().join("cert.pem").into_os_string().into_string().unwrap()
+        self.directory.0.join("cert.pem").into_os_string().into_string().unwrap()
     }
 }
 
@@ -95,7 +101,7 @@ pub(crate) fn bare_server(script: &str) -> Running {
 fn server_by(interpreter: &Path, script: &str) -> Running {
     Running::start(script, |port, directory| {
         let mut command = Command::new(interpreter);
-        command.arg(here("servers").join(script)).arg(port.to_string()).arg(directory.path());
+        command.arg(here("servers").join(script)).arg(port.to_string()).arg(&directory.0);
         command
     })
 }
@@ -112,7 +118,7 @@ impl Proxy {
     /// Starts it with these lines in its configuration, in front of the port. With `tls` it has a certificate for `localhost`.
     pub(crate) fn start(self, upstream: u16, tls: bool, lines: &str) -> Running {
         Running::start(&format!("{self:?}"), |port, directory| {
-            let path = directory.path().to_str().unwrap();
+            let path = directory.0.to_str().unwrap();
             if tls {
                 directory.write("cert.pem", identity());
             }
