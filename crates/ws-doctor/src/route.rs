@@ -267,8 +267,8 @@ async fn lookup(
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![(address, port).into()]);
     }
-    // RFC 6761 6.3; the resolver of the system may not know the names below localhost.
-    if is_loopback_name(host) && host.trim_end_matches('.') != "localhost" {
+    // As browsers do (RFC 6761 6.3), whatever the resolver of the system knows.
+    if is_loopback_name(host) {
         return Ok(vec![(Ipv6Addr::LOCALHOST, port).into(), (Ipv4Addr::LOCALHOST, port).into()]);
     }
     let start = Instant::now();

@@ -295,19 +295,15 @@ fn by_proxy(seen: &Observations, received: &Received, proxy: Proxy) -> Finding {
 
 /// A fault that goes away with fewer headers.
 fn bare_is_accepted(seen: &Observations) -> Option<Finding> {
-    let bare = seen.made(&Probe::Bare)?;
-    if !is_usable(bare) {
-        return None;
-    }
-    let list = seen.main.variant.connection_list
-        || seen.main.variant.style == crate::request::Style::Firefox;
-    Some(if list && seen.made(&Probe::ConnectionList).is_none() {
-        Finding::new(Code::ConnectionListRejected).because(format!(
+    let accepts = |probe: &Probe| seen.made(probe).is_some_and(is_usable);
+    if accepts(&Probe::ConnectionAlone) {
+        return Some(Finding::new(Code::ConnectionListRejected).because(format!(
             "the server rejects `Connection: keep-alive, Upgrade`, as Firefox sends it ({}), and accepts `Connection: \
              Upgrade`",
             describe(&seen.main)
-        ))
-    } else {
+        )));
+    }
+    accepts(&Probe::Bare).then(|| {
         Finding::new(Code::Rejected)
             .because(format!(
                 "the server rejects the headers of a browser ({}), and accepts with no more than RFC 6455 requires \
@@ -384,9 +380,10 @@ fn upgrade(seen: &Observations, received: &Received, text: &str) -> Option<Findi
             ))
             .detail(words(received))
             .fix(
-                "check the path, and that the WebSocket support of the server is enabled; if there is a proxy in front, \
-                 let it pass Upgrade and Connection on (nginx: `proxy_http_version 1.1; proxy_set_header Upgrade \
-                 $http_upgrade; proxy_set_header Connection \"upgrade\";`)",
+                format!(
+                    "check the path, and that the WebSocket support of the server is enabled; {}",
+                    Proxy::Other.upgrade()
+                ),
             ),
     )
 }
