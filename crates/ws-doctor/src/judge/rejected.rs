@@ -31,7 +31,8 @@ pub(crate) fn findings(seen: &Observations, received: &Received) -> Vec<Finding>
     let finding = match (own_code(received), origin::finding(seen)) {
         // The server's own code, and the fix for the value that was seen.
         (Some(own), Some(origin)) => {
-            let explanation = format!("{}; {}", own.explanation, origin.explanation);
+            let says = own.explanation.split_once("): ").map_or("", |(_, words)| words);
+            let explanation = format!("{}; it says: {says}", origin.explanation);
             own.because(explanation).fix(origin.fix)
         }
         (Some(finding), None) | (None, Some(finding)) => finding,
