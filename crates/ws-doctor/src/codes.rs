@@ -177,7 +177,9 @@ codes! {
             "check the origin, the rights of the credential, and the path";
         ClientCertificateRequired: "client-certificate-required",
             "the server wants a client certificate, and says so by HTTP",
-            "send it with --cert FILE --key FILE";
+            "send it with --cert FILE --key FILE; in a browser, import it, and open a page of the same host first; or \
+             let the server not demand it for this path (nginx: `ssl_verify_client optional;` and a check in the \
+             other paths)";
         VersionRefused: "version-refused",
             "the server does not support this version of the protocol",
             "send `Sec-WebSocket-Version: 13`, the version of RFC 6455";

@@ -31,17 +31,15 @@ pub fn text(report: &Report, verbose: bool) -> String {
     let color = color.on_default().bold();
     let mut findings = report.findings.iter();
     if report.outcome == Verdict::Accepted {
-        let remarks = match report.findings.len() {
-            0 => String::new(),
-            1 => ", with a remark".into(),
-            count => format!(", with {count} remarks"),
-        };
-        put(
-            &mut output,
-            &format!(
-                "{color}{label}:{color:#} the server accepts the handshake, and the socket works{remarks}."
-            ),
-        );
+        let works = "the server accepts the handshake, and the socket works from here";
+        match findings.next() {
+            None => put(&mut output, &format!("{color}{label}:{color:#} {works}.")),
+            Some(remark) => {
+                let but = format!("{works}; but {}", line(&remark.explanation));
+                put(&mut output, &format!("{color}{label}, with a remark:{color:#} {but}."));
+                advice(&mut output, remark);
+            }
+        }
     } else if let Some(first) = findings.next() {
         let label = if first.code == Code::ClosedAtOnce.as_str() { "Closed" } else { label };
         // `Rejected with 403 Forbidden: …`
