@@ -5,7 +5,7 @@ use std::io::Read;
 use crate::response::Head;
 
 /// The maximum number of bytes that are read and decoded.
-pub(crate) const MAX_BODY: usize = 64 * 1024;
+pub const MAX_BODY: usize = 64 * 1024;
 
 /// The bytes of a body so far, without its framing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,7 +22,8 @@ pub(crate) fn has_body(head: &Head) -> bool {
 }
 
 /// Takes the body out of its framing. An invalid framing leaves the bytes as they are.
-pub(crate) fn unframe(head: &Head, bytes: &[u8]) -> Body {
+#[must_use]
+pub fn unframe(head: &Head, bytes: &[u8]) -> Body {
     let coding = head.text("transfer-encoding").unwrap_or_default();
     if coding.to_ascii_lowercase().ends_with("chunked") {
         return unchunk(bytes);
@@ -63,7 +64,8 @@ fn unchunk(bytes: &[u8]) -> Body {
 }
 
 /// Undoes `Content-Encoding`, as far as the bytes go.
-pub(crate) fn decode(head: &Head, body: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn decode(head: &Head, body: &[u8]) -> Vec<u8> {
     let codings = head.text("content-encoding").unwrap_or_default().to_ascii_lowercase();
     let mut bytes = body.to_vec();
     for coding in codings.rsplit(',').map(str::trim) {
@@ -100,7 +102,8 @@ fn read(mut decoder: impl Read) -> Vec<u8> {
 }
 
 /// The text of a body: for HTML without tags, scripts and styles.
-pub(crate) fn text(head: &Head, bytes: &[u8]) -> String {
+#[must_use]
+pub fn text(head: &Head, bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let kind = head.text("content-type").unwrap_or_default().to_ascii_lowercase();
     let begin = text.trim_start().get(..15).unwrap_or_default().to_ascii_lowercase();

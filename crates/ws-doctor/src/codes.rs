@@ -2,6 +2,8 @@
 
 use serde::{Serialize, Serializer};
 
+use crate::text::capital;
+
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -279,7 +281,7 @@ codes! {
             "let the server listen on another port, such as 443 or 8080";
         MixedContent: "mixed-content",
             "a page of https: cannot open a socket of ws:, except to this computer",
-            "use wss:";
+            "serve the socket over TLS, and use wss:";
         DeadIpv6: "dead-ipv6",
             "the IPv6 address of the server does not respond, and IPv4 does: clients that try only the first \
              address hang",
@@ -303,38 +305,83 @@ impl Serialize for Code {
 /// The page of the documentation with a section for each code: `docs/findings.md`.
 #[must_use]
 pub fn page() -> String {
-    let mut page = String::from(
-        "# The findings of ws-doctor\n\nA section for each code, in the order of the table from which this page is \
-         made. What the program prints says more: it names the values, addresses and proxies that it saw.\n",
+    let mut page = String::from("# The findings of ws-doctor\n\n");
+    wrap(
+        &mut page,
+        "A section for each code, made from the table of the program by `ws-doctor --generate findings`. What the program prints \
+         says more: it names the values, addresses and proxies that it saw.",
     );
     let stages = [
-        (Stage::NotReached, "Never reached", "There is no HTTP response; the exit code is 2."),
+        (Stage::NotReached, "Never reached", "There is no HTTP response. The exit code is 2."),
         (
             Stage::Rejected,
             "Rejected",
-            "The server, or something in front of it, says no; the exit code is 1.",
+            "The server, or something in front of it, says no. The exit code is 1.",
         ),
         (
             Stage::Faulty,
             "Faulty",
-            "The server accepts, and a browser fails nevertheless; the exit code is 1.",
+            "The server accepts, and clients fail nevertheless. The exit code is 1.",
         ),
         (
             Stage::Accepted,
             "Remarks",
-            "The socket works from here, and may not in a browser; the exit code is 0.",
+            "The socket works from here, and may not in a browser. The exit code is 0.",
         ),
     ];
     for (stage, title, text) in stages {
         page.push_str(&format!("\n## {title}\n\n{text}\n"));
         for code in Code::ALL.iter().filter(|code| code.stage() == stage) {
-            page.push_str(&format!(
-                "\n### {}\n\n{}.\n\nWhat to do: {}.\n",
-                code.as_str(),
-                code.explanation(),
-                code.fix()
-            ));
+            page.push_str(&format!("\n### {}\n\n", code.as_str()));
+            wrap(&mut page, &format!("{}.", capital(code.explanation())));
+            page.push('\n');
+            wrap(&mut page, &format!("What to do: {}.", code.fix()));
         }
     }
     page
+}
+
+/// Breaks lines behind 120 characters at most.
+fn wrap(page: &mut String, text: &str) {
+    let mut width = 0;
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        if width > 0 && width + 1 + length > 120 {
+            page.push('\n');
+            width = 0;
+        } else if width > 0 {
+            page.push(' ');
+            width += 1;
+        }
+        page.push_str(word);
+        width += length;
+    }
+    page.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn page_is_made_from_the_table() {
+        assert_eq!(page(), include_str!("../docs/findings.md"), "ws-doctor --generate findings");
+    }
+
+    #[test]
+    fn codes_are_unique_and_texts_are_sentences_without_an_end() {
+        let codes = Code::ALL.iter().map(|code| code.as_str()).collect::<HashSet<_>>();
+        assert_eq!(codes.len(), Code::ALL.len());
+        for code in Code::ALL {
+            for text in [code.explanation(), code.fix()] {
+                assert!(
+                    text.len() > 10 && !text.ends_with('.') && !text.contains("  "),
+                    "{}: {text}",
+                    code.as_str()
+                );
+            }
+        }
+    }
 }

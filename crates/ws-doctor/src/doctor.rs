@@ -174,6 +174,7 @@ impl Doctor {
             origins,
             bare,
             credential,
+            subprotocols: plan.subprotocols.clone(),
             cacert: options.cacert.as_ref().map(|path| path.display().to_string()),
             client_certificate: options.cert.is_some(),
             http2: plan.http2,
@@ -261,7 +262,7 @@ impl Doctor {
             style: self.style,
             origin: if self.style == Style::Bare { origin } else { origin.or(Some(own)) },
             upgrade: true,
-            connection_list: false,
+            connection_list: self.style == Style::Firefox,
         }
     }
 
@@ -285,7 +286,11 @@ impl Doctor {
             }
             Probe::WithoutUpgrade => variant.upgrade = false,
             Probe::ConnectionList => variant.connection_list = true,
-            Probe::Bare => variant.style = Style::Bare,
+            Probe::ConnectionAlone => variant.connection_list = false,
+            Probe::Bare => {
+                variant.style = Style::Bare;
+                variant.connection_list = false;
+            }
             Probe::Address(address) => detour.address = Some(*address),
             Probe::Plain => detour.tls = Some(false),
             Probe::Tls => {

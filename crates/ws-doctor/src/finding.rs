@@ -66,7 +66,8 @@ impl Finding {
     pub(crate) fn detail(mut self, detail: impl AsRef<str>) -> Self {
         let detail = detail.as_ref();
         if !detail.is_empty() {
-            self.explanation.push_str(": ");
+            // One colon is enough for a sentence.
+            self.explanation.push_str(if self.explanation.contains(": ") { "; " } else { ": " });
             self.explanation.push_str(detail);
         }
         self

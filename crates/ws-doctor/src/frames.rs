@@ -8,6 +8,8 @@ use flate2::{Decompress, FlushDecompress};
 const MAX_TEXT: usize = 4096;
 /// The maximum number of frames that are kept.
 const MAX_EVENTS: usize = 64;
+/// The number of bytes that tell a text from a frame.
+const BEGIN: usize = 16;
 /// The maximum length of a compressed message that is shown.
 const MAX_COMPRESSED: usize = 64 * 1024;
 
@@ -114,10 +116,10 @@ impl Frames {
     /// Parses `bytes`, which came `at` this time after the 101.
     pub fn feed(&mut self, mut bytes: &[u8], at: Duration) {
         self.received += bytes.len() as u64;
-        if let Some(Fault::NotAFrame(text)) = &mut self.fault {
-            if text.len() < MAX_TEXT {
-                text.push_str(&String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_TEXT)]));
-            }
+        if self.fault.is_some() {
+            // The begin of a text that is no frame is shown.
+            let room = MAX_TEXT.saturating_sub(self.buffer.len());
+            self.buffer.extend_from_slice(&bytes[..bytes.len().min(room)]);
             return;
         }
         loop {
@@ -139,6 +141,10 @@ impl Frames {
     pub fn finish(&mut self, at: Duration) {
         self.ended = true;
         self.parse(at);
+        if let Some(Fault::NotAFrame(text)) = &mut self.fault {
+            let shown = &self.buffer[..self.buffer.len().min(MAX_TEXT)];
+            *text = String::from_utf8_lossy(shown).into_owned();
+        }
     }
 
     fn parse(&mut self, at: Duration) {
@@ -183,16 +189,12 @@ impl Frames {
             None
         };
         if let Some(fault) = fault {
-            // Four bytes tell a text from a frame.
-            if self.buffer.len() < 4 && !self.ended {
+            // More bytes tell a text from a frame.
+            if self.buffer.len() < BEGIN && !self.ended {
                 return None;
             }
-            self.fault = Some(if is_text(&self.buffer) {
-                let text = &self.buffer[..self.buffer.len().min(MAX_TEXT)];
-                Fault::NotAFrame(String::from_utf8_lossy(text).into_owned())
-            } else {
-                fault
-            });
+            let is_text = is_text(&self.buffer);
+            self.fault = Some(if is_text { Fault::NotAFrame(String::new()) } else { fault });
             return None;
         }
         let (length, start) = match second & 0x7f {
@@ -292,7 +294,7 @@ fn close(payload: &[u8]) -> Option<(u16, String)> {
 
 /// Whether the bytes begin as text does, and no frame of a server that means well.
 fn is_text(bytes: &[u8]) -> bool {
-    let begin = &bytes[..bytes.len().min(16)];
+    let begin = &bytes[..bytes.len().min(BEGIN)];
     begin.len() >= 4
         && begin.iter().all(|byte| matches!(byte, b'\t' | b'\r' | b'\n' | b' '..=b'~' | 0x80..))
         && begin.iter().filter(|byte| byte.is_ascii()).count() * 2 > begin.len()

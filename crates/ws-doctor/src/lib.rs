@@ -25,6 +25,8 @@ mod secrets;
 mod target;
 pub mod text;
 mod tls;
+#[doc = include_str!("../docs/findings.md")]
+pub mod findings {}
 mod who;
 
 use std::{io::Write as _, process::ExitCode};

@@ -27,6 +27,8 @@ pub(crate) enum Probe {
     WithoutUpgrade,
     /// `Connection: keep-alive, Upgrade`, as Firefox sends it.
     ConnectionList,
+    /// `Connection: Upgrade` in place of Firefox's list.
+    ConnectionAlone,
     /// With no more headers than RFC 6455 requires.
     Bare,
     /// The other address of the name.
@@ -51,6 +53,7 @@ impl Probe {
             Self::OtherOrigin(origin) => format!("with Origin: {origin}"),
             Self::WithoutUpgrade => "without Upgrade and Connection".into(),
             Self::ConnectionList => "with Connection: keep-alive, Upgrade (Firefox)".into(),
+            Self::ConnectionAlone => "with Connection: Upgrade alone".into(),
             Self::Bare => "with no more than RFC 6455 requires".into(),
             Self::Address(address) => format!("at the address {}", address.ip()),
             Self::Plain => "without TLS".into(),
@@ -69,6 +72,7 @@ impl Probe {
             Self::OtherOrigin(_) => "other-origin",
             Self::WithoutUpgrade => "without-upgrade",
             Self::ConnectionList => "connection-list",
+            Self::ConnectionAlone => "connection-alone",
             Self::Bare => "bare",
             Self::Address(_) => "address",
             Self::Plain => "plain",
@@ -87,6 +91,7 @@ pub(crate) struct Given {
     pub(crate) bare: bool,
     /// A token, cookies, or a user and a password.
     pub(crate) credential: bool,
+    pub(crate) subprotocols: Vec<String>,
     pub(crate) cacert: Option<String>,
     pub(crate) client_certificate: bool,
     pub(crate) http2: bool,
@@ -187,10 +192,15 @@ pub(crate) fn next(seen: &Observations) -> Option<Probe> {
 
 /// All probes that follow from what was seen so far, in their order.
 fn wanted(seen: &Observations) -> Vec<Probe> {
+    let direct = seen.given.direct.iter().map(|address| Probe::Direct(address.clone()));
+    direct.chain(following(seen)).collect()
+}
+
+fn following(seen: &Observations) -> Vec<Probe> {
     let main = &seen.main;
     let mut probes = Vec::new();
     match &main.outcome {
-        Outcome::Failed(Fault::Route(_)) => return direct(seen),
+        Outcome::Failed(Fault::Route(_) | Fault::Http2(_) | Fault::NoExtendedConnect) => {}
         Outcome::Failed(Fault::Tls(fault, _)) => {
             match fault {
                 TlsFault::NotTls | TlsFault::Closed | TlsFault::Reset | TlsFault::Timeout => {
@@ -201,7 +211,6 @@ fn wanted(seen: &Observations) -> Vec<Probe> {
             }
             return probes;
         }
-        Outcome::Failed(Fault::Http2(_) | Fault::NoExtendedConnect) => return direct(seen),
         Outcome::Failed(fault) => {
             if !main.target.tls() {
                 probes.push(Probe::Tls);
@@ -222,14 +231,14 @@ fn wanted(seen: &Observations) -> Vec<Probe> {
             probes.extend([Probe::Repeat, Probe::WithoutUpgrade]);
             if !seen.is_flaky() {
                 probes.extend(origins(seen));
-                probes.extend(bare(seen));
+                probes.extend(fewer(seen));
             }
         }
         Outcome::Response(received) => {
             let status = received.head.status;
             if is_usable(main) {
                 probes.extend(others(seen));
-                if !seen.given.http2 && !seen.given.bare {
+                if !seen.given.http2 && !seen.given.bare && !main.variant.connection_list {
                     probes.push(Probe::ConnectionList);
                     // A server that fails now and then is not blamed for a list.
                     if seen
@@ -246,7 +255,7 @@ fn wanted(seen: &Observations) -> Vec<Probe> {
                     if is_closed(main) {
                         probes.extend(origins(seen));
                     }
-                    probes.extend(bare(seen));
+                    probes.extend(fewer(seen));
                 }
             } else if !matches!(status, 300..=399 | 401 | 407 | 429 | 502 | 504 | 511 | 520..=530 | 464)
             {
@@ -257,7 +266,7 @@ fn wanted(seen: &Observations) -> Vec<Probe> {
                         // It tells the name of the server, too.
                         probes.push(Probe::WithoutUpgrade);
                         if !matches!(status, 403 | 404 | 426 | 503) {
-                            probes.extend(bare(seen));
+                            probes.extend(fewer(seen));
                         }
                         probes.extend(address(seen));
                     }
@@ -265,7 +274,7 @@ fn wanted(seen: &Observations) -> Vec<Probe> {
             }
         }
     }
-    [direct(seen), probes].concat()
+    probes
 }
 
 /// Whether a probe was accepted, or got past the origin check to that of the credential.
@@ -274,10 +283,6 @@ pub(crate) fn is_better(seen: &Observations, probe: &Exchange) -> bool {
         || (seen.main.status() == Some(403)
             && probe.status() == Some(401)
             && !seen.given.credential)
-}
-
-fn direct(seen: &Observations) -> Vec<Probe> {
-    seen.given.direct.iter().map(|address| Probe::Direct(address.clone())).collect()
 }
 
 /// Other origins than that of the first request.
@@ -303,10 +308,16 @@ fn others(seen: &Observations) -> Vec<Probe> {
     others.take(3).cloned().map(Probe::OtherOrigin).collect()
 }
 
-fn bare(seen: &Observations) -> Option<Probe> {
-    let is_bare = seen.main.variant.style == Style::Bare;
+/// Fewer headers of a browser, one thing at a time.
+fn fewer(seen: &Observations) -> Vec<Probe> {
+    let main = &seen.main.variant;
     let accepted = seen.origin_probes().any(|(_, exchange)| is_better(seen, exchange));
-    (!is_bare && !accepted && !seen.given.http2).then_some(Probe::Bare)
+    if main.style == Style::Bare || accepted || seen.given.http2 {
+        return Vec::new();
+    }
+    let alone = seen.made(&Probe::ConnectionAlone).is_some_and(is_usable);
+    let list = main.connection_list.then_some(Probe::ConnectionAlone);
+    list.into_iter().chain((!alone).then_some(Probe::Bare)).collect()
 }
 
 /// An address of the other family.

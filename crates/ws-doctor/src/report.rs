@@ -14,6 +14,7 @@ use crate::{
     request::Plan,
     route::{AttemptOutcome, RouteFault},
     secrets::Secrets,
+    who,
 };
 
 /// The maximum length of the body that is shown, in bytes.
@@ -101,6 +102,8 @@ pub struct Tls {
 pub struct Response {
     /// The status.
     pub status: u16,
+    /// `made by nginx`, or `came through nginx`: it put its name on it.
+    pub from: Option<String>,
     /// The head as it came.
     pub head: String,
     /// The begin of the body, decoded, as text.
@@ -264,6 +267,12 @@ impl Report {
             request: main.request.as_ref().map(|_| request(plan, main, secrets)),
             response: received.map(|received| Response {
                 status: received.head.status,
+                from: who::author(received)
+                    .filter(|_| received.socket.is_none())
+                    .map(|proxy| format!("made by {}", proxy.name()))
+                    .or_else(|| {
+                        who::named(received).map(|proxy| format!("came through {}", proxy.name()))
+                    }),
                 head: head(received, secrets),
                 body: cut(&mask(&received.text)),
             }),

@@ -118,7 +118,7 @@ pub struct Variant {
     pub(crate) origin: Option<String>,
     /// Whether it asks for an upgrade.
     pub(crate) upgrade: bool,
-    /// `Connection: keep-alive, Upgrade`, whatever the style sends.
+    /// Whether `Connection` is a list, as in Firefox.
     pub(crate) connection_list: bool,
 }
 
@@ -159,9 +159,7 @@ impl Plan {
         let of_variant = |name: &str| match name {
             "Host" => Some(self.target.authority()),
             "Connection" if !variant.upgrade => Some("close".into()),
-            "Connection" if variant.connection_list || variant.style == Style::Firefox => {
-                Some("keep-alive, Upgrade".into())
-            }
+            "Connection" if variant.connection_list => Some("keep-alive, Upgrade".into()),
             "Connection" => Some("Upgrade".into()),
             "Upgrade" => variant.upgrade.then(|| "websocket".into()),
             "Origin" => variant.origin.clone(),

@@ -267,8 +267,8 @@ async fn lookup(
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![(address, port).into()]);
     }
-    // RFC 6761 6.3; the resolver of the system may not know the names below localhost.
-    if is_loopback_name(host) && host.trim_end_matches('.') != "localhost" {
+    // As browsers do (RFC 6761 6.3), whatever the resolver of the system knows.
+    if is_loopback_name(host) {
         return Ok(vec![(Ipv6Addr::LOCALHOST, port).into(), (Ipv4Addr::LOCALHOST, port).into()]);
     }
     let start = Instant::now();
@@ -379,8 +379,7 @@ async fn through_proxy(
     let login = login.map(|value| format!("Proxy-Authorization: {value}\r\n")).unwrap_or_default();
     let request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{login}\r\n");
     if scheme == "https" {
-        let (config, _) = crate::tls::TlsOptions { insecure: false, trusted: None, client: None }
-            .config(&[b"http/1.1"]);
+        let (config, _) = crate::tls::TlsOptions::of_system().config(&[b"http/1.1"]);
         let name =
             host.try_into().map_err(|_| failed("the name of the proxy is not valid".into()))?;
         let handshake =

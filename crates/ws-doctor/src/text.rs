@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use anstyle::{AnsiColor, Style};
 
 use crate::{
-    codes::Level,
+    codes::{Code, Level},
+    finding::Finding,
     judge::Verdict,
     printable::printable,
     report::{Report, SocketReport},
@@ -38,29 +39,26 @@ pub fn text(report: &Report, verbose: bool) -> String {
         put(
             &mut output,
             &format!(
-                "{color}{label}{color:#}: the server accepts the handshake, and the socket works{remarks}."
+                "{color}{label}:{color:#} the server accepts the handshake, and the socket works{remarks}."
             ),
         );
     } else if let Some(first) = findings.next() {
-        let explanation = capital(&first.explanation);
-        put(&mut output, &format!("{color}{label}{color:#}: {}.", line(&explanation)));
-        put(&mut output, &format!("{BOLD}What to do{BOLD:#}: {}.", line(&capital(&first.fix))));
-        put(&mut output, &format!("{DIM}{}: {}{DIM:#}", line(&first.code), line(&first.link)));
+        let label = if first.code == Code::ClosedAtOnce.as_str() { "Closed" } else { label };
+        // `Rejected with 403 Forbidden: …`
+        let with =
+            if first.explanation.starts_with(|c: char| c.is_ascii_digit()) { " with" } else { ":" };
+        put(&mut output, &format!("{color}{label}{with}{color:#} {}.", line(&first.explanation)));
+        advice(&mut output, first);
     }
     for finding in findings {
-        let style = if finding.level == Level::Error {
-            BOLD
-        } else {
-            AnsiColor::Yellow.on_default().bold()
+        let (style, label) = match finding.level {
+            Level::Error => (AnsiColor::Red, "Also"),
+            Level::Remark => (AnsiColor::Yellow, "Remark"),
         };
-        let label = if finding.level == Level::Error { "Also" } else { "Remark" };
+        let style = style.on_default().bold();
         put(&mut output, "");
-        put(
-            &mut output,
-            &format!("{style}{label}{style:#}: {}.", line(&capital(&finding.explanation))),
-        );
-        put(&mut output, &format!("{BOLD}What to do{BOLD:#}: {}.", line(&capital(&finding.fix))));
-        put(&mut output, &format!("{DIM}{}: {}{DIM:#}", line(&finding.code), line(&finding.link)));
+        put(&mut output, &format!("{style}{label}:{style:#} {}.", line(&finding.explanation)));
+        advice(&mut output, finding);
     }
     let evidence = evidence(report);
     let shown = if verbose { evidence.len() } else { evidence.len().min(MAX_LINES) };
@@ -74,6 +72,11 @@ pub fn text(report: &Report, verbose: bool) -> String {
     output
 }
 
+fn advice(output: &mut String, finding: &Finding) {
+    put(output, &format!("{BOLD}What to do:{BOLD:#} {}.", line(&finding.fix)));
+    put(output, &format!("{DIM}{}: {}{DIM:#}", line(&finding.code), line(&finding.link)));
+}
+
 fn put(output: &mut String, line: &str) {
     output.push_str(line.trim_end());
     output.push('\n');
@@ -84,22 +87,14 @@ fn line(text: &str) -> String {
     printable(&text.replace('\n', " "))
 }
 
-/// A sentence begins with a capital, unless it begins with a value.
-fn capital(text: &str) -> String {
-    let text = text.trim_end_matches('.');
-    let word = text.split([' ', ':', ',']).next().unwrap_or_default();
-    if !word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') || KEPT.contains(&word) {
-        return text.to_owned();
-    }
+/// A sentence begins with a capital.
+pub(crate) fn capital(text: &str) -> String {
     let mut characters = text.chars();
     match characters.next() {
         Some(first) => first.to_ascii_uppercase().to_string() + characters.as_str(),
         None => String::new(),
     }
 }
-
-/// Words that keep their case at the begin of a sentence.
-const KEPT: &[&str] = &["uvicorn", "pip", "nginx"];
 
 fn evidence(report: &Report) -> Vec<String> {
     let mut lines = Vec::new();
@@ -167,7 +162,9 @@ fn evidence(report: &Report) -> Vec<String> {
         lines.extend(request.lines().map(|text| format!("  {}", printable(text))));
     }
     if let Some(response) = &report.response {
-        lines.push(title("Response"));
+        let from =
+            response.from.as_deref().map(|from| format!(" ({})", line(from))).unwrap_or_default();
+        lines.push(title("Response") + &from);
         lines.extend(response.head.lines().map(|text| format!("  {}", printable(text))));
         if !response.body.is_empty() {
             lines.push(String::new());

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use tokio_rustls::rustls::{
@@ -29,9 +29,16 @@ pub(crate) struct TlsOptions {
     /// The certificates of `--cacert`, in place of the system's.
     pub(crate) trusted: Option<Vec<CertificateDer<'static>>>,
     pub(crate) client: Option<Arc<CertifiedKey>>,
+    /// Reading those of the system takes some time.
+    roots: OnceLock<Arc<RootCertStore>>,
 }
 
 impl TlsOptions {
+    /// The certificates of the system, and no client certificate.
+    pub(crate) fn of_system() -> Self {
+        Self { insecure: false, trusted: None, client: None, roots: OnceLock::new() }
+    }
+
     /// Reads the files.
     ///
     /// # Errors
@@ -77,7 +84,7 @@ impl TlsOptions {
                 Some(Arc::new(key))
             }
         };
-        Ok(Self { insecure, trusted, client })
+        Ok(Self { insecure, trusted, client, roots: OnceLock::new() })
     }
 
     fn roots(&self) -> RootCertStore {
@@ -95,7 +102,7 @@ impl TlsOptions {
     /// The configuration, and where it records what it sees.
     pub(crate) fn config(&self, alpn: &[&[u8]]) -> (ClientConfig, Arc<Recorder>) {
         let provider = Arc::new(ring::default_provider());
-        let roots = Arc::new(self.roots());
+        let roots = Arc::clone(self.roots.get_or_init(|| Arc::new(self.roots())));
         let verifier =
             WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build().ok();
         let recorder = Arc::new(Recorder {

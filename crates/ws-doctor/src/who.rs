@@ -92,8 +92,9 @@ impl Proxy {
                  `bereq.http.upgrade` and `bereq.http.connection` in vcl_pipe"
             }
             Self::Aws | Self::Azure | Self::Heroku | Self::Squid | Self::Other => {
-                "let every proxy in front pass Upgrade and Connection on (nginx: `proxy_http_version 1.1; \
-                 proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection \"upgrade\";`)"
+                "if there is a proxy in front, let it pass Upgrade and Connection on (nginx: `proxy_http_version 1.1; \
+                 proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection \"upgrade\";`; Apache: \
+                 `upgrade=websocket` at the first ProxyPass to this backend, as it is ignored at a later one: AH01146)"
             }
         }
     }
@@ -185,6 +186,7 @@ pub(crate) fn author(received: &Received) -> Option<Proxy> {
         ("<address>apache", Proxy::Apache),
         ("the proxy server received an invalid response from an upstream server", Proxy::Apache),
         ("the proxy server could not handle the request", Proxy::Apache),
+        ("due to maintenance downtime or capacity", Proxy::Apache),
         (
             "<h1>503 service unavailable</h1>\nno server is available to handle this request.",
             Proxy::HaProxy,

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::{
-    codes::Code,
+    codes::{Code, Level, Stage},
     exchange::Outcome,
     finding::Finding,
     probe::{Observations, Probe, is_open, is_usable},
@@ -29,6 +29,7 @@ pub(crate) fn remarks(seen: &Observations) -> Vec<Finding> {
     if is_usable(main) {
         remarks.extend(connection_list(seen));
         remarks.extend(other_origins(seen));
+        remarks.extend(local_network(seen));
     }
     if is_open(main) && main.variant.origin.is_none() {
         remarks.push(Finding::new(Code::NoOriginSent));
@@ -45,7 +46,6 @@ pub(crate) fn remarks(seen: &Observations) -> Vec<Finding> {
             "a page of `{page}` cannot open a socket of ws: (mixed content), except to this computer"
         )));
     }
-    remarks.extend(local_network(seen));
     remarks.extend(addresses(seen));
     remarks.extend(certificate(seen));
     remarks
@@ -168,29 +168,46 @@ fn addresses(seen: &Observations) -> Vec<Finding> {
                 address.ip(),
                 connected.ip()
             )));
-        } else if let AttemptOutcome::Failed(_, error) = &attempt.outcome {
+        } else if let AttemptOutcome::Failed(_, error) = &attempt.outcome
+            // Most local servers listen at one of the two, and clients try both.
+            && !seen.main.target.is_loopback()
+        {
             remarks.push(Finding::new(Code::AddressesDiffer).because(format!(
                 "nothing listens at {}, and something does at {}: clients that try only the first address fail ({error})",
                 address, connected
             )));
         }
     }
-    for (probe, exchange) in &seen.probes {
-        let Probe::Address(address) = probe else { continue };
-        let differs =
-            exchange.status() != seen.main.status() || is_usable(exchange) != is_usable(&seen.main);
-        if differs && exchange.status() != Some(429) {
-            remarks.push(Finding::new(Code::AddressesDiffer).because(format!(
-                "the name `{}` has two addresses that respond differently: {}: {}; {}: {}",
-                seen.main.target.host(),
-                connected.ip(),
-                result(&seen.main),
-                address.ip(),
-                result(exchange)
-            )));
-        }
-    }
+    remarks.extend(other_address(seen));
     remarks
+}
+
+/// The other address responds differently. It is an error if only that one works.
+pub(super) fn other_address(seen: &Observations) -> Option<Finding> {
+    let connected = seen.main.way.connected?;
+    let (address, exchange) = seen.probes.iter().find_map(|(probe, exchange)| match probe {
+        Probe::Address(address) => Some((address, exchange)),
+        _ => None,
+    })?;
+    let differs =
+        exchange.status() != seen.main.status() || is_usable(exchange) != is_usable(&seen.main);
+    // Without a connection there is nothing to compare.
+    let is_there = exchange.way.connected.is_some() && exchange.status() != Some(429);
+    (differs && is_there).then(|| {
+        let finding = Finding::new(Code::AddressesDiffer).because(format!(
+            "the name `{}` has two addresses that respond differently: {}: {}; {}: {}",
+            seen.main.target.host(),
+            connected.ip(),
+            result(&seen.main),
+            address.ip(),
+            result(exchange)
+        ));
+        if is_usable(exchange) {
+            Finding { level: Level::Error, stage: Stage::Rejected, ..finding }
+        } else {
+            finding
+        }
+    })
 }
 
 fn certificate(seen: &Observations) -> Option<Finding> {

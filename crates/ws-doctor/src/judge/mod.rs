@@ -57,6 +57,12 @@ pub(crate) fn judge(seen: &Observations) -> Judgement {
         }
         Outcome::Response(received) => rejected::findings(seen, received),
     };
+    // A rejection of one address is not that of the server.
+    if let Some(finding) = accepted::other_address(seen)
+        && finding.level == Level::Error
+    {
+        findings = vec![finding];
+    }
     findings.extend(accepted::remarks(seen));
     // What a probe shows goes in front of what only the status says.
     findings.sort_by_key(|finding| finding.level == Level::Remark);

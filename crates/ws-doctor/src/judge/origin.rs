@@ -48,23 +48,36 @@ pub(crate) fn finding(seen: &Observations) -> Option<Finding> {
             return Some(list(&format!("with its own, `{own}`,")));
         }
         if none {
-            return Some(list("without an Origin"));
+            let finding = list("without an Origin");
+            let fix = finding.fix.clone();
+            return Some(finding.fix(format!(
+                "{fix}; it rejects its own origin too: if it compares Origin with Host, let the proxy in front pass \
+                 Host on"
+            )));
         }
     } else if none {
+        if seen.given.subprotocols.iter().any(|subprotocol| subprotocol == "vite-hmr") {
+            return Some(list("without an Origin").fix(
+                "Vite wants the token of its own page in the URL, `?token=…`: take the URL from the network panel of \
+                 the browser; for a page from elsewhere set `server.cors` and `server.hmr`",
+            ));
+        }
         let proxy = seen.main.received().and_then(who::named);
         let list = if seen.given.origins.is_empty() {
-            "give the origin of your page with --origin".to_owned()
+            "give the origin of your page with --origin, and add it to the allowed origins"
+                .to_owned()
         } else {
             format!("add `{own}` to it")
         };
         return Some(
             Finding::new(Code::HostChanged)
                 .because(format!(
-                    "the server rejects its own public origin, `{own}` ({main}), and accepts without an Origin: most \
-                     likely it compares Origin with Host, and a proxy in front changes Host"
+                    "the server rejects its own public origin, `{own}` ({main}), and accepts without an Origin: either \
+                     it compares Origin with Host, and a proxy in front changes Host; or its list of allowed origins \
+                     does not have it"
                 ))
                 .fix(format!(
-                    "{}; if the server has a list of allowed origins: {list}",
+                    "{}; if the server has a list: {list}",
                     proxy.unwrap_or(Proxy::Other).host()
                 )),
         );

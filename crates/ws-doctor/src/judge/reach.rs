@@ -237,9 +237,13 @@ fn tls(seen: &Observations, fault: TlsFault, detail: &str) -> Finding {
         }
         TlsFault::NotTls | TlsFault::Closed | TlsFault::Reset | TlsFault::Timeout => match seen.probe(&Probe::Plain) {
             Some(probe) if probe.received().is_some() => {
-                let result = crate::report::result(probe);
+                let result = if is_usable(probe) {
+                    "accepts the handshake".to_owned()
+                } else {
+                    format!("responds with {}", crate::report::result(probe))
+                };
                 let finding = Finding::new(Code::PlainPort)
-                    .because(format!("the port does not speak TLS: without it the server responds ({result})"));
+                    .because(format!("the port does not speak TLS: without TLS the server {result}"));
                 finding.fix(format!("use {}, or the port that speaks TLS", target.with_tls(false)))
             }
             _ if fault == TlsFault::Closed && session.client_certificate_wanted => {

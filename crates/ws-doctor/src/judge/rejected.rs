@@ -125,7 +125,8 @@ fn by_status(seen: &Observations, received: &Received) -> Finding {
     let status = head.status;
     let text = received.text.to_ascii_lowercase();
     let say = |code: Code| {
-        Finding::new(code).because(format!("{}: {}", status_line(received), code.explanation()))
+        let explanation = code.explanation().replace(&format!(" ({status})"), "");
+        Finding::new(code).because(format!("{}: {explanation}", status_line(received)))
     };
     if status == 511 || is_portal(received) {
         let words = if status == 511 { words(received) } else { target_of(seen, received) };
@@ -254,11 +255,11 @@ fn forbidden(seen: &Observations, received: &Received) -> Finding {
     }
     if origin::is_undecided(seen) {
         let tried =
-            seen.origin_probes().map(|(probe, _)| probe.name()).collect::<Vec<_>>().join(", ");
+            seen.origin_probes().map(|(probe, _)| probe.name()).collect::<Vec<_>>().join("; ");
         return Finding::new(Code::OriginUndecided)
             .because(format!(
-                "{status}: the server rejects the handshake, also {tried}: so the cause is an origin that is not on its \
-                 list, the credential, or the path"
+                "{status}: the server rejects the handshake whatever the origin (tried too: {tried}), so the cause is \
+                 an origin that is not on its list, the credential, or the path"
             ))
             .detail(words(received));
     }
@@ -294,19 +295,15 @@ fn by_proxy(seen: &Observations, received: &Received, proxy: Proxy) -> Finding {
 
 /// A fault that goes away with fewer headers.
 fn bare_is_accepted(seen: &Observations) -> Option<Finding> {
-    let bare = seen.made(&Probe::Bare)?;
-    if !is_usable(bare) {
-        return None;
-    }
-    let list = seen.main.variant.connection_list
-        || seen.main.variant.style == crate::request::Style::Firefox;
-    Some(if list && seen.made(&Probe::ConnectionList).is_none() {
-        Finding::new(Code::ConnectionListRejected).because(format!(
+    let accepts = |probe: &Probe| seen.made(probe).is_some_and(is_usable);
+    if accepts(&Probe::ConnectionAlone) {
+        return Some(Finding::new(Code::ConnectionListRejected).because(format!(
             "the server rejects `Connection: keep-alive, Upgrade`, as Firefox sends it ({}), and accepts `Connection: \
              Upgrade`",
             describe(&seen.main)
-        ))
-    } else {
+        )));
+    }
+    accepts(&Probe::Bare).then(|| {
         Finding::new(Code::Rejected)
             .because(format!(
                 "the server rejects the headers of a browser ({}), and accepts with no more than RFC 6455 requires \
@@ -383,9 +380,10 @@ fn upgrade(seen: &Observations, received: &Received, text: &str) -> Option<Findi
             ))
             .detail(words(received))
             .fix(
-                "check the path, and that the WebSocket support of the server is enabled; if there is a proxy in front, \
-                 let it pass Upgrade and Connection on (nginx: `proxy_http_version 1.1; proxy_set_header Upgrade \
-                 $http_upgrade; proxy_set_header Connection \"upgrade\";`)",
+                format!(
+                    "check the path, and that the WebSocket support of the server is enabled; {}",
+                    Proxy::Other.upgrade()
+                ),
             ),
     )
 }
@@ -431,7 +429,7 @@ fn is_tls_port(text: &str) -> bool {
 
 pub(crate) fn tls_port(seen: &Observations, evidence: &str) -> Finding {
     Finding::new(Code::TlsPort)
-        .because("the port speaks TLS, and the URL says ws:")
+        .because("the port speaks TLS, and the URL asks for none (ws)")
         .detail(evidence)
         .fix(format!("use {}", seen.main.target.with_tls(true)))
 }
