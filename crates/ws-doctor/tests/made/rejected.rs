@@ -57,6 +57,8 @@ fn origin_is_blamed_only_if_another_one_is_accepted() {
     assert_none(&check(&[
         case("403", |head, _| to_foreign(head, status("403 Forbidden", "", "")), FOREIGN, 1, &["origin-rejected"], &[EVIL, "http://{host}"]),
         case("404 of Action Cable", |head, _| to_foreign(head, status("404 Not Found", "", "")), FOREIGN, 1, &["origin-rejected"], &[EVIL]),
+        // Its response to an ordinary request is the same.
+        case("Action Cable", |head, _| if head.upgrades() && head.origin() == Some(&head.own_origin()) { accepted(head) } else { status("404 Not Found", "x-runtime: 0.003\r\n", "Page not found") }, FOREIGN, 1, &["origin-rejected"], &[EVIL, "allowed_request_origins"]),
         case("400", |head, _| to_foreign(head, status("400 Bad Request", "", "")), FOREIGN, 1, &["origin-rejected"], &[EVIL]),
         case("hang-up", |head, _| to_foreign(head, raw("")), FOREIGN, 2, &["origin-rejected"], &[EVIL]),
         case("reset", |head, _| to_foreign(head, raw("").then(Then::Reset)), FOREIGN, 2, &["origin-rejected"], &[EVIL]),
@@ -133,6 +135,9 @@ fn body_of_a_known_server_is_understood() {
         case("problem+json", |head, _| to_handshakes(head, status("418 No", "Content-Type: application/problem+json\r\n", PROBLEM)), &[], 1, &["rejected"], &["Too many rooms", "Room 7 is full"]),
         case("gzip", |head, _| to_handshakes(head, status("418 No", "Content-Type: application/problem+json\r\nContent-Encoding: gzip\r\n", gzip(PROBLEM))), &[], 1, &["rejected"], &["Too many rooms", "Room 7 is full"]),
         case("code", |head, _| to_handshakes(head, status("401 Unauthorized", "Content-Type: application/problem+json\r\n", r#"{"title":"a token is required","status":401,"code":"token-missing"}"#)), &[], 1, &["token-missing"], &["token"]),
+        case("Socket.IO", |head, _| to_handshakes(head, status("400 Bad Request", "Content-Type: application/json\r\n", r#"{"code":1,"message":"Session ID unknown"}"#)), &[], 1, &["rejected"], &["sticky"]),
+        case("nginx", |_, _| status("400 Bad Request", "Server: nginx\r\n", "<title>400 Request Header Or Cookie Too Large</title>"), &[], 1, &["intermediary"], &["cookies", "large_client_header_buffers"]),
+        case("Envoy", |head, _| if head.upgrades() { status("403 Forbidden", "server: envoy\r\n", "") } else { status("200 OK", "server: envoy\r\n", "") }, &[], 1, &["intermediary"], &["upgrade_configs"]),
         case("plain text", |head, _| to_handshakes(head, status("403 Forbidden", "Content-Type: text/plain\r\n", "the origin is not allowed (origin-not-allowed)\n")), FOREIGN, 1, &["origin-not-allowed"], &["origin"]),
         case("close reason", |head, _| to_handshakes(head, accepted(head).and(close(4401, "token-missing")).then(Then::Close)), &[], 1, &["token-missing"], &["4401"]),
         case("client certificate", |_, _| status("400 Bad Request", "Server: nginx\r\n", "<title>400 No required SSL certificate was sent</title>"), &[], 1, &["client-certificate-required"], &["--cert"]),
@@ -147,6 +152,6 @@ fn accepted_handshake_may_have_remarks() {
         case("a browser sends its own", |head, _| if head.origin() == Some(&head.own_origin()) { accepted(head) } else { status("403 Forbidden", "", "") }, &[], 0, &[], &[]),
         case("unsafe port", |head, _| accepted(head), &["ws://server.example:6000/ws", "--connect-to", "::{host}"], 0, &["unsafe-port"], &["port"]),
         case("mixed content", |head, _| accepted(head), &["ws://server.example:8000/ws", "--connect-to", "::{host}", "--origin", "https://app.example"], 0, &["mixed-content"], &["wss:"]),
-        case("local network", |head, _| accepted(head), &["--origin", "https://8.8.8.8"], 0, &["local-network-access"], &["147"]),
+        case("local network", |head, _| accepted(head), &["ws://{host}/", "--origin", "http://8.8.8.8"], 0, &["local-network-access"], &["147"]),
     ]));
 }
