@@ -158,8 +158,11 @@ fn by_status(seen: &Observations, received: &Received) -> Finding {
         ));
     }
     if let Some(known) = known(received, &text) {
-        let code =
-            if known.code == Code::Rejected && status == 404 { Code::NotFound } else { known.code };
+        let code = match known.code {
+            Code::Rejected if who::author(received).is_some() => Code::Intermediary,
+            Code::Rejected if status == 404 => Code::NotFound,
+            code => code,
+        };
         let explanation = format!("{}: {}", status_line(received), known.means);
         return Finding::new(code).because(explanation).fix(known.fix);
     }
