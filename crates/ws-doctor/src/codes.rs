@@ -203,8 +203,7 @@ codes! {
             "open a page in a browser, log in to the network, and try again";
         ProxyLogin: "proxy-login",
             "a forward proxy wants a user and a password (407)",
-            "give them in the URL of the proxy: -x http://USER:PASSWORD@HOST:PORT; in a browser, log in to the \
-             proxy by opening any page";
+            "give them: -x http://HOST:PORT -U USER:PASSWORD; in a browser, log in to the proxy by opening any page";
         BotChallenge: "bot-challenge",
             "a protection against bots responds with a puzzle for browsers, which a WebSocket cannot solve",
             "exempt the path of the WebSocket from the challenge (Cloudflare: a WAF rule that skips); or let the \

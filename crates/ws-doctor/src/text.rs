@@ -43,8 +43,11 @@ pub fn text(report: &Report, verbose: bool) -> String {
     } else if let Some(first) = findings.next() {
         let label = if first.code == Code::ClosedAtOnce.as_str() { "Closed" } else { label };
         // `Rejected with 403 Forbidden: …`
-        let with =
-            if first.explanation.starts_with(|c: char| c.is_ascii_digit()) { " with" } else { ":" };
+        let has_status = report
+            .response
+            .as_ref()
+            .is_some_and(|response| first.explanation.starts_with(&response.status.to_string()));
+        let with = if has_status { " with" } else { ":" };
         put(&mut output, &format!("{color}{label}{with}{color:#} {}.", line(&first.explanation)));
         advice(&mut output, first);
     }

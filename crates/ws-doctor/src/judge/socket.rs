@@ -176,7 +176,8 @@ fn close_code(code: u16) -> Option<&'static str> {
         }
         4404 => "the server has nothing under this path or name",
         4406 => {
-            "the server does not speak the offered subprotocol: try --subprotocol graphql-transport-ws or graphql-ws"
+            "the server does not speak the offered subprotocol: GraphQL servers with the library graphql-ws want \
+             graphql-transport-ws, and those with the older subscriptions-transport-ws want graphql-ws"
         }
         4408 => "the server waited for a first message: for graphql-ws, connection_init",
         4429 => "too many connections or requests: wait, and connect again with growing delays",
