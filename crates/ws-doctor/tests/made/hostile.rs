@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::Write,
     net::SocketAddr,
     thread,
     time::{Duration, Instant},
@@ -12,7 +12,9 @@ use socket2::SockRef;
 
 use crate::{
     common::{program, run},
-    serve::{Reply, Then, accepted, frame, listen, raw, server, status, switch},
+    serve::{
+        Head, Reply, Then, accepted, close, frame, listen, raw, respond, server, status, switch,
+    },
 };
 
 /// Runs with a short timeout, and returns exit code and text.
@@ -105,15 +107,14 @@ fn nothing_is_executed_by_the_terminal() {
     let behind =
         |bytes: Vec<u8>| server(move |head, _| accepted(head).and(&bytes).then(Then::Close));
     assert_rejected("a frame", behind(frame(0x81, "\u{1b}[2J\u{202e}")));
-    assert_rejected("a close reason", behind(crate::serve::close(4000, "\u{1b}[2J\u{202e}")));
+    assert_rejected("a close reason", behind(close(4000, "\u{1b}[2J\u{202e}")));
     assert_rejected("no frame", behind(b"<html>\x1b[2J</html>".to_vec()));
 }
 
 #[test]
 fn slow_server_is_left_in_time() {
     let drips = listen(|mut stream| {
-        let mut request = [0; 4096];
-        stream.read(&mut request).ok();
+        Head::read(&mut stream).ok();
         for byte in
             b"HTTP/1.1 403 Forbidden\r\nX-Slow: 0123456789012345678901234567890123456789\r\n"
                 .iter()
@@ -127,8 +128,7 @@ fn slow_server_is_left_in_time() {
     });
     assert_rejected("drip", drips);
     let body_drips = listen(|mut stream| {
-        let mut request = [0; 4096];
-        stream.read(&mut request).ok();
+        Head::read(&mut stream).ok();
         stream.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n").ok();
         while stream.write_all(b"x").is_ok() {
             thread::sleep(Duration::from_millis(100));
@@ -142,8 +142,7 @@ fn reset_at_every_byte_gets_a_verdict() {
     let response = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n\x81\x05hello";
     for length in (0..response.len()).step_by(9) {
         let address = listen(move |mut stream| {
-            let mut request = [0; 4096];
-            stream.read(&mut request).ok();
+            Head::read(&mut stream).ok();
             stream.write_all(&response[..length]).ok();
             SockRef::from(&stream).set_linger(Some(Duration::ZERO)).ok();
         });
@@ -153,7 +152,7 @@ fn reset_at_every_byte_gets_a_verdict() {
 
 /// A server that sends as much as it can, for as long as the client is there.
 fn flood(
-    head: impl Fn(&crate::serve::Head) -> Reply + Send + Sync + 'static,
+    head: impl Fn(&Head) -> Reply + Send + Sync + 'static,
     bytes: &'static [u8],
 ) -> SocketAddr {
     listen(move |stream| {
@@ -167,11 +166,11 @@ fn flood(
                 sent += block.len();
             }
         };
-        let reply = |request: &crate::serve::Head| {
+        let reply = |request: &Head| {
             thread::spawn(flood);
             head(request)
         };
-        crate::serve::respond(&mut reading, &stream, reply).ok();
+        respond(&mut reading, &stream, reply).ok();
     })
 }
 

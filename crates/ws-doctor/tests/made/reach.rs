@@ -1,7 +1,7 @@
 //! No response, or not from here.
 
 use std::{
-    io::Read,
+    io::{Read, Write},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     time::Duration,
 };
@@ -11,7 +11,8 @@ use socket2::{Domain, SockRef, Socket, Type};
 use crate::{
     common::{Expected, assert_none},
     serve::{
-        Reply, Then, accept, accepted, case, check, check_at, listen, raw, respond, server, status,
+        Head, Reply, Then, accept, accepted, case, check, check_at, listen, raw, read_something,
+        respond, server, status,
     },
 };
 
@@ -83,10 +84,9 @@ fn failure_before_the_request_is_named() {
 fn plain_port_is_found_by_tls() {
     let waits = server(|head, _| accepted(head));
     let says = listen(|mut stream| {
-        let mut hello = [0; 4096];
-        stream.read(&mut hello).ok();
-        std::io::Write::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n").ok();
-        stream.read(&mut hello).ok();
+        read_something(&mut stream);
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").ok();
+        read_something(&mut stream);
     });
     let plain = expected(2, &["plain-port"], &["ws:"]);
     assert_none(
@@ -145,7 +145,7 @@ fn forward_proxy_is_used_and_named() {
     );
 }
 
-fn reply_on(listener: TcpListener, reply: fn(&crate::serve::Head) -> Reply) {
+fn reply_on(listener: TcpListener, reply: fn(&Head) -> Reply) {
     accept(listener, move |stream| {
         let mut reading = stream.try_clone().unwrap();
         respond(&mut reading, &stream, reply).ok();

@@ -19,7 +19,7 @@ use crate::common::{Expected, Report};
 pub(crate) struct Head(pub(crate) String);
 
 impl Head {
-    fn read(stream: &mut impl Read) -> io::Result<Self> {
+    pub(crate) fn read(stream: &mut impl Read) -> io::Result<Self> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
@@ -141,6 +141,11 @@ pub(crate) fn accept(listener: TcpListener, serve: impl Fn(TcpStream) + Send + S
             thread::spawn(move || serve(stream));
         }
     });
+}
+
+/// Waits for something, and returns whether it came.
+pub(crate) fn read_something(stream: &mut impl Read) -> bool {
+    stream.read(&mut [0; 4096]).is_ok_and(|length| length > 0)
 }
 
 /// Sends the reply, and then ends as it says. The client may leave at any time.

@@ -1,8 +1,8 @@
 //! Certificates, versions and names.
 
 use std::{
-    io::{Read, Write},
-    net::SocketAddr,
+    io::Write,
+    net::{Shutdown, SocketAddr},
     sync::Arc,
 };
 
@@ -19,7 +19,7 @@ use tokio_rustls::rustls::{
 
 use crate::{
     common::{Directory, Expected, assert_none},
-    serve::{accepted, check_at, listen, respond},
+    serve::{accepted, check_at, listen, read_something, respond},
 };
 
 const NAME: &str = "server.example";
@@ -270,11 +270,10 @@ fn failed_tls_handshake_is_named() {
     // A fatal alert, of servers that cannot be made with rustls.
     let alert = |description: u8| {
         listen(move |mut stream| {
-            let mut hello = [0; 4096];
-            if stream.read(&mut hello).is_ok_and(|read| read > 0) {
+            if read_something(&mut stream) {
                 stream.write_all(&[0x15, 3, 3, 0, 2, 2, description]).ok();
-                stream.shutdown(std::net::Shutdown::Write).ok();
-                stream.read(&mut hello).ok();
+                stream.shutdown(Shutdown::Write).ok();
+                read_something(&mut stream);
             }
         })
     };
