@@ -177,7 +177,9 @@ codes! {
             "check the origin, the rights of the credential, and the path";
         ClientCertificateRequired: "client-certificate-required",
             "the server wants a client certificate, and says so by HTTP",
-            "send it with --cert FILE --key FILE";
+            "send it with --cert FILE --key FILE; in a browser, import it, and open a page of the same host first; or \
+             let the server not demand it for this path (nginx: `ssl_verify_client optional;` and a check in the \
+             other paths)";
         VersionRefused: "version-refused",
             "the server does not support this version of the protocol",
             "send `Sec-WebSocket-Version: 13`, the version of RFC 6455";
@@ -201,8 +203,7 @@ codes! {
             "open a page in a browser, log in to the network, and try again";
         ProxyLogin: "proxy-login",
             "a forward proxy wants a user and a password (407)",
-            "give them in the URL of the proxy: -x http://USER:PASSWORD@HOST:PORT; in a browser, log in to the \
-             proxy by opening any page";
+            "give them: -x http://HOST:PORT -U USER:PASSWORD; in a browser, log in to the proxy by opening any page";
         BotChallenge: "bot-challenge",
             "a protection against bots responds with a puzzle for browsers, which a WebSocket cannot solve",
             "exempt the path of the WebSocket from the challenge (Cloudflare: a WAF rule that skips); or let the \

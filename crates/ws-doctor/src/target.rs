@@ -63,6 +63,14 @@ impl Target {
         Self::parse(self.url.join(location).ok()?.as_str()).ok()
     }
 
+    /// The address of the page that a redirect leads to.
+    pub(crate) fn page(&self, location: &str) -> String {
+        let mut base = self.url.clone();
+        base.set_scheme(if self.tls() { "https" } else { "http" })
+            .expect("both schemes are special ones");
+        base.join(location).map_or_else(|_| location.to_owned(), String::from)
+    }
+
     /// The same endpoint, with TLS or without.
     pub(crate) fn with_tls(&self, tls: bool) -> Self {
         let mut target = self.clone();

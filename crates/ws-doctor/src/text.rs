@@ -31,22 +31,23 @@ pub fn text(report: &Report, verbose: bool) -> String {
     let color = color.on_default().bold();
     let mut findings = report.findings.iter();
     if report.outcome == Verdict::Accepted {
-        let remarks = match report.findings.len() {
-            0 => String::new(),
-            1 => ", with a remark".into(),
-            count => format!(", with {count} remarks"),
-        };
-        put(
-            &mut output,
-            &format!(
-                "{color}{label}:{color:#} the server accepts the handshake, and the socket works{remarks}."
-            ),
-        );
+        let works = "the server accepts the handshake, and the socket works from here";
+        match findings.next() {
+            None => put(&mut output, &format!("{color}{label}:{color:#} {works}.")),
+            Some(remark) => {
+                let but = format!("{works}; but {}", line(&remark.explanation));
+                put(&mut output, &format!("{color}{label}, with a remark:{color:#} {but}."));
+                advice(&mut output, remark);
+            }
+        }
     } else if let Some(first) = findings.next() {
         let label = if first.code == Code::ClosedAtOnce.as_str() { "Closed" } else { label };
         // `Rejected with 403 Forbidden: …`
-        let with =
-            if first.explanation.starts_with(|c: char| c.is_ascii_digit()) { " with" } else { ":" };
+        let has_status = report
+            .response
+            .as_ref()
+            .is_some_and(|response| first.explanation.starts_with(&response.status.to_string()));
+        let with = if has_status { " with" } else { ":" };
         put(&mut output, &format!("{color}{label}{with}{color:#} {}.", line(&first.explanation)));
         advice(&mut output, first);
     }

@@ -29,7 +29,6 @@ pub(crate) fn remarks(seen: &Observations) -> Vec<Finding> {
     if is_usable(main) {
         remarks.extend(connection_list(seen));
         remarks.extend(other_origins(seen));
-        remarks.extend(local_network(seen));
     }
     if is_open(main) && main.variant.origin.is_none() {
         remarks.push(Finding::new(Code::NoOriginSent));
@@ -45,6 +44,9 @@ pub(crate) fn remarks(seen: &Observations) -> Vec<Finding> {
         remarks.push(Finding::new(Code::MixedContent).because(format!(
             "a page of `{page}` cannot open a socket of ws: (mixed content), except to this computer"
         )));
+    }
+    if is_usable(main) {
+        remarks.extend(local_network(seen));
     }
     remarks.extend(addresses(seen));
     remarks.extend(certificate(seen));
@@ -168,12 +170,9 @@ fn addresses(seen: &Observations) -> Vec<Finding> {
                 address.ip(),
                 connected.ip()
             )));
-        } else if let AttemptOutcome::Failed(_, error) = &attempt.outcome
-            // Most local servers listen at one of the two, and clients try both.
-            && !seen.main.target.is_loopback()
-        {
+        } else if let AttemptOutcome::Failed(_, error) = &attempt.outcome {
             remarks.push(Finding::new(Code::AddressesDiffer).because(format!(
-                "nothing listens at {}, and something does at {}: clients that try only the first address fail ({error})",
+                "nothing listens at {}, and something does at {}: clients that try only the first address, such as Node 17 to 19, fail ({error})",
                 address, connected
             )));
         }

@@ -2,6 +2,7 @@
 
 mod accepted;
 mod handshake;
+mod known;
 mod origin;
 mod reach;
 mod rejected;
@@ -53,7 +54,11 @@ pub(crate) fn judge(seen: &Observations) -> Judgement {
         Outcome::Response(received) if received.socket.is_some() => {
             let faults = handshake::findings(received);
             // A client that fails at the response never sees what follows.
-            if faults.is_empty() { socket::findings(seen, received) } else { faults }
+            if faults.is_empty() {
+                socket::findings(seen, received)
+            } else {
+                socket::behind(seen, faults)
+            }
         }
         Outcome::Response(received) => rejected::findings(seen, received),
     };

@@ -4,6 +4,7 @@ use std::io;
 
 use super::{origin, rejected::tls_port};
 use crate::{
+    certificate::Certificate,
     codes::Code,
     exchange::Fault,
     finding::Finding,
@@ -170,6 +171,18 @@ fn tls(seen: &Observations, fault: TlsFault, detail: &str) -> Finding {
         TlsFault::NoRoots => Finding::new(Code::TlsUntrusted)
             .because("this machine has no trusted authorities at all")
             .fix("install them (Debian, Alpine: the package ca-certificates), or use --cacert FILE"),
+        TlsFault::Untrusted if certificate.is_some_and(is_inspected) => {
+            let issuer = certificate.map(|certificate| &*certificate.issuer).unwrap_or_default();
+            Finding::new(Code::TlsUntrusted)
+                .because(format!(
+                    "the certificate is not the server's: something on this network opens TLS and inspects it, as the \
+                     issuer `{issuer}` says"
+                ))
+                .fix(
+                    "trust its authority: ask the operator of the network for the certificate, then --cacert FILE here, \
+                     NODE_EXTRA_CA_CERTS=FILE for Node, SSL_CERT_FILE for OpenSSL; or let it pass this host through",
+                )
+        }
         TlsFault::Untrusted => {
             let finding = Finding::new(Code::TlsUntrusted);
             match certificate {
@@ -393,4 +406,39 @@ fn silent(seen: &Observations, fault: &Fault) -> Vec<Finding> {
         finding
     };
     vec![finding]
+}
+
+/// Whether the issuer is a product that inspects TLS.
+fn is_inspected(certificate: &Certificate) -> bool {
+    let issuer = certificate.issuer.to_ascii_lowercase();
+    [
+        "zscaler",
+        "netskope",
+        "fortinet",
+        "fortigate",
+        "palo alto",
+        "blue coat",
+        "bluecoat",
+        "symantec web",
+        "sophos",
+        "checkpoint",
+        "check point",
+        "cisco umbrella",
+        "mcafee web",
+        "forcepoint",
+        "barracuda",
+        "kaspersky",
+        "avast",
+        "avg ",
+        "eset ",
+        "bitdefender",
+        "mitmproxy",
+        "charles proxy",
+        "fiddler",
+        "burp",
+        "portswigger",
+        "squid",
+    ]
+    .iter()
+    .any(|name| issuer.contains(name))
 }

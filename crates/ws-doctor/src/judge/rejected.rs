@@ -3,7 +3,7 @@
 use serde_json::Value;
 use tower_ws_guard::{RejectionKind, client::FindingKind};
 
-use super::origin;
+use super::{known::known, origin};
 use crate::{
     codes::Code,
     exchange::{Exchange, Received},
@@ -31,7 +31,8 @@ pub(crate) fn findings(seen: &Observations, received: &Received) -> Vec<Finding>
     let finding = match (own_code(received), origin::finding(seen)) {
         // The server's own code, and the fix for the value that was seen.
         (Some(own), Some(origin)) => {
-            let explanation = format!("{}; {}", own.explanation, origin.explanation);
+            let says = own.explanation.split_once("): ").map_or("", |(_, words)| words);
+            let explanation = format!("{}; it says: {says}", origin.explanation);
             own.because(explanation).fix(origin.fix)
         }
         (Some(finding), None) | (None, Some(finding)) => finding,
@@ -156,6 +157,15 @@ fn by_status(seen: &Observations, received: &Received) -> Finding {
             status_line(received)
         ));
     }
+    if let Some(known) = known(received, &text) {
+        let code = match known.code {
+            Code::Rejected if who::author(received).is_some() => Code::Intermediary,
+            Code::Rejected if status == 404 => Code::NotFound,
+            code => code,
+        };
+        let explanation = format!("{}: {}", status_line(received), known.means);
+        return Finding::new(code).because(explanation).fix(known.fix);
+    }
     if let Some(proxy) = who::author(received)
         && status != 200
     {
@@ -185,16 +195,13 @@ fn by_status(seen: &Observations, received: &Received) -> Finding {
             say(Code::RateLimited).detail(after.unwrap_or_default())
         }
         503 => say(Code::Unavailable).detail(words(received)),
-        _ => {
-            let known = signal_r(received, &text).or_else(|| upgrade(seen, received, &text));
-            known.unwrap_or_else(|| {
-                if status == 404 {
-                    not_found(seen, received)
-                } else {
-                    say(Code::Rejected).detail(words(received))
-                }
-            })
-        }
+        _ => upgrade(seen, received, &text).unwrap_or_else(|| {
+            if status == 404 {
+                not_found(seen, received)
+            } else {
+                say(Code::Rejected).detail(words(received))
+            }
+        }),
     }
 }
 
@@ -209,23 +216,6 @@ fn not_found(seen: &Observations, received: &Received) -> Finding {
              handshake that lost its Upgrade on the way{}",
             if tried { ", and Rails (Action Cable) to an origin that it does not allow: try it with --origin" } else { "" }
         ))
-}
-
-/// SignalR: a socket without a connection of the negotiation, or of another instance.
-fn signal_r(received: &Received, text: &str) -> Option<Finding> {
-    text.contains("no connection with that id").then(|| {
-        Finding::new(if received.head.status == 404 { Code::NotFound } else { Code::Rejected })
-            .because(format!(
-                "{}: SignalR says `No Connection with that ID`: the id in the URL is of another server instance, has \
-                 expired, or there was no negotiation",
-                status_line(received)
-            ))
-            .fix(
-                "turn sticky sessions on in the load balancer (or use Azure SignalR Service); a client of your own \
-                 calls POST …/negotiate first and connects with its connectionToken, or skips negotiation and sends no \
-                 id",
-            )
-    })
 }
 
 /// The servers that the responses name; one that rejects may not name itself.
@@ -351,6 +341,12 @@ fn upgrade(seen: &Observations, received: &Received, text: &str) -> Option<Findi
         } else {
             "the server says so"
         };
+        let page = if status == 200 {
+            "send this path to the server of the WebSocket (in nginx a location with proxy_pass): the response is an \
+             ordinary page, as a fallback serves it for every path; then: "
+        } else {
+            ""
+        };
         // FastAPI's body.
         let library = if status == 404 && text.contains("{\"detail\":\"not found\"}") {
             "; if that is done, uvicorn has no WebSocket library: pip install 'uvicorn[standard]'"
@@ -366,7 +362,7 @@ fn upgrade(seen: &Observations, received: &Received, text: &str) -> Option<Findi
                     seen.main.target.path()
                 ))
                 .detail(words(received))
-                .fix(format!("{}{library}", proxy.upgrade())),
+                .fix(format!("{page}{}{library}", proxy.upgrade())),
         );
     }
     if status == 404 {
@@ -490,7 +486,7 @@ fn redirected(seen: &Observations, received: &Received) -> Finding {
         .any(|word| path.contains(word));
     let (why, fix) = if is_login {
         (
-            format!("to a login page, `{to}`: the handshake has no valid session"),
+            format!("to a login page, `{}`: the handshake has no valid session", from.page(&location)),
             "send the cookie of the session with -b 'NAME=VALUE'; let the server respond to a handshake with 401 \
              in place of a redirect"
                 .to_owned(),

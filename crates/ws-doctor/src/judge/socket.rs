@@ -35,6 +35,23 @@ pub(crate) fn findings(seen: &Observations, received: &Received) -> Vec<Finding>
     findings
 }
 
+/// Adds what the server said behind a faulty response.
+pub(super) fn behind(seen: &Observations, mut faults: Vec<Finding>) -> Vec<Finding> {
+    let socket = seen.main.received().and_then(|received| received.socket.as_ref());
+    let Some(Some((code, _))) =
+        socket.and_then(|socket| socket.frames.close()).map(|(_, close)| close)
+    else {
+        return faults;
+    };
+    if let Some(first) = faults.first_mut() {
+        first.explanation.push_str(&format!("; behind it comes {}", last_words(&seen.main)));
+        if let Some(fix) = close_code(*code) {
+            first.fix = format!("{fix}; {}", first.fix);
+        }
+    }
+    faults
+}
+
 fn fault_of(seen: &Observations, fault: &Fault) -> Finding {
     let finding = match fault {
         Fault::NotAFrame(text) => {
@@ -43,7 +60,16 @@ fn fault_of(seen: &Observations, fault: &Fault) -> Finding {
             let finding = Finding::new(Code::NotAFrame)
                 .because(format!("behind the 101 comes text, not a WebSocket frame: `{short}`"));
             if short.contains("Unsupported protocol version") {
-                finding.fix("connect with `EIO=4` in the query, the version of Socket.IO 3 and newer, or set `allowEIO3: true` in the server")
+                finding.fix(
+                    "connect with `EIO=4` in the query, the version of Socket.IO 3 and newer, or set `allowEIO3: true` in \
+                     the server",
+                )
+            } else if short.starts_with("HTTP/1.") {
+                finding.fix(
+                    "a second handler of the same server wrote it (Node: two listeners for `upgrade`, such as `ws` with \
+                     `server:` beside the hot reload of a framework): have one listener that decides by path, with \
+                     `noServer: true`",
+                )
             } else {
                 finding
             }
@@ -150,7 +176,8 @@ fn close_code(code: u16) -> Option<&'static str> {
         }
         4404 => "the server has nothing under this path or name",
         4406 => {
-            "the server does not speak the offered subprotocol: try --subprotocol graphql-transport-ws or graphql-ws"
+            "the server does not speak the offered subprotocol: GraphQL servers with the library graphql-ws want \
+             graphql-transport-ws, and those with the older subscriptions-transport-ws want graphql-ws"
         }
         4408 => "the server waited for a first message: for graphql-ws, connection_init",
         4429 => "too many connections or requests: wait, and connect again with growing delays",
