@@ -16,7 +16,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ws-doctor"));
-    for name in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"] {
+    for name in [
+        "HTTPS_PROXY",
+        "https_proxy",
+        "HTTP_PROXY",
+        "http_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+        "NO_PROXY",
+        "no_proxy",
+    ] {
         command.env_remove(name);
     }
     command
@@ -72,14 +81,17 @@ impl Report {
     /// Returns what is not as expected.
     pub(crate) fn differences(&self, expected: Expected<'_>) -> Vec<String> {
         let Expected { exit, codes, words } = expected;
-        let seen: Vec<_> = self.findings().iter().map(|finding| finding["code"].as_str().unwrap()).collect();
+        let seen: Vec<_> =
+            self.findings().iter().map(|finding| finding["code"].as_str().unwrap()).collect();
         let mut differences = Vec::new();
         if self.exit != Some(exit) {
             differences.push(format!("exit {:?}, not {exit}", self.exit));
         }
-        let mut blamed = self.findings().iter().zip(&seen).filter(|(finding, code)| {
-            finding["level"] == "error" && !PLAIN.contains(code)
-        });
+        let mut blamed = self
+            .findings()
+            .iter()
+            .zip(&seen)
+            .filter(|(finding, code)| finding["level"] == "error" && !PLAIN.contains(code));
         let unexpected = blamed.any(|(_, code)| !codes.contains(code));
         let missing = codes.iter().any(|code| !seen.contains(code));
         // A remark is not the first if there are others.
@@ -88,7 +100,9 @@ impl Report {
             differences.push(format!("codes {seen:?}, not {codes:?}"));
         }
         // The words are those of the finding that was looked for.
-        if let Some(place) = codes.first().and_then(|code| seen.iter().position(|seen| seen == code)) {
+        if let Some(place) =
+            codes.first().and_then(|code| seen.iter().position(|seen| seen == code))
+        {
             let text = self.text(place);
             let lower = text.to_lowercase();
             for word in words.iter().filter(|word| !lower.contains(&word.to_lowercase())) {
@@ -110,7 +124,8 @@ pub(crate) struct Directory(pub(crate) PathBuf);
 
 impl Directory {
     pub(crate) fn new(name: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        let path =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Self(path)
     }

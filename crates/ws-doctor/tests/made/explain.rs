@@ -3,6 +3,7 @@
 use crate::common::{program, run};
 
 /// Text of a reporter, and words of the explanation.
+#[rustfmt::skip]
 const CASES: &[(&str, &[&str])] = &[
     ("WebSocket connection to 'wss://chat.example/ws' failed: Error during WebSocket handshake: Unexpected response code: 400", &["removed `Upgrade`"]),
     ("Unexpected server response: 404", &["Upgrade"]),
@@ -40,7 +41,9 @@ fn message_of_a_reporter_is_explained() {
         let output = run(command);
         let printed = String::from_utf8(output.stdout).unwrap();
         let lower = printed.to_lowercase();
-        if !output.status.success() || words.iter().any(|word| !lower.contains(&word.to_lowercase())) {
+        if !output.status.success()
+            || words.iter().any(|word| !lower.contains(&word.to_lowercase()))
+        {
             failed.push(format!("{text}: no {words:?} in {printed:?}"));
         }
     }

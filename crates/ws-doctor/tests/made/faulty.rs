@@ -5,13 +5,14 @@ use std::{io::Write, net::Shutdown, thread, time::Duration};
 use crate::{
     common::{Expected, assert_none},
     serve::{
-        Head, Reply, Then, accepted, case, check, check_at, close, frame, listen, raw, respond, status,
-        switch,
+        Head, Reply, Then, accepted, case, check, check_at, close, frame, listen, raw, respond,
+        status, switch,
     },
 };
 
 const PING: &[u8] = b"\x89\0";
 
+#[rustfmt::skip]
 #[test]
 fn response_that_browsers_refuse_is_faulty() {
     assert_none(&check(&[
@@ -37,6 +38,7 @@ fn repeated(head: &Head) -> String {
     reply.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Accept: ")).unwrap().to_owned()
 }
 
+#[rustfmt::skip]
 #[test]
 fn bytes_behind_a_101_are_judged() {
     assert_none(&check(&[
@@ -56,6 +58,7 @@ fn bytes_behind_a_101_are_judged() {
 }
 
 /// Firefox sends `keep-alive, Upgrade`, Chromium `Upgrade`.
+#[rustfmt::skip]
 #[test]
 fn variants_of_browsers_are_tried() {
     fn only_upgrade(head: &Head) -> Reply {

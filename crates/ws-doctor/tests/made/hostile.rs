@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::Write,
     net::SocketAddr,
     thread,
     time::{Duration, Instant},
@@ -12,7 +12,9 @@ use socket2::SockRef;
 
 use crate::{
     common::{program, run},
-    serve::{Reply, Then, accepted, frame, listen, raw, server, status, switch},
+    serve::{
+        Head, Reply, Then, accepted, close, frame, listen, raw, respond, server, status, switch,
+    },
 };
 
 /// Runs with a short timeout, and returns exit code and text.
@@ -24,7 +26,8 @@ fn verdict(address: SocketAddr) -> (Option<i32>, String) {
     assert!(start.elapsed() < Duration::from_secs(20));
     let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     let control = |char: char| {
-        (char.is_control() && char != '\n') || matches!(char, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+        (char.is_control() && char != '\n')
+            || matches!(char, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
     };
     assert!(!text.contains(control), "{text:?}");
     assert!(text.len() < 200_000, "{}", text.len());
@@ -43,14 +46,34 @@ fn response_of_any_bytes_gets_a_verdict() {
         ("garbage", raw((0..20_000_u32).map(|byte| (byte * 31 % 251) as u8).collect::<Vec<_>>())),
         ("zeros", raw(vec![0; 100_000])),
         ("10,000 headers", status("403 Forbidden", &"X-Header: x\r\n".repeat(10_000), "")),
-        ("a long header", status("403 Forbidden", &format!("X: {}\r\n", "x".repeat(1_000_000)), "")),
-        ("a head without an end", raw("HTTP/1.1 200 OK\r\n".to_owned() + &"X: y\r\n".repeat(100_000))),
-        ("a length that lies", raw("HTTP/1.1 403 Forbidden\r\nContent-Length: 99999999999999999999\r\n\r\nshort")),
+        (
+            "a long header",
+            status("403 Forbidden", &format!("X: {}\r\n", "x".repeat(1_000_000)), ""),
+        ),
+        (
+            "a head without an end",
+            raw("HTTP/1.1 200 OK\r\n".to_owned() + &"X: y\r\n".repeat(100_000)),
+        ),
+        (
+            "a length that lies",
+            raw("HTTP/1.1 403 Forbidden\r\nContent-Length: 99999999999999999999\r\n\r\nshort"),
+        ),
         ("a negative length", raw("HTTP/1.1 403 Forbidden\r\nContent-Length: -1\r\n\r\nshort")),
-        ("too many bytes", raw("HTTP/1.1 403 Forbidden\r\nContent-Length: 1\r\n\r\n").and(vec![b'x'; 1_000_000])),
-        ("chunks that lie", raw("HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nx")),
+        (
+            "too many bytes",
+            raw("HTTP/1.1 403 Forbidden\r\nContent-Length: 1\r\n\r\n").and(vec![b'x'; 1_000_000]),
+        ),
+        (
+            "chunks that lie",
+            raw(
+                "HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nx",
+            ),
+        ),
         ("a bomb", status("403 Forbidden", "Content-Encoding: gzip\r\n", bomb())),
-        ("text behind a 101", switch("Sec-WebSocket-Accept: x\r\n").and(vec![b'A'; 1_000_000]).then(Then::Close)),
+        (
+            "text behind a 101",
+            switch("Sec-WebSocket-Accept: x\r\n").and(vec![b'A'; 1_000_000]).then(Then::Close),
+        ),
     ] {
         let address = server(move |_, _| reply.clone());
         assert_rejected(name, address);
@@ -70,25 +93,33 @@ fn bomb() -> Vec<u8> {
 #[test]
 fn nothing_is_executed_by_the_terminal() {
     for reply in [
-        status("401 \u{1b}[31mUnauthorized", "X-Control: a\u{9b}31mb\r\nX-Bidi: \u{202e}evil\u{202c}\r\n", "\u{1b}]0;title\u{7}\u{1b}[2J\u{202e}txt.exe\u{2066}\r\x08"),
+        status(
+            "401 \u{1b}[31mUnauthorized",
+            "X-Control: a\u{9b}31mb\r\nX-Bidi: \u{202e}evil\u{202c}\r\n",
+            "\u{1b}]0;title\u{7}\u{1b}[2J\u{202e}txt.exe\u{2066}\r\x08",
+        ),
         status("302 Found", "Location: https://x.example/\u{1b}[1m\u{202e}\r\n", ""),
         raw("SSH\u{1b}[31m\u{202e}\r\n"),
     ] {
         let address = server(move |_, _| reply.clone());
         assert_rejected("escapes", address);
     }
-    let behind = |bytes: Vec<u8>| server(move |head, _| accepted(head).and(&bytes).then(Then::Close));
+    let behind =
+        |bytes: Vec<u8>| server(move |head, _| accepted(head).and(&bytes).then(Then::Close));
     assert_rejected("a frame", behind(frame(0x81, "\u{1b}[2J\u{202e}")));
-    assert_rejected("a close reason", behind(crate::serve::close(4000, "\u{1b}[2J\u{202e}")));
+    assert_rejected("a close reason", behind(close(4000, "\u{1b}[2J\u{202e}")));
     assert_rejected("no frame", behind(b"<html>\x1b[2J</html>".to_vec()));
 }
 
 #[test]
 fn slow_server_is_left_in_time() {
     let drips = listen(|mut stream| {
-        let mut request = [0; 4096];
-        stream.read(&mut request).ok();
-        for byte in b"HTTP/1.1 403 Forbidden\r\nX-Slow: 0123456789012345678901234567890123456789\r\n".iter().cycle() {
+        Head::read(&mut stream).ok();
+        for byte in
+            b"HTTP/1.1 403 Forbidden\r\nX-Slow: 0123456789012345678901234567890123456789\r\n"
+                .iter()
+                .cycle()
+        {
             if stream.write_all(&[*byte]).is_err() {
                 return;
             }
@@ -97,8 +128,7 @@ fn slow_server_is_left_in_time() {
     });
     assert_rejected("drip", drips);
     let body_drips = listen(|mut stream| {
-        let mut request = [0; 4096];
-        stream.read(&mut request).ok();
+        Head::read(&mut stream).ok();
         stream.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n").ok();
         while stream.write_all(b"x").is_ok() {
             thread::sleep(Duration::from_millis(100));
@@ -112,8 +142,7 @@ fn reset_at_every_byte_gets_a_verdict() {
     let response = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n\x81\x05hello";
     for length in (0..response.len()).step_by(9) {
         let address = listen(move |mut stream| {
-            let mut request = [0; 4096];
-            stream.read(&mut request).ok();
+            Head::read(&mut stream).ok();
             stream.write_all(&response[..length]).ok();
             SockRef::from(&stream).set_linger(Some(Duration::ZERO)).ok();
         });
@@ -122,7 +151,10 @@ fn reset_at_every_byte_gets_a_verdict() {
 }
 
 /// A server that sends as much as it can, for as long as the client is there.
-fn flood(head: impl Fn(&crate::serve::Head) -> Reply + Send + Sync + 'static, bytes: &'static [u8]) -> SocketAddr {
+fn flood(
+    head: impl Fn(&Head) -> Reply + Send + Sync + 'static,
+    bytes: &'static [u8],
+) -> SocketAddr {
     listen(move |stream| {
         let mut writing = stream.try_clone().unwrap();
         let mut reading = stream.try_clone().unwrap();
@@ -134,11 +166,11 @@ fn flood(head: impl Fn(&crate::serve::Head) -> Reply + Send + Sync + 'static, by
                 sent += block.len();
             }
         };
-        let reply = |request: &crate::serve::Head| {
+        let reply = |request: &Head| {
             thread::spawn(flood);
             head(request)
         };
-        crate::serve::respond(&mut reading, &stream, reply).ok();
+        respond(&mut reading, &stream, reply).ok();
     })
 }
 
@@ -163,7 +195,11 @@ fn peak_memory(address: SocketAddr) -> u64 {
 #[cfg(target_os = "linux")]
 fn memory_is_bounded_behind_a_101() {
     let quiet = peak_memory(server(|head, _| accepted(head)));
-    for (name, bytes) in [("frames", &b"\x82\x7e\x00\x04abcd"[..]), ("one frame", b"\x82\x7f\0\0\0\x01\0\0\0\0"), ("text", b"hello ")] {
+    for (name, bytes) in [
+        ("frames", &b"\x82\x7e\x00\x04abcd"[..]),
+        ("one frame", b"\x82\x7f\0\0\0\x01\0\0\0\0"),
+        ("text", b"hello "),
+    ] {
         let peak = peak_memory(flood(accepted, bytes));
         assert!(peak < quiet + 30_000, "{name}: {peak} KiB, and {quiet} KiB without");
     }

@@ -1,7 +1,7 @@
 //! No response, or not from here.
 
 use std::{
-    io::Read,
+    io::{Read, Write},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     time::Duration,
 };
@@ -10,7 +10,10 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::{
     common::{Expected, assert_none},
-    serve::{Reply, Then, accept, accepted, case, check, check_at, listen, raw, respond, server, status},
+    serve::{
+        Head, Reply, Then, accept, accepted, case, check, check_at, listen, raw, read_something,
+        respond, server, status,
+    },
 };
 
 fn expected<'a>(exit: i32, codes: &'a [&'a str], words: &'a [&'a str]) -> Expected<'a> {
@@ -44,9 +47,21 @@ fn failure_before_the_request_is_named() {
     let mut failed = Vec::new();
     let (_socket, closed) = closed_port();
     for url in ["ws://{host}/ws", "wss://{host}/ws"] {
-        failed.extend(check_at(url, url, closed, &[], expected(2, &["connection-refused"], &["port"])));
+        failed.extend(check_at(
+            url,
+            url,
+            closed,
+            &[],
+            expected(2, &["connection-refused"], &["port"]),
+        ));
     }
-    failed.extend(check_at("no such name", "ws://doctor.invalid/ws", closed, &[], expected(2, &["dns-failed"], &["name"])));
+    failed.extend(check_at(
+        "no such name",
+        "ws://doctor.invalid/ws",
+        closed,
+        &[],
+        expected(2, &["dns-failed"], &["name"]),
+    ));
     let (_listener, _waiting, full) = full_queue((Ipv4Addr::LOCALHOST, 0).into());
     let timeout = expected(2, &["connection-timeout"], &["firewall"]);
     failed.extend(check_at("dropped", "ws://{host}/ws", full, &["--max-time", "2"], timeout));
@@ -55,7 +70,13 @@ fn failure_before_the_request_is_named() {
         stream.read_exact(&mut [0]).ok();
         SockRef::from(&stream).set_linger(Some(Duration::ZERO)).ok();
     });
-    failed.extend(check_at("reset in TLS", "wss://{host}/ws", reset, &[], expected(2, &["connection-reset"], &["TLS"])));
+    failed.extend(check_at(
+        "reset in TLS",
+        "wss://{host}/ws",
+        reset,
+        &[],
+        expected(2, &["connection-reset"], &["TLS"]),
+    ));
     assert_none(&failed);
 }
 
@@ -63,10 +84,9 @@ fn failure_before_the_request_is_named() {
 fn plain_port_is_found_by_tls() {
     let waits = server(|head, _| accepted(head));
     let says = listen(|mut stream| {
-        let mut hello = [0; 4096];
-        stream.read(&mut hello).ok();
-        std::io::Write::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n").ok();
-        stream.read(&mut hello).ok();
+        read_something(&mut stream);
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").ok();
+        read_something(&mut stream);
     });
     let plain = expected(2, &["plain-port"], &["ws:"]);
     assert_none(
@@ -78,6 +98,7 @@ fn plain_port_is_found_by_tls() {
     );
 }
 
+#[rustfmt::skip]
 #[test]
 fn something_else_than_http_is_named() {
     assert_none(&check(&[
@@ -105,14 +126,26 @@ fn forward_proxy_is_used_and_named() {
     let url = "ws://server.example/ws";
     assert_none(
         &[
-            check_at("403", url, proxy("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"), arguments, expected(2, &["proxy-failed"], &["403"])),
-            check_at("407", url, proxy("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"), arguments, expected(2, &["proxy-login"], &["407", "-x"])),
+            check_at(
+                "403",
+                url,
+                proxy("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"),
+                arguments,
+                expected(2, &["proxy-failed"], &["403"]),
+            ),
+            check_at(
+                "407",
+                url,
+                proxy("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"),
+                arguments,
+                expected(2, &["proxy-login"], &["407", "-x"]),
+            ),
         ]
         .concat(),
     );
 }
 
-fn reply_on(listener: TcpListener, reply: fn(&crate::serve::Head) -> Reply) {
+fn reply_on(listener: TcpListener, reply: fn(&Head) -> Reply) {
     accept(listener, move |stream| {
         let mut reading = stream.try_clone().unwrap();
         respond(&mut reading, &stream, reply).ok();
@@ -139,7 +172,13 @@ fn addresses_of_localhost_are_compared() {
     let address = (Ipv4Addr::LOCALHOST, port).into();
     let differ = expected(1, &["addresses-differ"], &["::1", "127.0.0.1"]);
     assert_none(&check_at("IPv4 works", "ws://localhost:{port}/ws", address, &[], differ));
-    assert_none(&check_at("IPv4 alone", "ws://localhost:{port}/ws", address, &["-4"], expected(0, &[], &[])));
+    assert_none(&check_at(
+        "IPv4 alone",
+        "ws://localhost:{port}/ws",
+        address,
+        &["-4"],
+        expected(0, &[], &[]),
+    ));
 }
 
 #[test]

@@ -29,6 +29,7 @@ fn gzip(text: &str) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+#[rustfmt::skip]
 #[test]
 fn status_determines_the_code() {
     assert_none(&check(&[
@@ -42,6 +43,7 @@ fn status_determines_the_code() {
     ]));
 }
 
+#[rustfmt::skip]
 #[test]
 fn upgrade_that_did_not_arrive_is_found() {
     assert_none(&check(&[
@@ -52,6 +54,7 @@ fn upgrade_that_did_not_arrive_is_found() {
     ]));
 }
 
+#[rustfmt::skip]
 #[test]
 fn origin_is_blamed_only_if_another_one_is_accepted() {
     assert_none(&check(&[
@@ -75,6 +78,7 @@ fn origin_is_blamed_only_if_another_one_is_accepted() {
     ]));
 }
 
+#[rustfmt::skip]
 #[test]
 fn flaky_server_is_not_an_origin_fault() {
     assert_none(&check(&[
@@ -84,6 +88,7 @@ fn flaky_server_is_not_an_origin_fault() {
     ]));
 }
 
+#[rustfmt::skip]
 #[test]
 fn tls_port_says_so_in_its_body() {
     assert_none(&check(&[
@@ -95,6 +100,7 @@ fn tls_port_says_so_in_its_body() {
     ]));
 }
 
+#[rustfmt::skip]
 #[test]
 fn response_of_an_intermediary_is_told_from_one_that_came_through() {
     assert_none(&check(&[
@@ -116,6 +122,7 @@ fn response_of_an_intermediary_is_told_from_one_that_came_through() {
     ]));
 }
 
+#[rustfmt::skip]
 #[test]
 fn redirect_names_the_url_to_use() {
     assert_none(&check(&[
@@ -126,6 +133,7 @@ fn redirect_names_the_url_to_use() {
     ]));
 }
 
+#[rustfmt::skip]
 #[test]
 fn body_of_a_known_server_is_understood() {
     const PROBLEM: &str = r#"{"type":"about:blank","title":"Too many rooms","detail":"Room 7 is full"}"#;
@@ -144,6 +152,7 @@ fn body_of_a_known_server_is_understood() {
     ]));
 }
 
+#[rustfmt::skip]
 #[test]
 fn accepted_handshake_may_have_remarks() {
     assert_none(&check(&[

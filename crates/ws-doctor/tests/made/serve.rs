@@ -3,8 +3,8 @@
 use std::{
     io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    sync::atomic::{AtomicUsize, Ordering},
     sync::Arc,
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::Duration,
 };
@@ -19,7 +19,7 @@ use crate::common::{Expected, Report};
 pub(crate) struct Head(pub(crate) String);
 
 impl Head {
-    fn read(stream: &mut impl Read) -> io::Result<Self> {
+    pub(crate) fn read(stream: &mut impl Read) -> io::Result<Self> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
@@ -76,11 +76,15 @@ pub(crate) fn raw(bytes: impl Into<Vec<u8>>) -> Reply {
 /// A response with these lines and this body.
 pub(crate) fn status(status: &str, lines: &str, body: impl AsRef<[u8]>) -> Reply {
     let body = body.as_ref();
-    let head = format!("HTTP/1.1 {status}\r\n{lines}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 {status}\r\n{lines}Content-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
     raw([head.as_bytes(), body].concat())
 }
 
-pub(crate) const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
+pub(crate) const SWITCH: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
 
 /// A 101 with these lines.
 pub(crate) fn switch(lines: &str) -> Reply {
@@ -139,6 +143,11 @@ pub(crate) fn accept(listener: TcpListener, serve: impl Fn(TcpStream) + Send + S
     });
 }
 
+/// Waits for something, and returns whether it came.
+pub(crate) fn read_something(stream: &mut impl Read) -> bool {
+    stream.read(&mut [0; 4096]).is_ok_and(|length| length > 0)
+}
+
 /// Sends the reply, and then ends as it says. The client may leave at any time.
 fn send(stream: &mut (impl Read + Write), tcp: &TcpStream, reply: &Reply) -> io::Result<()> {
     stream.write_all(&reply.bytes)?;
@@ -171,7 +180,8 @@ pub(crate) fn server(reply: impl Fn(&Head, usize) -> Reply + Send + Sync + 'stat
     let count = AtomicUsize::new(0);
     listen(move |stream| {
         let mut reading = stream.try_clone().unwrap();
-        respond(&mut reading, &stream, |head| reply(head, count.fetch_add(1, Ordering::Relaxed))).ok();
+        respond(&mut reading, &stream, |head| reply(head, count.fetch_add(1, Ordering::Relaxed)))
+            .ok();
     })
 }
 
@@ -202,7 +212,13 @@ pub(crate) fn check(cases: &[Case]) -> Vec<String> {
         let mut failed = Vec::new();
         while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
             let address = server(case.reply);
-            failed.extend(check_at(case.name, "ws://{host}/ws", address, case.arguments, case.expected));
+            failed.extend(check_at(
+                case.name,
+                "ws://{host}/ws",
+                address,
+                case.arguments,
+                case.expected,
+            ));
         }
         failed
     };
@@ -224,7 +240,11 @@ pub(crate) fn check_at(
         text.replace("{host}", &address.to_string()).replace("{port}", &address.port().to_string())
     };
     // An argument may be another URL.
-    let url = if arguments.iter().any(|argument| argument.starts_with("ws://")) { &[][..] } else { &[url] };
+    let url = if arguments.iter().any(|argument| argument.starts_with("ws://")) {
+        &[][..]
+    } else {
+        &[url]
+    };
     let arguments: Vec<_> = url.iter().chain(arguments).map(fill).collect();
     let words: Vec<_> = expected.words.iter().map(fill).collect();
     let words: Vec<_> = words.iter().map(|word| &**word).collect();

@@ -1,13 +1,14 @@
 //! Certificates, versions and names.
 
 use std::{
-    io::{Read, Write},
-    net::SocketAddr,
+    io::Write,
+    net::{Shutdown, SocketAddr},
     sync::Arc,
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd,
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    date_time_ymd,
 };
 use tokio_rustls::rustls::{
     RootCertStore, ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion,
@@ -18,7 +19,7 @@ use tokio_rustls::rustls::{
 
 use crate::{
     common::{Directory, Expected, assert_none},
-    serve::{accepted, check_at, listen, respond},
+    serve::{accepted, check_at, listen, read_something, respond},
 };
 
 const NAME: &str = "server.example";
@@ -31,7 +32,11 @@ struct Identity {
 }
 
 fn identity(certificate: &rcgen::Certificate, key: KeyPair) -> Identity {
-    Identity { certificate: certificate.der().clone(), pem: certificate.pem() + &key.serialize_pem(), key }
+    Identity {
+        certificate: certificate.der().clone(),
+        pem: certificate.pem() + &key.serialize_pem(),
+        key,
+    }
 }
 
 /// A certificate as `openssl req -x509` makes it if `is_ca`.
@@ -56,7 +61,11 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let certificate = params.self_signed(&key).unwrap();
-        Self { certificate: certificate.der().clone(), pem: certificate.pem(), issuer: Issuer::new(params, key) }
+        Self {
+            certificate: certificate.der().clone(),
+            pem: certificate.pem(),
+            issuer: Issuer::new(params, key),
+        }
     }
 
     fn issue(&self, change: impl FnOnce(&mut CertificateParams)) -> Identity {
@@ -79,7 +88,9 @@ fn secure(
         Some(authority) => {
             let mut roots = RootCertStore::empty();
             roots.add(authority.certificate.clone()).unwrap();
-            builder.with_client_cert_verifier(WebPkiClientVerifier::builder(roots.into()).build().unwrap())
+            builder.with_client_cert_verifier(
+                WebPkiClientVerifier::builder(roots.into()).build().unwrap(),
+            )
         }
         None => builder.with_no_client_auth(),
     };
@@ -99,7 +110,14 @@ const BOTH: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
 const URL: &str = "wss://server.example:{port}/ws";
 
 /// The arguments lead the name to the address.
-fn run(name: &str, address: SocketAddr, arguments: &[&str], exit: i32, codes: &[&str], words: &[&str]) -> Vec<String> {
+fn run(
+    name: &str,
+    address: SocketAddr,
+    arguments: &[&str],
+    exit: i32,
+    codes: &[&str],
+    words: &[&str],
+) -> Vec<String> {
     let way = ["--resolve", "server.example:{port}:127.0.0.1"];
     check_at(name, URL, address, &[&way, arguments].concat(), Expected { exit, codes, words })
 }
@@ -117,18 +135,58 @@ fn certificate_is_judged_in_words() {
     let mut failed = Vec::new();
     failed.extend(run("right", issue(|_| {}), trust, 0, &[], &[]));
     failed.extend(run("not trusted", issue(|_| {}), &[], 2, &["tls-untrusted"], &["--cacert"]));
-    failed.extend(run("other authority", issue(|_| {}), &["--cacert", &others], 2, &["tls-untrusted"], &[]));
+    failed.extend(run(
+        "other authority",
+        issue(|_| {}),
+        &["--cacert", &others],
+        2,
+        &["tls-untrusted"],
+        &[],
+    ));
     failed.extend(run("insecure", issue(|_| {}), &["-k"], 0, &[], &[]));
     let expired = issue(|params| {
-        (params.not_before, params.not_after) = (date_time_ymd(2001, 1, 1), date_time_ymd(2002, 2, 3));
+        (params.not_before, params.not_after) =
+            (date_time_ymd(2001, 1, 1), date_time_ymd(2002, 2, 3));
     });
-    failed.extend(run("expired", expired, trust, 2, &["tls-expired"], &["2002-02-03", "UTC", "days ago"]));
+    failed.extend(run(
+        "expired",
+        expired,
+        trust,
+        2,
+        &["tls-expired"],
+        &["2002-02-03", "UTC", "days ago"],
+    ));
     let future = issue(|params| params.not_before = date_time_ymd(3000, 1, 2));
-    failed.extend(run("not valid yet", future, trust, 2, &["tls-expired"], &["3000-01-02", "clock"]));
-    let other_name = issue(|params| params.subject_alt_names = CertificateParams::new(["other.example".to_owned()]).unwrap().subject_alt_names);
-    failed.extend(run("other name", other_name, trust, 2, &["tls-name-mismatch"], &["other.example", NAME]));
-    let for_clients = issue(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]);
-    failed.extend(run("for clients", for_clients, trust, 2, &["tls-not-for-servers"], &["serverAuth"]));
+    failed.extend(run(
+        "not valid yet",
+        future,
+        trust,
+        2,
+        &["tls-expired"],
+        &["3000-01-02", "clock"],
+    ));
+    let other_name = issue(|params| {
+        params.subject_alt_names =
+            CertificateParams::new(["other.example".to_owned()]).unwrap().subject_alt_names
+    });
+    failed.extend(run(
+        "other name",
+        other_name,
+        trust,
+        2,
+        &["tls-name-mismatch"],
+        &["other.example", NAME],
+    ));
+    let for_clients =
+        issue(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]);
+    failed.extend(run(
+        "for clients",
+        for_clients,
+        trust,
+        2,
+        &["tls-not-for-servers"],
+        &["serverAuth"],
+    ));
     let soon = issue(|params| {
         let now = std::time::SystemTime::now();
         params.not_after = (now + std::time::Duration::from_secs(5 * 24 * 3600)).into();
@@ -161,7 +219,8 @@ fn client_certificate_is_demanded_in_both_versions() {
     let directory = Directory::new("clients");
     let ours = Authority::new();
     let ours_file = directory.write("ours.pem", &ours.pem);
-    let client = ours.issue(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]);
+    let client =
+        ours.issue(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]);
     let stranger = Authority::new().issue(|_| {});
     let client_file = directory.write("client.pem", &client.pem);
     let stranger_file = directory.write("stranger.pem", &stranger.pem);
@@ -171,9 +230,23 @@ fn client_certificate_is_demanded_in_both_versions() {
         let address = secure(&server, &[version], Some(&ours), &[]);
         let trust = ["--cacert", &*ours_file];
         let with = |file| [&trust[..], &["--cert", file]].concat();
-        failed.extend(run(name, address, &trust, 2, &["tls-client-certificate"], &["--cert", "--key"]));
+        failed.extend(run(
+            name,
+            address,
+            &trust,
+            2,
+            &["tls-client-certificate"],
+            &["--cert", "--key"],
+        ));
         failed.extend(run(name, address, &with(&client_file), 0, &[], &[]));
-        failed.extend(run(name, address, &with(&stranger_file), 2, &["tls-client-certificate"], &["--cert"]));
+        failed.extend(run(
+            name,
+            address,
+            &with(&stranger_file),
+            2,
+            &["tls-client-certificate"],
+            &["--cert"],
+        ));
     }
     assert_none(&failed);
 }
@@ -185,24 +258,44 @@ fn failed_tls_handshake_is_named() {
     let trust = directory.write("ours.pem", &ours.pem);
     let mut failed = Vec::new();
     let http2 = secure(&ours.issue(|_| {}), BOTH, None, &["h2"]);
-    failed.extend(run("HTTP/2 alone", http2, &["--cacert", &trust], 2, &["tls-alpn"], &["HTTP/1.1"]));
+    failed.extend(run(
+        "HTTP/2 alone",
+        http2,
+        &["--cacert", &trust],
+        2,
+        &["tls-alpn"],
+        &["HTTP/1.1"],
+    ));
 
     // A fatal alert, of servers that cannot be made with rustls.
     let alert = |description: u8| {
         listen(move |mut stream| {
-            let mut hello = [0; 4096];
-            if stream.read(&mut hello).is_ok_and(|read| read > 0) {
+            if read_something(&mut stream) {
                 stream.write_all(&[0x15, 3, 3, 0, 2, 2, description]).ok();
-                stream.shutdown(std::net::Shutdown::Write).ok();
-                stream.read(&mut hello).ok();
+                stream.shutdown(Shutdown::Write).ok();
+                read_something(&mut stream);
             }
         })
     };
     let protocol_version = alert(70);
-    failed.extend(run("TLS 1.0 alone", protocol_version, &[], 2, &["tls-no-common-version"], &["1.2"]));
+    failed.extend(run(
+        "TLS 1.0 alone",
+        protocol_version,
+        &[],
+        2,
+        &["tls-no-common-version"],
+        &["1.2"],
+    ));
     let name_required = alert(112);
-    let expected = Expected { exit: 2, codes: &["tls-name-required"], words: &["SNI", "--resolve"] };
-    failed.extend(check_at("name required", "wss://127.0.0.1:{port}/ws", name_required, &[], expected));
+    let expected =
+        Expected { exit: 2, codes: &["tls-name-required"], words: &["SNI", "--resolve"] };
+    failed.extend(check_at(
+        "name required",
+        "wss://127.0.0.1:{port}/ws",
+        name_required,
+        &[],
+        expected,
+    ));
     failed.extend(run("unknown name", name_required, &[], 2, &["tls-failed"], &[NAME]));
     assert_none(&failed);
 }

@@ -13,7 +13,11 @@ const ACCEPTED: Expected<'_> = Expected { exit: 0, codes: &[], words: &[] };
 const STRIPPED: Expected<'_> = Expected {
     exit: 1,
     codes: &["upgrade-stripped"],
-    words: &["proxy_http_version 1.1;", "proxy_set_header Upgrade $http_upgrade;", "proxy_set_header Connection"],
+    words: &[
+        "proxy_http_version 1.1;",
+        "proxy_set_header Upgrade $http_upgrade;",
+        "proxy_set_header Connection",
+    ],
 };
 
 /// A `location` of nginx with these lines.
@@ -32,7 +36,12 @@ struct Cases(Vec<String>);
 impl Cases {
     fn check(&mut self, name: &str, url: &str, arguments: &[&str], expected: Expected<'_>) {
         let report = Report::of(&[&[url], arguments].concat());
-        self.0.extend(report.differences(expected).into_iter().map(|difference| format!("{name}: {difference}")));
+        self.0.extend(
+            report
+                .differences(expected)
+                .into_iter()
+                .map(|difference| format!("{name}: {difference}")),
+        );
     }
 
     fn assert(self) {
@@ -63,12 +72,20 @@ fn working_server_is_accepted_directly_and_behind_proxies() {
         cases.check(script, &url(&server), arguments, ACCEPTED);
         for (proxy, lines) in [
             (Proxy::Nginx, &*location(&[UPGRADE, HOST].concat())),
-            (Proxy::Apache, "ProxyPreserveHost On\nProxyPass / http://{UPSTREAM}/ upgrade=websocket"),
+            (
+                Proxy::Apache,
+                "ProxyPreserveHost On\nProxyPass / http://{UPSTREAM}/ upgrade=websocket",
+            ),
             (Proxy::Haproxy, ""),
             (Proxy::Caddy, "reverse_proxy {UPSTREAM}"),
         ] {
             let proxy_running = proxy.start(server.port, false, lines);
-            cases.check(&format!("{script} behind {proxy:?}"), &url(&proxy_running), arguments, ACCEPTED);
+            cases.check(
+                &format!("{script} behind {proxy:?}"),
+                &url(&proxy_running),
+                arguments,
+                ACCEPTED,
+            );
         }
     }
     cases.assert();
@@ -83,7 +100,12 @@ fn upgrade_removed_by_a_proxy_is_found() {
         let url = |running: &Running| format!("ws://127.0.0.1:{}{path}", running.port);
         for lines in ["", "proxy_http_version 1.1;"] {
             let proxy = nginx(&server, &[lines, HOST].concat());
-            cases.check(&format!("{script} behind nginx with {lines:?}"), &url(&proxy), arguments, STRIPPED);
+            cases.check(
+                &format!("{script} behind nginx with {lines:?}"),
+                &url(&proxy),
+                arguments,
+                STRIPPED,
+            );
         }
     }
     let server = server("aiohttp_server.py");
@@ -102,13 +124,21 @@ fn upgrade_removed_by_a_proxy_is_found() {
 #[test]
 #[ignore = "needs servers and proxies, by crates/ws-doctor/tests/install"]
 fn uvicorn_without_a_websocket_library_is_found() {
-    let expected = Expected { exit: 1, codes: &["no-websocket-here"], words: &["pip install 'uvicorn[standard]'"] };
+    let expected = Expected {
+        exit: 1,
+        codes: &["no-websocket-here"],
+        words: &["pip install 'uvicorn[standard]'"],
+    };
     let mut cases = Cases::default();
     let server = bare_server("fastapi_server.py");
     cases.check("direct", &format!("ws://127.0.0.1:{}/ws", server.port), &[], expected);
     // nginx hides which server it is, and may be to blame itself.
     let proxy = nginx(&server, &[UPGRADE, HOST].concat());
-    let either = Expected { codes: &["upgrade-stripped"], words: &["nothing", "uvicorn[standard]"], ..expected };
+    let either = Expected {
+        codes: &["upgrade-stripped"],
+        words: &["nothing", "uvicorn[standard]"],
+        ..expected
+    };
     cases.check("nginx", &format!("ws://127.0.0.1:{}/ws", proxy.port), &[], either);
     cases.assert();
 }
@@ -129,7 +159,12 @@ fn origin_of_django_channels_is_undecided_or_the_cause() {
         let url = format!("ws://127.0.0.1:{}/ws", running.port);
         let foreign: &[&str] = &["--origin", "https://evil.example"];
         cases.check(name, &url, foreign, undecided);
-        cases.check(name, &url, &[foreign, &["--origin", "https://good.example"]].concat(), rejected);
+        cases.check(
+            name,
+            &url,
+            &[foreign, &["--origin", "https://good.example"]].concat(),
+            rejected,
+        );
     }
     cases.assert();
 }
@@ -140,13 +175,15 @@ fn tornado_compares_origin_with_a_host_that_a_proxy_changed() {
     let mut cases = Cases::default();
     let server = server("tornado_server.py");
     let foreign = &["--origin", "https://evil.example"];
-    let rejected = Expected { exit: 1, codes: &["origin-rejected"], words: &["https://evil.example"] };
+    let rejected =
+        Expected { exit: 1, codes: &["origin-rejected"], words: &["https://evil.example"] };
     cases.check("direct", &format!("ws://127.0.0.1:{}/ws", server.port), foreign, rejected);
 
     let changed = Expected { codes: &["host-changed"], words: &[HOST], ..rejected };
     let proxy = nginx(&server, UPGRADE);
     cases.check("nginx", &format!("ws://127.0.0.1:{}/ws", proxy.port), &[], changed);
-    let proxy = Proxy::Apache.start(server.port, false, "ProxyPass / http://{UPSTREAM}/ upgrade=websocket");
+    let proxy =
+        Proxy::Apache.start(server.port, false, "ProxyPass / http://{UPSTREAM}/ upgrade=websocket");
     let url = format!("ws://127.0.0.1:{}/ws", proxy.port);
     cases.check("Apache", &url, &[], Expected { words: &["ProxyPreserveHost On"], ..changed });
     cases.assert();
@@ -170,7 +207,12 @@ fn tls_and_plain_ports_are_told_apart() {
         let certificate = running.certificate();
         cases.check(&name, &secure, &["--cacert", &certificate], ACCEPTED);
         cases.check(&name, &secure, &["-k"], ACCEPTED);
-        cases.check(&name, &secure, &[], Expected { exit: 2, codes: &["tls-untrusted"], words: &["--cacert"] });
+        cases.check(
+            &name,
+            &secure,
+            &[],
+            Expected { exit: 2, codes: &["tls-untrusted"], words: &["--cacert"] },
+        );
         let plain = secure.replace("wss:", "ws:");
         // HAProxy closes the connection without a word.
         let exit = if proxy == Proxy::Haproxy { 2 } else { 1 };
@@ -180,7 +222,12 @@ fn tls_and_plain_ports_are_told_apart() {
         }
         if proxy == Proxy::Caddy {
             let address = secure.replace("localhost", "127.0.0.1");
-            cases.check(&name, &address, &[], Expected { exit: 2, codes: &["tls-name-required"], words: &["--resolve"] });
+            cases.check(
+                &name,
+                &address,
+                &[],
+                Expected { exit: 2, codes: &["tls-name-required"], words: &["--resolve"] },
+            );
         }
     }
     let secure = format!("wss://127.0.0.1:{}/ws", server.port);
@@ -195,11 +242,13 @@ fn demand_for_a_client_certificate_is_found() {
     let server = server("ws.mjs");
     let verify = "ssl_verify_client on; ssl_client_certificate {DIR}/cert.pem;";
     for version in ["TLSv1.2", "TLSv1.3"] {
-        let lines = format!("ssl_protocols {version}; {verify} {}", location(&[UPGRADE, HOST].concat()));
+        let lines =
+            format!("ssl_protocols {version}; {verify} {}", location(&[UPGRADE, HOST].concat()));
         let running = Proxy::Nginx.start(server.port, true, &lines);
         let url = format!("wss://localhost:{}/ws", running.port);
         let certificate = running.certificate();
-        let required = Expected { exit: 1, codes: &["client-certificate-required"], words: &["--cert"] };
+        let required =
+            Expected { exit: 1, codes: &["client-certificate-required"], words: &["--cert"] };
         cases.check(version, &url, &["--cacert", &certificate], required);
         cases.check(version, &url, &["--cacert", &certificate, "--cert", &certificate], ACCEPTED);
     }
@@ -224,12 +273,14 @@ fn what_follows_a_101_is_read() {
     let mut cases = Cases::default();
     let socket_io = server("socket_io.mjs");
     let url = format!("ws://127.0.0.1:{}/socket.io/?EIO=3&transport=websocket", socket_io.port);
-    let expected = Expected { exit: 1, codes: &["not-a-frame"], words: &["Unsupported protocol version"] };
+    let expected =
+        Expected { exit: 1, codes: &["not-a-frame"], words: &["Unsupported protocol version"] };
     cases.check("Socket.IO of another version", &url, &[], expected);
 
     let webpack = server("webpack.mjs");
     let url = format!("ws://127.0.0.1:{}/ws", webpack.port);
-    let expected = Expected { exit: 1, codes: &["closed-at-once"], words: &["Invalid Host/Origin header"] };
+    let expected =
+        Expected { exit: 1, codes: &["closed-at-once"], words: &["Invalid Host/Origin header"] };
     cases.check("webpack", &url, &["--origin", "https://evil.example"], expected);
     cases.assert();
 }
@@ -245,11 +296,21 @@ fn server_that_does_not_respond_is_found() {
 
     let socket_io = server("socket_io.mjs");
     let url = format!("ws://127.0.0.1:{}/ws", socket_io.port);
-    cases.check("Socket.IO at another path", &url, &[], Expected { words: &["path", "1."], ..silent });
+    cases.check(
+        "Socket.IO at another path",
+        &url,
+        &[],
+        Expected { words: &["path", "1."], ..silent },
+    );
 
     let webpack = server("webpack.mjs");
     let url = format!("ws://127.0.0.1:{}/nowhere", webpack.port);
-    cases.check("webpack at another path", &url, &["--max-time", "3"], Expected { words: &["path"], ..silent });
+    cases.check(
+        "webpack at another path",
+        &url,
+        &["--max-time", "3"],
+        Expected { words: &["path"], ..silent },
+    );
     cases.assert();
 }
 
@@ -268,7 +329,12 @@ fn proxy_without_a_server_is_named() {
     ] {
         let running = proxy.start(port, false, lines);
         let url = format!("ws://127.0.0.1:{}/ws", running.port);
-        cases.check(name, &url, &[], Expected { exit: 1, codes: &["intermediary"], words: &[name] });
+        cases.check(
+            name,
+            &url,
+            &[],
+            Expected { exit: 1, codes: &["intermediary"], words: &[name] },
+        );
     }
     cases.assert();
 }

@@ -51,13 +51,16 @@ impl Running {
     /// Starts the program until it listens: another process may take the port in between.
     fn start(name: &str, command: impl Fn(u16, &Directory) -> Command) -> Self {
         for _ in 0..5 {
-            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+            let port =
+                TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
             let directory = Directory::new(&format!("{name}-{port}"));
             let mut command = command(port, &directory);
             // A group of its own, so that its children end with it.
             std::os::unix::process::CommandExt::process_group(&mut command, 0);
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            let child = command.spawn().unwrap_or_else(|error| panic!("`tests/install` was run: {name}: {error}"));
+            let child = command
+                .spawn()
+                .unwrap_or_else(|error| panic!("`tests/install` was run: {name}: {error}"));
             let mut process = Process(child);
             let start = Instant::now();
             while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
@@ -134,7 +137,9 @@ impl Proxy {
             let (program, arguments, config) = match self {
                 Self::Nginx => {
                     let listen = if tls {
-                        format!("listen 127.0.0.1:{port} ssl; ssl_certificate {certificate}; ssl_certificate_key {certificate};")
+                        format!(
+                            "listen 127.0.0.1:{port} ssl; ssl_certificate {certificate}; ssl_certificate_key {certificate};"
+                        )
                     } else {
                         format!("listen 127.0.0.1:{port};")
                     };
@@ -154,9 +159,11 @@ impl Proxy {
                     ("haproxy", &["-db", "-q", "-f"][..], config)
                 }
                 Self::Caddy => {
-                    let secure = format!("https://localhost:{port} {{\ntls {certificate} {certificate}\n");
+                    let secure =
+                        format!("https://localhost:{port} {{\ntls {certificate} {certificate}\n");
                     let plain = format!("http://:{port} {{\n");
-                    let config = fill(include_str!("proxies/Caddyfile"), if tls { &secure } else { &plain });
+                    let config =
+                        fill(include_str!("proxies/Caddyfile"), if tls { &secure } else { &plain });
                     ("caddy", &["run", "--adapter", "caddyfile", "--config"][..], config)
                 }
             };
@@ -169,6 +176,7 @@ impl Proxy {
 
 fn identity() -> String {
     let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let certificate =
+        CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
     certificate.pem() + &key.serialize_pem()
 }

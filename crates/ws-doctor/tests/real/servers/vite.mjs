@@ -1,12 +1,16 @@
 // Vite's development server: `vite.mjs PORT DIRECTORY`.
+import { createServer as createHttpServer } from "node:http";
 import { createServer } from "vite";
 
-const port = Number(process.argv[2]);
-const server = await createServer({
+// Vite's own server probes the port before it listens, which looks as if it were ready.
+const http = createHttpServer();
+const vite = await createServer({
+  appType: "custom",
   cacheDir: `${process.argv[3]}/vite`,
   configFile: false,
   logLevel: "silent",
   root: process.argv[3],
-  server: { host: "127.0.0.1", port, strictPort: true },
+  server: { hmr: { server: http }, middlewareMode: true },
 });
-await server.listen();
+http.on("request", vite.middlewares);
+http.listen(Number(process.argv[2]), "127.0.0.1");
