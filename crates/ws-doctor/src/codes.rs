@@ -203,7 +203,7 @@ codes! {
             "open a page in a browser, log in to the network, and try again";
         ProxyLogin: "proxy-login",
             "a forward proxy wants a user and a password (407)",
-            "give them: -x http://HOST:PORT -U USER:PASSWORD; in a browser, log in to the proxy by opening any page";
+            "give them: `-x http://HOST:PORT -U USER:PASSWORD`; in a browser, log in to the proxy by opening any page";
         BotChallenge: "bot-challenge",
             "a protection against bots responds with a puzzle for browsers, which a WebSocket cannot solve",
             "exempt the path of the WebSocket from the challenge (Cloudflare: a WAF rule that skips); or let the \
@@ -289,7 +289,7 @@ codes! {
             "repair IPv6, or remove the AAAA record of the name";
         AddressesDiffer: "addresses-differ",
             "the addresses of the name respond differently",
-            "find out which server listens on which address; for a local one use 127.0.0.1 or [::1] in place of \
+            "find out which server listens on which address; for a local one use `127.0.0.1` or `[::1]` in place of \
              localhost";
         CertificateExpiresSoon: "certificate-expires-soon",
             "the certificate of the server expires soon",

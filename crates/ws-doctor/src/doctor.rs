@@ -11,10 +11,10 @@ use tower_ws_guard::Origin;
 use url::Url;
 
 use crate::{
-    exchange::{Detour, Exchange, Means, WATCH, exchange},
+    exchange::{Detour, End, Exchange, Means, WATCH, exchange},
     judge::judge,
     options::Options,
-    probe::{Given, MAX_REQUESTS, Observations, Probe, is_open, next},
+    probe::{Given, MAX_REQUESTS, Observations, Probe, next},
     report::Report,
     request::{Plan, Style, TokenIn, Variant, is_token_byte, new_key},
     route::{ProxyChoice, RouteOptions},
@@ -275,9 +275,11 @@ impl Doctor {
 
     async fn probe(&self, probe: &Probe, until: Instant, seen: &Observations) -> Exchange {
         let mut variant = seen.main.variant.clone();
-        // A socket that closed after a while is given the same time.
-        let briefly = !(is_open(&seen.main) && crate::probe::is_closed(&seen.main));
-        let mut detour = Detour { briefly, ..Detour::default() };
+        // A socket that was closed after a while is given the same time, and a little more.
+        let socket = seen.main.received().and_then(|received| received.socket.as_ref());
+        let closed = socket.filter(|socket| socket.end != End::Open).map(|socket| socket.time);
+        let watch = WATCH + closed.unwrap_or_default();
+        let mut detour = Detour { watch: Some(watch), ..Detour::default() };
         match probe {
             Probe::Repeat => {}
             Probe::WithoutOrigin => variant.origin = None,

@@ -152,8 +152,8 @@ pub(crate) struct Detour {
     pub(crate) tls: Option<bool>,
     /// These protocols are offered by ALPN, and nothing is sent.
     pub(crate) only_tls: Option<&'static [u8]>,
-    /// The socket is not watched for longer than usual.
-    pub(crate) briefly: bool,
+    /// The socket is not watched for longer than this.
+    pub(crate) watch: Option<Duration>,
 }
 
 /// TCP, TLS, or TLS in TLS.
@@ -246,11 +246,11 @@ async fn converse(
     let time = sent.elapsed();
     let is_open = head.status == 101;
     let (body, socket) = if is_open {
-        let watch = if detour.briefly { WATCH.min(means.watch) } else { means.watch };
+        let watch = detour.watch.map_or(means.watch, |watch| watch.min(means.watch));
         let deflate = head
             .text("sec-websocket-extensions")
             .is_some_and(|value| value.contains("permessage-deflate"));
-        let ping = means.ping && !detour.briefly;
+        let ping = means.ping && detour.watch.is_none();
         let socket = watch_socket(&mut *stream, &rest, deflate, watch, ping).await;
         (Body::default(), Some(socket))
     } else if body::has_body(&head) {

@@ -10,9 +10,7 @@ use tokio::{
 
 use crate::{
     body::{self, Body, MAX_BODY},
-    exchange::{
-        Detour, Exchange, Fault, GRACE, Means, Received, Stream, WATCH, received, watch_socket,
-    },
+    exchange::{Detour, Exchange, Fault, GRACE, Means, Received, Stream, received, watch_socket},
     response::Head,
 };
 
@@ -59,14 +57,15 @@ pub(crate) async fn converse(
     let head = Head { raw, minor: None, status: parts.status.as_u16(), headers, ..Head::default() };
 
     let (bytes, socket) = if exchange.variant.upgrade && head.status == 200 {
-        let watch = if detour.briefly { WATCH.min(means.watch) } else { means.watch };
+        let watch = detour.watch.map_or(means.watch, |watch| watch.min(means.watch));
         let deflate = head
             .text("sec-websocket-extensions")
             .is_some_and(|value| value.contains("permessage-deflate"));
         let (mut near, far) = duplex(MAX_BODY);
         let bridge = tokio::spawn(bridge(send, body, far));
         let socket =
-            watch_socket(&mut near, &[], deflate, watch, means.ping && !detour.briefly).await;
+            watch_socket(&mut near, &[], deflate, watch, means.ping && detour.watch.is_none())
+                .await;
         bridge.abort();
         (Vec::new(), Some(socket))
     } else {

@@ -1,6 +1,6 @@
 //! The requests beside the first, which test what the first one suggests.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use crate::{
     exchange::{End, Exchange, Fault, Outcome},
@@ -12,6 +12,9 @@ use crate::{
 
 /// The maximum number of requests of a run, the first one included.
 pub(crate) const MAX_REQUESTS: usize = 8;
+
+/// A socket that is closed later than this was not closed for what the request says.
+const LATE: Duration = Duration::from_secs(3);
 
 /// A request beside the first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,6 +173,12 @@ pub(crate) fn is_closed(exchange: &Exchange) -> bool {
     socket.is_some_and(|socket| socket.end != End::Open)
 }
 
+/// Whether the socket was closed only after some time.
+fn is_late(exchange: &Exchange) -> bool {
+    let socket = exchange.received().and_then(|received| received.socket.as_ref());
+    socket.is_some_and(|socket| socket.end != End::Open && socket.time > LATE)
+}
+
 /// Whether two requests had the same result, so that the difference between them does not matter.
 fn is_alike(one: &Exchange, other: &Exchange) -> bool {
     match (&one.outcome, &other.outcome) {
@@ -249,6 +258,8 @@ fn following(seen: &Observations) -> Vec<Probe> {
                     }
                 }
                 probes.extend(address(seen));
+            } else if is_late(main) {
+                // It was accepted for a while, so neither origin nor headers are to blame.
             } else if is_open(main) {
                 probes.push(Probe::Repeat);
                 if !seen.is_flaky() {
