@@ -199,7 +199,7 @@ impl ClientHandshake {
                 }));
             }
             Err(Malformed::Response(_)) => {
-                findings.push(finding(Some(MALFORMED)).with_value(first))
+                findings.push(finding(Some(MALFORMED)).with_value(first));
             }
             Err(Malformed::Offer(_)) => findings.push(finding(Some(OFFER)).with_value(first)),
         }

@@ -40,11 +40,7 @@ pub fn unframe(head: &Head, bytes: &[u8]) -> Body {
 fn unchunk(bytes: &[u8]) -> Body {
     let mut body = Body::default();
     let mut rest = bytes;
-    loop {
-        let Ok(httparse::Status::Complete((start, length))) = httparse::parse_chunk_size(rest)
-        else {
-            break;
-        };
+    while let Ok(httparse::Status::Complete((start, length))) = httparse::parse_chunk_size(rest) {
         if length == 0 {
             body.complete = true;
             break;

@@ -54,7 +54,8 @@ impl Certificate {
                 (usage.ocsp_signing, "OCSPSigning"),
             ]
             .into_iter()
-            .filter_map(|(is_set, name)| is_set.then(|| name.to_owned()))
+            .filter(|(is_set, _)| *is_set)
+            .map(|(_, name)| name.to_owned())
             .collect()
         });
         Some(Self {

@@ -282,7 +282,7 @@ impl Doctor {
             Probe::Repeat => {}
             Probe::WithoutOrigin => variant.origin = None,
             Probe::OwnOrigin(origin) | Probe::OtherOrigin(origin) => {
-                variant.origin = Some(origin.clone())
+                variant.origin = Some(origin.clone());
             }
             Probe::WithoutUpgrade => variant.upgrade = false,
             Probe::ConnectionList => variant.connection_list = true,

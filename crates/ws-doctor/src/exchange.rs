@@ -204,7 +204,7 @@ async fn converse(
         Link::Tcp(stream) => Box::new(stream),
         Link::Tls(stream) => stream,
     };
-    if detour.tls.unwrap_or(target.tls()) {
+    if detour.tls.unwrap_or_else(|| target.tls()) {
         let alpn: &[u8] = match (detour.only_tls, plan.http2) {
             (Some(protocol), _) => protocol,
             (None, true) => b"h2",
@@ -270,20 +270,20 @@ async fn converse(
     } else {
         (Body::default(), None)
     };
-    Ok(received(&plan.to_request(&exchange.variant), head, time, body, socket))
+    Ok(received(&plan.to_request(&exchange.variant), head, time, &body, socket))
 }
 
 pub(crate) fn received(
     request: &Request<()>,
     head: Head,
     time: Duration,
-    body: Body,
+    body: &Body,
     socket: Option<Socket>,
 ) -> Received {
     let bytes = body::decode(&head, &body.bytes);
     let text = body::text(&head, &bytes);
     let check = ClientHandshake::new(request).verify(&head.to_response());
-    Received { head, time, body: Body { bytes, ..body }, text, check, socket }
+    Received { head, time, body: Body { bytes, complete: body.complete }, text, check, socket }
 }
 
 async fn start_tls(

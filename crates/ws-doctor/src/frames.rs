@@ -219,7 +219,7 @@ impl Frames {
             8 => self.push(at, Event::Close(close(&payload))),
             9 => self.push(at, Event::Ping(payload)),
             10 => self.push(at, Event::Pong),
-            _ => self.data(at, opcode, rsv & 4 != 0, fin, payload, length),
+            _ => self.data(at, opcode, rsv & 4 != 0, fin, &payload, length),
         }
         Some(used)
     }
@@ -238,7 +238,7 @@ impl Frames {
         opcode: u8,
         compressed: bool,
         fin: bool,
-        payload: Vec<u8>,
+        payload: &[u8],
         length: u64,
     ) {
         if opcode == 2 || (opcode == 0 && self.message.is_none()) {
@@ -249,7 +249,7 @@ impl Frames {
         }
         let Some(message) = &mut self.message else { return };
         if message.payload.len() + payload.len() <= MAX_COMPRESSED {
-            message.payload.extend_from_slice(&payload);
+            message.payload.extend_from_slice(payload);
         }
         if !fin {
             return;

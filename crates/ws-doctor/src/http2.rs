@@ -82,7 +82,7 @@ pub(crate) async fn converse(
     };
     connection.abort();
     let body = Body { bytes, complete: true };
-    Ok(received(&plan.to_request(&exchange.variant), head, time, body, socket))
+    Ok(received(&plan.to_request(&exchange.variant), head, time, &body, socket))
 }
 
 fn request(means: &Means, exchange: &Exchange) -> Result<Request<()>, String> {

@@ -204,7 +204,7 @@ fn following(seen: &Observations) -> Vec<Probe> {
         Outcome::Failed(Fault::Tls(fault, _)) => {
             match fault {
                 TlsFault::NotTls | TlsFault::Closed | TlsFault::Reset | TlsFault::Timeout => {
-                    probes.push(Probe::Plain)
+                    probes.push(Probe::Plain);
                 }
                 TlsFault::Alpn => probes.push(Probe::TlsHttp2),
                 _ => {}
@@ -355,10 +355,10 @@ pub(crate) fn last_words(exchange: &Exchange) -> String {
                 words.push(format!("the message `{text}`"));
             }
             Event::Close(Some((code, reason))) if reason.is_empty() => {
-                words.push(format!("close code {code}"))
+                words.push(format!("close code {code}"));
             }
             Event::Close(Some((code, reason))) => {
-                words.push(format!("close code {code} with the reason `{reason}`"))
+                words.push(format!("close code {code} with the reason `{reason}`"));
             }
             Event::Close(None) => words.push("a close frame without a code".into()),
             _ => {}

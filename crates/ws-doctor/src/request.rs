@@ -135,7 +135,7 @@ impl Plan {
         if let Some((token, source)) = &self.token {
             match source {
                 TokenIn::Authorization => {
-                    added.push(("Authorization".into(), format!("Bearer {token}")))
+                    added.push(("Authorization".into(), format!("Bearer {token}")));
                 }
                 TokenIn::Basic => {
                     added.push((

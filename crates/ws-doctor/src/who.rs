@@ -8,7 +8,7 @@ use crate::exchange::Received;
 pub(crate) enum Proxy {
     Nginx,
     Apache,
-    HaProxy,
+    Haproxy,
     Caddy,
     Traefik,
     Envoy,
@@ -29,7 +29,7 @@ impl Proxy {
         match self {
             Self::Nginx => "nginx",
             Self::Apache => "Apache",
-            Self::HaProxy => "HAProxy",
+            Self::Haproxy => "HAProxy",
             Self::Caddy => "Caddy",
             Self::Traefik => "Traefik",
             Self::Envoy => "Envoy",
@@ -59,7 +59,7 @@ impl Proxy {
                  \"http://BACKEND/ws\" upgrade=websocket`; it is ignored beside an earlier ProxyPass to the same \
                  backend (AH01146 in the log)"
             }
-            Self::HaProxy => {
+            Self::Haproxy => {
                 "HAProxy passes upgrades on in `mode http`: look for a rule that removes Upgrade, and at the \
                  server behind it"
             }
@@ -106,7 +106,7 @@ impl Proxy {
                 "put into the location of this path in nginx: `proxy_set_header Host $http_host;`"
             }
             Self::Apache => "put beside ProxyPass in Apache: `ProxyPreserveHost On`",
-            Self::HaProxy => "remove `http-request set-header Host …` from HAProxy",
+            Self::Haproxy => "remove `http-request set-header Host …` from HAProxy",
             Self::Caddy => {
                 "let Caddy pass it on: `reverse_proxy BACKEND { header_up Host {host} }`"
             }
@@ -159,7 +159,7 @@ const KNOWN: &[(&str, Proxy)] = &[
     ("openresty", Proxy::Nginx),
     ("tengine", Proxy::Nginx),
     ("envoy", Proxy::Envoy),
-    ("haproxy", Proxy::HaProxy),
+    ("haproxy", Proxy::Haproxy),
     ("caddy", Proxy::Caddy),
     ("traefik", Proxy::Traefik),
     ("varnish", Proxy::Varnish),
@@ -189,15 +189,15 @@ pub(crate) fn author(received: &Received) -> Option<Proxy> {
         ("due to maintenance downtime or capacity", Proxy::Apache),
         (
             "<h1>503 service unavailable</h1>\nno server is available to handle this request.",
-            Proxy::HaProxy,
+            Proxy::Haproxy,
         ),
         (
             "<h1>502 bad gateway</h1>\nthe server returned an invalid or incomplete response.",
-            Proxy::HaProxy,
+            Proxy::Haproxy,
         ),
-        ("<h1>504 gateway time-out</h1>\nthe server didn't respond in time.", Proxy::HaProxy),
-        ("<h1>403 forbidden</h1>\nrequest forbidden by administrative rules.", Proxy::HaProxy),
-        ("<h1>400 bad request</h1>\nyour browser sent an invalid request.", Proxy::HaProxy),
+        ("<h1>504 gateway time-out</h1>\nthe server didn't respond in time.", Proxy::Haproxy),
+        ("<h1>403 forbidden</h1>\nrequest forbidden by administrative rules.", Proxy::Haproxy),
+        ("<h1>400 bad request</h1>\nyour browser sent an invalid request.", Proxy::Haproxy),
         ("upstream connect error or disconnect/reset before headers", Proxy::Envoy),
         ("no healthy upstream", Proxy::Envoy),
         ("rbac: access denied", Proxy::Envoy),
@@ -285,7 +285,7 @@ pub(crate) fn gateway_fix(status: u16, proxy: Proxy) -> String {
         (502 | 504, Proxy::Nginx) => {
             "look into nginx's error log for `upstream`: check proxy_pass, and that the server behind it runs".into()
         }
-        (502 | 503 | 504, Proxy::Apache) => {
+        (502..=504, Proxy::Apache) => {
             "look into Apache's error log for AH0: check ProxyPass, that mod_proxy_http is loaded, and that the \
              server behind it runs"
                 .into()

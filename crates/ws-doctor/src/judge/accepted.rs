@@ -172,8 +172,7 @@ fn addresses(seen: &Observations) -> Vec<Finding> {
             )));
         } else if let AttemptOutcome::Failed(_, error) = &attempt.outcome {
             remarks.push(Finding::new(Code::AddressesDiffer).because(format!(
-                "nothing listens at {}, and something does at {}: clients that try only the first address, such as Node 17 to 19, fail ({error})",
-                address, connected
+                "nothing listens at {address}, and something does at {connected}: clients that try only the first address, such as Node 17 to 19, fail ({error})"
             )));
         }
     }
