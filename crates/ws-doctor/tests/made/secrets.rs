@@ -1,6 +1,6 @@
 //! Credentials never show.
 
-use std::process::Output;
+use std::{process::Output, thread};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
@@ -44,13 +44,18 @@ fn printed(output: &Output) -> String {
 }
 
 fn assert_hidden(arguments: &[&str], secrets: &[&str]) {
-    for style in [&[][..], &["-v"], &["--json"]] {
+    let check = |style: &[&str]| {
         let arguments = [arguments, style].concat();
         let printed = printed(&output(&arguments));
         for secret in secrets {
             assert!(!printed.contains(secret), "{secret}: {arguments:?}: {printed}");
         }
-    }
+    };
+    thread::scope(|scope| {
+        for style in [&[][..], &["-v"], &["--json"]] {
+            scope.spawn(move || check(style));
+        }
+    });
 }
 
 #[test]
