@@ -144,7 +144,7 @@ fn body_of_a_known_server_is_understood() {
         case("gzip", |head, _| to_handshakes(head, status("418 No", "Content-Type: application/problem+json\r\nContent-Encoding: gzip\r\n", gzip(PROBLEM))), &[], 1, &["rejected"], &["Too many rooms", "Room 7 is full"]),
         case("code", |head, _| to_handshakes(head, status("401 Unauthorized", "Content-Type: application/problem+json\r\n", r#"{"title":"a token is required","status":401,"code":"token-missing"}"#)), &[], 1, &["token-missing"], &["token"]),
         case("Socket.IO", |head, _| to_handshakes(head, status("400 Bad Request", "Content-Type: application/json\r\n", r#"{"code":1,"message":"Session ID unknown"}"#)), &[], 1, &["rejected"], &["sticky"]),
-        case("nginx", |_, _| status("400 Bad Request", "Server: nginx\r\n", "<title>400 Request Header Or Cookie Too Large</title>"), &[], 1, &["intermediary"], &["cookies", "large_client_header_buffers"]),
+        case("nginx", |_, _| status("400 Bad Request", "Server: nginx\r\n", "<title>400 Request Header Or Cookie Too Large</title>"), &[], 1, &["rejected"], &["cookies", "large_client_header_buffers"]),
         case("Envoy", |head, _| if head.upgrades() { status("403 Forbidden", "server: envoy\r\n", "") } else { status("200 OK", "server: envoy\r\n", "") }, &[], 1, &["intermediary"], &["upgrade_configs"]),
         case("plain text", |head, _| to_handshakes(head, status("403 Forbidden", "Content-Type: text/plain\r\n", "the origin is not allowed (origin-not-allowed)\n")), FOREIGN, 1, &["origin-not-allowed"], &["origin"]),
         case("close reason", |head, _| to_handshakes(head, accepted(head).and(close(4401, "token-missing")).then(Then::Close)), &[], 1, &["token-missing"], &["4401"]),
