@@ -133,7 +133,7 @@ mod tests {
     };
 
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-    const PAGE: &str = "https://app.example";
+    const PAGE: &str = "http://app.example";
     const OWN: &str = "http://chat.example";
 
     /// An exchange of these bytes; none are no response.

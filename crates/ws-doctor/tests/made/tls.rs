@@ -167,7 +167,7 @@ fn certificate_is_judged_in_words() {
     ));
     let other_name = issue(|params| {
         params.subject_alt_names =
-            CertificateParams::new(["other.example".to_owned()]).unwrap().subject_alt_names
+            CertificateParams::new(["other.example".to_owned()]).unwrap().subject_alt_names;
     });
     failed.extend(run(
         "other name",

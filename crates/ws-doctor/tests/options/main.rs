@@ -60,14 +60,49 @@ fn request_follows_the_options() {
     let file = directory.write("token", "  from-file\n");
     let plain = "ws://{host}/ws";
     let cases: &[(&str, &[&str], &[&str])] = &[
-        (plain, &[], &["GET /ws HTTP/1.1", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Chrome/"]),
-        (plain, &[], &["Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n", "Origin: http://127.0.0.1:"]),
-        (plain, &["--as", "firefox"], &["Connection: keep-alive, Upgrade", "Firefox/", "Sec-WebSocket-Extensions: permessage-deflate\r\n"]),
+        (
+            plain,
+            &[],
+            &["GET /ws HTTP/1.1", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Chrome/"],
+        ),
+        (
+            plain,
+            &[],
+            &[
+                "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
+                "Origin: http://127.0.0.1:",
+            ],
+        ),
+        (
+            plain,
+            &["--as", "firefox"],
+            &[
+                "Connection: keep-alive, Upgrade",
+                "Firefox/",
+                "Sec-WebSocket-Extensions: permessage-deflate\r\n",
+            ],
+        ),
         (plain, &["--as", "bare"], &["User-Agent: ws-doctor/", "!Origin", "!Extensions"]),
-        (plain, &["--origin", "https://a.example", "--origin", "https://b.example"], &["Origin: https://a.example\r\n"]),
-        (plain, &["-H", "X-A: b", "-H", "User-Agent: me", "-H", "Pragma:", "-H", "X-Empty;"], &["X-A: b\r\n", "User-Agent: me\r\n", "!Pragma", "X-Empty: \r\n"]),
-        (plain, &["-H", "Origin: https://a.example", "-H", "Host: b.example"], &["Origin: https://a.example\r\n", "Host: b.example\r\n"]),
-        (plain, &["-H", "Sec-WebSocket-Protocol: a, b", "--subprotocol", "c"], &["Sec-WebSocket-Protocol: c, a, b\r\n"]),
+        (
+            plain,
+            &["--origin", "https://a.example", "--origin", "https://b.example"],
+            &["Origin: https://a.example\r\n"],
+        ),
+        (
+            plain,
+            &["-H", "X-A: b", "-H", "User-Agent: me", "-H", "Pragma:", "-H", "X-Empty;"],
+            &["X-A: b\r\n", "User-Agent: me\r\n", "!Pragma", "X-Empty: \r\n"],
+        ),
+        (
+            plain,
+            &["-H", "Origin: https://a.example", "-H", "Host: b.example"],
+            &["Origin: https://a.example\r\n", "Host: b.example\r\n"],
+        ),
+        (
+            plain,
+            &["-H", "Sec-WebSocket-Protocol: a, b", "--subprotocol", "c"],
+            &["Sec-WebSocket-Protocol: c, a, b\r\n"],
+        ),
         (plain, &["-b", "a=b; c=d", "-b", "e=f"], &["Cookie: a=b; c=d; e=f\r\n"]),
         (plain, &["-u", "user:pw"], &["Authorization: Basic dXNlcjpwdw==\r\n"]),
         ("ws://user:pw@{host}/ws", &[], &["Authorization: Basic dXNlcjpwdw==\r\n", "!user:pw"]),
@@ -77,11 +112,31 @@ fn request_follows_the_options() {
         (plain, &["--token", "u:p", "--token-in", "basic"], &["Authorization: Basic dTpw\r\n"]),
         (plain, &["--token", "t0ken", "--token-in", "header:X-Key"], &["X-Key: t0ken\r\n"]),
         (plain, &["--token", "t0ken", "--token-in", "cookie:sid"], &["Cookie: sid=t0ken\r\n"]),
-        ("ws://{host}/ws?a=b", &["--token", "t0 ken", "--token-in", "query:the key"], &["GET /ws?a=b&the%20key=t0%20ken HTTP"]),
-        (plain, &["--token", "t0ken", "--token-in", "subprotocol:x."], &["Sec-WebSocket-Protocol: x.t0ken\r\n"]),
-        (plain, &["--token", "t0ken", "--token-in", "kubernetes", "--subprotocol", "v1"], &["Sec-WebSocket-Protocol: v1, base64url.bearer.authorization.k8s.io.dDBrZW4\r\n"]),
-        (plain, &["--token", "t0ken", "--token-in", "phoenix", "--subprotocol", "phoenix"], &["Sec-WebSocket-Protocol: phoenix, base64url.bearer.phx.dDBrZW4\r\n"]),
-        (plain, &["--token", "t0ken", "--token-in", "pair:Bearer"], &["Sec-WebSocket-Protocol: Bearer, t0ken\r\n"]),
+        (
+            "ws://{host}/ws?a=b",
+            &["--token", "t0 ken", "--token-in", "query:the key"],
+            &["GET /ws?a=b&the%20key=t0%20ken HTTP"],
+        ),
+        (
+            plain,
+            &["--token", "t0ken", "--token-in", "subprotocol:x."],
+            &["Sec-WebSocket-Protocol: x.t0ken\r\n"],
+        ),
+        (
+            plain,
+            &["--token", "t0ken", "--token-in", "kubernetes", "--subprotocol", "v1"],
+            &["Sec-WebSocket-Protocol: v1, base64url.bearer.authorization.k8s.io.dDBrZW4\r\n"],
+        ),
+        (
+            plain,
+            &["--token", "t0ken", "--token-in", "phoenix", "--subprotocol", "phoenix"],
+            &["Sec-WebSocket-Protocol: phoenix, base64url.bearer.phx.dDBrZW4\r\n"],
+        ),
+        (
+            plain,
+            &["--token", "t0ken", "--token-in", "pair:Bearer"],
+            &["Sec-WebSocket-Protocol: Bearer, t0ken\r\n"],
+        ),
         (plain, &["--sec-websocket-version", "8"], &["Sec-WebSocket-Version: 8\r\n"]),
         ("WS://{host}/größe x?ä=1#f", &[], &["GET /gr%C3%B6%C3%9Fe%20x?%C3%A4=1 HTTP"]),
         ("{host}/ws", &[], &["GET /ws HTTP"]),
@@ -89,7 +144,8 @@ fn request_follows_the_options() {
     for (url, arguments, wanted) in cases {
         let request = request(url, arguments);
         for word in *wanted {
-            let (word, is_there) = word.strip_prefix('!').map_or((*word, true), |word| (word, false));
+            let (word, is_there) =
+                word.strip_prefix('!').map_or((*word, true), |word| (word, false));
             assert_eq!(request.contains(word), is_there, "{arguments:?}: {word}: {request}");
         }
     }
@@ -99,14 +155,42 @@ fn request_follows_the_options() {
 #[test]
 fn command_of_curl_runs() {
     let arguments = [
-        "-H", "Upgrade: websocket", "-H", "Origin: https://app.example", "-H", "Cache-Control: no-cache", "-H",
-        "Accept-Language: de", "-H", "Pragma: no-cache", "-H", "Connection: Upgrade", "-H",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "-H", "User-Agent: Mozilla/5.0 (X)", "-H",
-        "Sec-WebSocket-Version: 13", "-H", "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",
-        "--compressed", "-sSiN", "-X", "GET", "--http1.1", "-o", "/dev/null", "--data-raw", "-x",
+        "-H",
+        "Upgrade: websocket",
+        "-H",
+        "Origin: https://app.example",
+        "-H",
+        "Cache-Control: no-cache",
+        "-H",
+        "Accept-Language: de",
+        "-H",
+        "Pragma: no-cache",
+        "-H",
+        "Connection: Upgrade",
+        "-H",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "-H",
+        "User-Agent: Mozilla/5.0 (X)",
+        "-H",
+        "Sec-WebSocket-Version: 13",
+        "-H",
+        "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",
+        "--compressed",
+        "-sSiN",
+        "-X",
+        "GET",
+        "--http1.1",
+        "-o",
+        "/dev/null",
+        "--data-raw",
+        "-x",
     ];
     let request = request("ws://{host}/ws", &arguments);
-    for line in ["Accept-Language: de", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "User-Agent: Mozilla/5.0 (X)"] {
+    for line in [
+        "Accept-Language: de",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "User-Agent: Mozilla/5.0 (X)",
+    ] {
         assert_eq!(request.matches(&format!("{line}\r\n")).count(), 1, "{request}");
     }
     for name in ["Upgrade: ", "Connection: ", "Origin: ", "Sec-WebSocket-Version: "] {
@@ -116,7 +200,10 @@ fn command_of_curl_runs() {
     let report = json(&[&[&*format!("ws://{address}/")], &arguments[..]].concat(), &[]);
     assert_eq!(report["verdict"], "accepted", "{report}");
     let notes = report["notes"].to_string();
-    assert!(["--silent", "--request", "--data-raw"].iter().all(|name| notes.contains(name)), "{notes}");
+    assert!(
+        ["--silent", "--request", "--data-raw"].iter().all(|name| notes.contains(name)),
+        "{notes}"
+    );
 }
 
 #[test]
@@ -142,7 +229,11 @@ fn wrong_command_line_is_explained_without_secrets() {
     ] {
         let text = output(arguments, &[]);
         let error = String::from_utf8(text.stderr).unwrap();
-        assert_eq!((text.status.code(), text.stdout.len()), (Some(64), 0), "{arguments:?}: {error}");
+        assert_eq!(
+            (text.status.code(), text.stdout.len()),
+            (Some(64), 0),
+            "{arguments:?}: {error}"
+        );
         let report = json(arguments, &[]);
         for error in [&*error, report["error"].as_str().unwrap()] {
             assert!(error.contains(wanted) && !error.contains("s3cr3t"), "{arguments:?}: {error}");
@@ -163,7 +254,10 @@ fn redirect_is_followed_without_credentials_to_another_host() {
     assert_eq!(report["redirects"][0], format!("{url} (307)"));
     let head = heads.recv_timeout(PATIENCE).unwrap();
     assert!(head.starts_with("GET /elsewhere?x=y HTTP"), "{head}");
-    assert!(["Authorization", "Cookie", "X-API-Key"].iter().all(|name| !head.contains(name)), "{head}");
+    assert!(
+        ["Authorization", "Cookie", "X-API-Key"].iter().all(|name| !head.contains(name)),
+        "{head}"
+    );
     assert_eq!(json(&[&url], &[])["verdict"], "redirected");
 }
 
@@ -171,24 +265,40 @@ fn redirect_is_followed_without_credentials_to_another_host() {
 fn redirects_end() {
     let address = server(|_, _| status("302 Found", "Location: /again\r\n", ""));
     let report = json(&[&format!("ws://{address}/"), "-L"], &[]);
-    assert_eq!((&report["verdict"], report["redirects"].as_array().unwrap().len()), (&"redirected".into(), 3));
+    assert_eq!(
+        (&report["verdict"], report["redirects"].as_array().unwrap().len()),
+        (&"redirected".into(), 3)
+    );
 }
 
 #[test]
 fn direct_way_is_compared() {
     let (backend, heads) = recording();
-    let proxy = server(|_, _| status("502 Bad Gateway", "Server: nginx\r\n", "<hr><center>nginx</center>"));
+    let proxy =
+        server(|_, _| status("502 Bad Gateway", "Server: nginx\r\n", "<hr><center>nginx</center>"));
     let url = format!("ws://{proxy}/ws?a=b");
     let report = json(&[&url, "--direct", &backend.to_string(), "-H", "Host: chat.example"], &[]);
     let explanation = report["findings"][0]["explanation"].as_str().unwrap();
     assert!(explanation.contains(&format!("direct, at {backend}: accepted")), "{explanation}");
-    assert_eq!((&report["probes"][0]["probe"], &report["probes"][0]["accepted"]), (&"direct".into(), &true.into()));
+    assert_eq!(
+        (&report["probes"][0]["probe"], &report["probes"][0]["accepted"]),
+        (&"direct".into(), &true.into())
+    );
     let head = heads.recv_timeout(PATIENCE).unwrap();
-    assert!(head.starts_with("GET /ws?a=b HTTP") && head.contains("Host: chat.example\r\n"), "{head}");
+    assert!(
+        head.starts_with("GET /ws?a=b HTTP") && head.contains("Host: chat.example\r\n"),
+        "{head}"
+    );
     // Rejected there, too: it is not the proxy.
     let down = server(|_, _| status("502 Bad Gateway", "", ""));
     let report = json(&[&url, "--direct", &down.to_string()], &[]);
-    assert!(report["findings"][0]["explanation"].as_str().unwrap().contains("the server itself is the cause"), "{report}");
+    assert!(
+        report["findings"][0]["explanation"]
+            .as_str()
+            .unwrap()
+            .contains("the server itself is the cause"),
+        "{report}"
+    );
 }
 
 #[test]
@@ -271,8 +381,12 @@ fn forward_proxy_comes_from_the_option_or_the_environment() {
         (&["--noproxy", "*"], ("NO_PROXY", "")),
         (&["-x", ""], ("NO_PROXY", "")),
     ] {
-        let report = json(&[&[&*here], arguments].concat(), &[("ALL_PROXY", &socks_url), environment]);
-        assert!(report["connection"]["proxy"].is_null() && report["verdict"] == "accepted", "{report}");
+        let report =
+            json(&[&[&*here], arguments].concat(), &[("ALL_PROXY", &socks_url), environment]);
+        assert!(
+            report["connection"]["proxy"].is_null() && report["verdict"] == "accepted",
+            "{report}"
+        );
     }
 }
 
@@ -291,11 +405,22 @@ fn http2(enabled: bool, status: u16) -> SocketAddr {
                     if enabled {
                         builder.enable_connect_protocol();
                     }
-                    let Ok(mut connection) = builder.handshake::<_, bytes::Bytes>(stream).await else { return };
+                    let Ok(mut connection) = builder.handshake::<_, bytes::Bytes>(stream).await
+                    else {
+                        return;
+                    };
                     while let Some(Ok((request, mut respond))) = connection.accept().await {
-                        let is_handshake = request.extensions().get::<h2::ext::Protocol>().is_some_and(|p| p.as_str() == "websocket");
-                        let response = http::Response::builder().status(if is_handshake { status } else { 400 });
-                        let body = response.header("x-path", request.uri().path()).body(()).unwrap();
+                        let is_handshake = request
+                            .extensions()
+                            .get::<h2::ext::Protocol>()
+                            .is_some_and(|p| p.as_str() == "websocket");
+                        let response = http::Response::builder().status(if is_handshake {
+                            status
+                        } else {
+                            400
+                        });
+                        let body =
+                            response.header("x-path", request.uri().path()).body(()).unwrap();
                         let mut send = respond.send_response(body, status != 200).unwrap();
                         if status == 200 {
                             send.send_data(frame(0x81, "over HTTP/2").into(), false).ok();
@@ -321,9 +446,17 @@ fn http2_is_spoken() {
     assert_eq!(report["socket"]["frames"][0]["text"], "over HTTP/2", "{report}");
     assert!(report["response"]["head"].as_str().unwrap().contains("x-path: /chat"), "{report}");
     let report = json(&[&format!("ws://{}/", http2(true, 403)), "--http2"], &[]);
-    assert_eq!((&report["verdict"], &report["exit"]), (&"origin-undecided".into(), &1.into()), "{report}");
+    assert_eq!(
+        (&report["verdict"], &report["exit"]),
+        (&"origin-undecided".into(), &1.into()),
+        "{report}"
+    );
     let report = json(&[&format!("ws://{}/", http2(false, 200)), "--http2"], &[]);
-    assert_eq!((&report["verdict"], &report["exit"]), (&"no-websocket-here".into(), &2.into()), "{report}");
+    assert_eq!(
+        (&report["verdict"], &report["exit"]),
+        (&"no-websocket-here".into(), &2.into()),
+        "{report}"
+    );
     let (address, _heads) = recording();
     let report = json(&[&format!("ws://{address}/"), "--http2", "--max-time", "3"], &[]);
     assert_eq!((&report["verdict"], &report["exit"]), (&"not-http".into(), &2.into()), "{report}");
@@ -331,12 +464,18 @@ fn http2_is_spoken() {
 
 #[test]
 fn man_page_and_completions_are_generated() {
-    for (what, wanted) in
-        [("man", ".TH ws-doctor 1"), ("bash", "_ws__doctor"), ("zsh", "#compdef ws-doctor"), ("fish", "complete -c ws-doctor")]
-    {
+    for (what, wanted) in [
+        ("man", ".TH ws-doctor 1"),
+        ("bash", "_ws__doctor"),
+        ("zsh", "#compdef ws-doctor"),
+        ("fish", "complete -c ws-doctor"),
+    ] {
         let printed = output(&["--generate", what], &[]);
         assert!(String::from_utf8(printed.stdout).unwrap().contains(wanted), "{what}");
     }
     let version = output(&["--version"], &[]);
-    assert_eq!(String::from_utf8(version.stdout).unwrap(), format!("ws-doctor {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        String::from_utf8(version.stdout).unwrap(),
+        format!("ws-doctor {}\n", env!("CARGO_PKG_VERSION"))
+    );
 }
