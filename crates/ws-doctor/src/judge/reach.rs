@@ -88,10 +88,20 @@ fn route(seen: &Observations, fault: &RouteFault) -> Finding {
             let by = format!("the forward proxy {url} (from {from})");
             match response {
                 Some(head) if head.status == 407 => {
-                    let scheme = head.text("proxy-authenticate").unwrap_or_default();
-                    Finding::new(Code::ProxyLogin)
-                        .because(format!("{by} wants a user and a password (407)"))
-                        .detail(scheme)
+                    let schemes = head.get_all("proxy-authenticate").map(String::from_utf8_lossy);
+                    let schemes = schemes.collect::<Vec<_>>().join(", ");
+                    let is_basic = schemes.is_empty() || schemes.to_ascii_lowercase().contains("basic");
+                    let finding = Finding::new(Code::ProxyLogin)
+                        .because(format!("{by} wants a login (407)"))
+                        .detail(&schemes);
+                    if is_basic {
+                        finding
+                    } else {
+                        finding.fix(
+                            "it does not take a user and a password in the URL of the proxy: run a local helper that \
+                             logs in to it (px, cntlm) and use that as the proxy; browsers log in by the system's login",
+                        )
+                    }
                 }
                 _ => {
                     let words = String::from_utf8_lossy(&body[..body.len().min(2000)]).into_owned();
@@ -243,7 +253,8 @@ fn tls(seen: &Observations, fault: TlsFault, detail: &str) -> Finding {
             .fix("check the name in the URL, and add it to the server or the proxy that ends TLS"),
         TlsFault::UnrecognizedName | TlsFault::Alert if target.address().is_some() => {
             Finding::new(Code::TlsNameRequired).detail(detail).fix(format!(
-                "use the name in the URL: wss://NAME:{port}/ with --resolve NAME:{port}:{}",
+                "use the name in the URL: wss://NAME:{port}{} with --resolve NAME:{port}:{}",
+                target.path(),
                 target.host(),
                 port = target.port()
             ))

@@ -126,6 +126,10 @@ fn closed(seen: &Observations, socket: &Socket) -> Finding {
     );
     let finding = Finding::new(Code::ClosedAtOnce).because(explanation);
     let fix = match close {
+        Some(Some((1011, reason))) if reason.contains("ping timeout") => Some(
+            "the server sent a ping and got no pong in time: the client or its event loop is blocked, or a proxy in \
+             between is silent; raise the limit in the server (Python's websockets: `ping_timeout`)",
+        ),
         Some(Some((code, _))) => close_code(*code),
         Some(None) => None,
         None => idle(seconds),
@@ -133,12 +137,17 @@ fn closed(seen: &Observations, socket: &Socket) -> Finding {
     let fix = fix.map(str::to_owned);
     let finding = match fix {
         Some(fix) => finding.fix(fix),
+        None if last_words(&seen.main).contains("pusher:error") => finding.fix(
+            "4001 means a wrong application key: compare the key in the URL with that of the server (Laravel Reverb: \
+             REVERB_APP_KEY and VITE_REVERB_APP_KEY); 4009 means the origin: `allowed_origins` in config/reverb.php",
+        ),
         None if socket.frames.events.iter().any(|(_, event)| matches!(event, Event::Text(_))) => {
             finding.fix("the message above says why; look into the log of the server for the same moment")
         }
         None => finding.fix(
             "look into the log of the server for this moment: an exception in its handler, a credential or a first \
-             message that it misses",
+             message that it misses; or a second listener for `upgrade` in the same server, which ends sockets that are \
+             not its own (Next.js with a server of your own)",
         ),
     };
     match seen.made(&Probe::Bare) {
