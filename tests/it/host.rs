@@ -203,21 +203,21 @@ fn policies_of_hosts_are_joined_by_or() {
     assert!(shown.contains("loopback: true") && shown.contains("predicates: 1"), "{shown}");
 }
 
-/// To copy or sort all patterns at each step would take an hour.
+/// To copy or sort all patterns at each step would take minutes.
 #[test]
 fn many_policies_of_hosts_are_joined_one_by_one() {
     let mut policy = AllowHost::loopback();
-    for i in 0..50_000 {
+    for i in 0..20_000 {
         let patterns = [format!("a{i}.example"), format!("*.b{i}.example")];
         policy = policy.or(AllowHost::list(patterns).unwrap());
     }
     for (name, expected) in [
         ("a0.example", true),
-        ("a49999.example", true),
+        ("a19999.example", true),
         ("x.y.b0.example", true),
-        ("x.b49999.example", true),
+        ("x.b19999.example", true),
         ("localhost", true),
-        ("a50000.example", false),
+        ("a20000.example", false),
         ("b0.example", false),
     ] {
         assert_eq!(policy.allows(host(name)), expected, "{name}");

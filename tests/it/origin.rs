@@ -404,7 +404,7 @@ fn debug_output_shows_the_policy() {
     }
 }
 
-/// To copy or sort all patterns at each step would take an hour.
+/// To copy or sort all patterns at each step would take minutes.
 #[test]
 fn many_policies_are_joined_one_by_one() {
     let one = |i| {
@@ -413,17 +413,17 @@ fn many_policies_are_joined_one_by_one() {
     };
     let mut first = AllowOrigin::default();
     let mut last = AllowOrigin::default();
-    for i in 0..50_000 {
+    for i in 0..20_000 {
         first = first.or(one(i));
         last = one(i).or(last);
     }
     for policy in [first, last] {
         for (origin, expected) in [
             ("https://a0.example", true),
-            ("https://a49999.example", true),
+            ("https://a19999.example", true),
             ("https://x.y.b0.example", true),
-            ("https://x.b49999.example:8443", true),
-            ("https://a50000.example", false),
+            ("https://x.b19999.example:8443", true),
+            ("https://a20000.example", false),
             ("https://a0.example:8443", false),
             ("https://b0.example", false),
         ] {
