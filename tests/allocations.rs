@@ -219,7 +219,7 @@ async fn idle_until_ended(mut socket: Upgraded) {
 type Served = BoxCloneService<Request<Incoming>, Response<Body>, Infallible>;
 
 /// The bytes that the server keeps for each open connection.
-fn kept(service: Served) -> i64 {
+fn kept(service: &Served) -> i64 {
     const WARM: usize = 10;
     const COUNT: usize = 50;
     let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -290,7 +290,7 @@ fn open_connection_keeps_no_more_than_a_hand_written_one() {
             .header(SEC_WEBSOCKET_ACCEPT, common::ACCEPT);
         Ok(response.body(Body::default()).unwrap())
     });
-    let hand_written = kept(BoxCloneService::new(hand_written));
+    let hand_written = kept(&BoxCloneService::new(hand_written));
 
     let guard = || GuardLayer::new(origins());
     let limited = || guard().limit(ConnectionLimit::total(1000).unwrap()).drain(&Drain::new());
@@ -306,7 +306,7 @@ fn open_connection_keeps_no_more_than_a_hand_written_one() {
         ("on_upgraded", BoxCloneService::new(guard().on_upgraded(idle).layer(other()))),
         ("on_upgraded_with", BoxCloneService::new(with.layer(other()))),
     ] {
-        let kept = kept(service);
+        let kept = kept(&service);
         assert!(kept <= hand_written, "{mode}: {kept} bytes, and {hand_written} by hand");
     }
     for (mode, service) in [
@@ -316,7 +316,7 @@ fn open_connection_keeps_no_more_than_a_hand_written_one() {
             BoxCloneService::new(limited().on_upgraded(idle_until_ended).layer(other())),
         ),
     ] {
-        let kept = kept(service);
+        let kept = kept(&service);
         assert!(kept <= hand_written + 250, "{mode}: {kept} bytes, and {hand_written} by hand");
     }
 }

@@ -22,7 +22,7 @@
 //! code does, because it has the codec.
 //!
 //! The claims of a token expire while a socket is open. A client may send a refreshed token over
-//! the socket: verify it, and [renew](crate::Validity::renew) the [`Validity`](crate::Validity).
+//! the socket: verify it, and [renew](crate::Validity::renew) the [`Validity`].
 //!
 //! # Who holds the permit
 //!

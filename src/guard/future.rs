@@ -124,12 +124,12 @@ where
                             waiting.future = waiting.admission.wait(next, request);
                             continue;
                         }
-                        Next::Respond(response) => State::Ready { response: Some(response) },
+                        Next::Respond(response) => Self::Ready { response: Some(response) },
                         Next::Call => {
                             let waiting = slot.take().expect(COMPLETED);
                             let Waiting { mut service, body, admission, .. } = *waiting;
                             let future = service.call(Request::from_parts(request, body));
-                            State::Handling { future, handling: Some(admission.into_handling()) }
+                            Self::Handling { future, handling: Some(admission.into_handling()) }
                         }
                     };
                     state.set(next);
@@ -138,7 +138,7 @@ where
                     let result = ready!(future.poll(cx));
                     let handling = handling.take().expect(COMPLETED);
                     // Whatever the inner service keeps in its future must not count as held.
-                    state.set(State::Ready { response: None });
+                    state.set(Self::Ready { response: None });
                     return Poll::Ready(handling.finish(result));
                 }
                 StateProj::Ready { response } => {

@@ -348,7 +348,7 @@ impl<'a> Required<'a> {
         require(CACHE_CONTROL, const { HeaderValue::from_static("no-store") });
         match (self.has_upgrade, self.close) {
             (true, true) => {
-                require(CONNECTION, const { HeaderValue::from_static("Upgrade, close") })
+                require(CONNECTION, const { HeaderValue::from_static("Upgrade, close") });
             }
             (true, false) => require(CONNECTION, const { HeaderValue::from_static("Upgrade") }),
             (false, true) if self.is_http1 => {

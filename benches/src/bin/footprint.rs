@@ -23,9 +23,11 @@ fn crates(package: &str, features: &[&str]) -> Result<BTreeSet<String>> {
     Ok(tree.lines().filter(|line| !line.is_empty()).map(name).collect())
 }
 
+type Times = Vec<(String, Duration)>;
+
 /// One crate after the other, from nothing. The time of each, and the size of the stripped program
 /// if there is one.
-fn build(package: &str, features: &[&str]) -> Result<(Vec<(String, Duration)>, Option<u64>)> {
+fn build(package: &str, features: &[&str]) -> Result<(Times, Option<u64>)> {
     let target = directory()?.join("footprint-build");
     fs::remove_dir_all(&target).ok();
     let arguments =
