@@ -4,7 +4,7 @@
 //! [`ClientHandshake`] stores what a request offers. [`verify`](ClientHandshake::verify) then
 //! checks the response as a browser does, and lists all of its faults. Browsers report only that a
 //! connection failed; a [`Finding`] has a stable `code`, the cause in plain words and a fix. The
-//! example `doctor` makes the same checks over the network.
+//! program `ws-doctor` makes the same checks over the network, and many more.
 //!
 //! # Example
 //!
@@ -52,12 +52,19 @@ use http::{
 };
 
 pub use self::finding::{Finding, FindingKind, Findings};
-use crate::http::{
-    Transport, accept_key,
-    field::{elements, has_element, text_elements, trim},
+use crate::{
+    extension::{Fault, Malformed, read_response},
+    http::{
+        Transport, accept_key,
+        field::{elements, has_element, text_elements, trim},
+    },
 };
 
 const NO_KEY: &str = "the request has no key of 24 characters, so no value matches";
+const TWICE: &str = "the response names it twice";
+const PARAMETERS: &str = "its parameters fit no offer";
+const MALFORMED: &str = "the header of the response is malformed";
+const OFFER: &str = "the offer of the request is malformed, so no extension fits";
 const NOT_OVER_HTTP2: &str = "HTTP/2 and newer do not allow this header";
 
 /// The part of a request that the response must match. The request itself is not checked.
@@ -67,7 +74,7 @@ pub struct ClientHandshake {
     key: Option<[u8; 24]>,
     versions: Vec<HeaderValue>,
     subprotocols: Vec<String>,
-    extensions: Vec<Vec<u8>>,
+    extensions: Vec<HeaderValue>,
 }
 
 impl ClientHandshake {
@@ -78,7 +85,6 @@ impl ClientHandshake {
     #[must_use]
     pub fn new<B>(request: &Request<B>) -> Self {
         let headers = request.headers();
-        let extensions = headers.get_all(SEC_WEBSOCKET_EXTENSIONS).iter();
         Self {
             transport: Transport::new(request.version()),
             key: headers
@@ -88,10 +94,7 @@ impl ClientHandshake {
             subprotocols: text_elements(headers.get_all(SEC_WEBSOCKET_PROTOCOL))
                 .map(str::to_owned)
                 .collect(),
-            extensions: extensions
-                .flat_map(elements)
-                .map(|element| extension_name(element).to_owned())
-                .collect(),
+            extensions: headers.get_all(SEC_WEBSOCKET_EXTENSIONS).iter().cloned().collect(),
         }
     }
 
@@ -182,10 +185,23 @@ impl ClientHandshake {
         }
 
         findings.extend(repeated(headers, &SEC_WEBSOCKET_EXTENSIONS));
-        for extension in headers.get_all(SEC_WEBSOCKET_EXTENSIONS).iter().flat_map(elements) {
-            if !self.extensions.iter().any(|offered| offered == extension_name(extension)) {
-                findings.push(Finding::new(Kind::ExtensionNotOffered).with_value(Some(extension)));
+        let extensions = headers.get_all(SEC_WEBSOCKET_EXTENSIONS);
+        let first = extensions.iter().next();
+        let finding = |detail| Finding::new(Kind::ExtensionNotOffered).with_detail(detail);
+        match read_response(&self.extensions, extensions) {
+            Ok(named) => {
+                findings.extend(named.iter().filter_map(|named| {
+                    Some(match named.fault()? {
+                        Fault::NotOffered => finding(None).with_value(Some(named.name())),
+                        Fault::Repeated => finding(Some(TWICE)).with_value(Some(named.name())),
+                        Fault::Parameters => finding(Some(PARAMETERS)).with_value(first),
+                    })
+                }));
             }
+            Err(Malformed::Response(_)) => {
+                findings.push(finding(Some(MALFORMED)).with_value(first));
+            }
+            Err(Malformed::Offer(_)) => findings.push(finding(Some(OFFER)).with_value(first)),
         }
     }
 
@@ -265,10 +281,6 @@ fn check_no_switch(headers: &HeaderMap) -> Vec<Finding> {
 fn repeated(headers: &HeaderMap, name: &HeaderName) -> Option<Finding> {
     headers.get_all(name).iter().nth(1)?;
     Some(Finding::new(FindingKind::HeaderRepeated).with_value(Some(name.as_str())))
-}
-
-fn extension_name(element: &[u8]) -> &[u8] {
-    trim(element.split(|&byte| byte == b';').next().unwrap_or_default())
 }
 
 /// The line of `Via` or `Server` that names a known proxy or CDN.

@@ -115,6 +115,8 @@ mod grammar;
 mod offer;
 mod response;
 
+#[cfg(feature = "client")]
+pub(crate) use self::response::{Fault, Malformed, read_response};
 pub(crate) use self::{deflate::Agreement, response::check_response};
 pub use self::{
     deflate::{AgreedDeflate, PermessageDeflate},

@@ -100,7 +100,12 @@ fn choices() -> Vec<Case> {
         (handshake(), vec![("sec-websocket-extensions", "permessage-deflate")], "extension-not-offered permessage-deflate"),
         (extending("permessage-deflate; client_max_window_bits, zip"), vec![("sec-websocket-extensions", "permessage-deflate; server_no_context_takeover")], "accepted"),
         (extending("permessage-deflate"), vec![("sec-websocket-extensions", "permessage-deflate2")], "extension-not-offered permessage-deflate2"),
-        (extending("permessage-deflate"), vec![("sec-websocket-extensions", "a; b=c, permessage-deflate, d")], "extension-not-offered a; b=c + extension-not-offered d"),
+        (extending("permessage-deflate"), vec![("sec-websocket-extensions", "a; b=c, permessage-deflate, d")], "extension-not-offered a + extension-not-offered d"),
+        (extending("permessage-deflate"), vec![("sec-websocket-extensions", "permessage-deflate; client_max_window_bits=9")], "extension-not-offered permessage-deflate; client_max_window_bits=9"),
+        (extending("permessage-deflate"), vec![("sec-websocket-extensions", "permessage-deflate; level=9")], "extension-not-offered permessage-deflate; level=9"),
+        (extending("a"), vec![("sec-websocket-extensions", "a, a")], "extension-not-offered a"),
+        (extending("a"), vec![("sec-websocket-extensions", "a; b=")], "extension-not-offered a; b="),
+        (extending("a; b="), vec![("sec-websocket-extensions", "a")], "extension-not-offered a"),
         (extending("a, b"), vec![("sec-websocket-extensions", "a"), ("sec-websocket-extensions", "b")], "header-repeated sec-websocket-extensions"),
     ]
 }

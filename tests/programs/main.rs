@@ -6,7 +6,6 @@ mod common;
 mod autobahn;
 mod clients;
 mod deflate_clients;
-mod doctor;
 mod example_server;
 mod examples;
 mod jwt_rotation;

@@ -298,7 +298,7 @@ async fn subprotocols_are_understood_as_clients_write_them() {
     const CHAT: &str = "--allow-any-host --subprotocol chat";
     const KUBECTL: &str = "SPDY/3.1+portforward.k8s.io";
     const PAIR: &str = "--allow-any-host --token s3cr3t --token-from pair:bearer";
-    const NO_TOKEN: &[&str] = &["subprotocol-invalid", "one holds `/`"];
+    const NO_TOKEN: &[&str] = &["subprotocol-invalid", "one holds `"];
     let offering = |value: &str| handshake().and("Sec-WebSocket-Protocol", value);
     let openhab = format!(
         "org.openhab.ws.accessToken.base64.{}, org.openhab.ws.protocol.default",

@@ -1,0 +1,516 @@
+//! A response that rejects the handshake.
+
+use serde_json::Value;
+use tower_ws_guard::{RejectionKind, client::FindingKind};
+
+use super::{known::known, origin};
+use crate::{
+    codes::Code,
+    exchange::{Exchange, Received},
+    finding::Finding,
+    probe::{Observations, Probe, is_usable},
+    target::Target,
+    who::{self, Proxy},
+};
+
+/// The result of an exchange in a few words, for a comparison.
+pub(crate) fn describe(exchange: &Exchange) -> String {
+    crate::report::result(exchange)
+}
+
+/// The status and its reason.
+fn status_line(received: &Received) -> String {
+    let head = &received.head;
+    let known =
+        http::StatusCode::from_u16(head.status).ok().and_then(|status| status.canonical_reason());
+    let reason = if head.reason.is_empty() { known.unwrap_or_default() } else { &head.reason };
+    format!("{} {reason}", head.status).trim().to_owned()
+}
+
+pub(crate) fn findings(seen: &Observations, received: &Received) -> Vec<Finding> {
+    let finding = match (own_code(received), origin::finding(seen)) {
+        // The server's own code, and the fix for the value that was seen.
+        (Some(own), Some(origin)) => {
+            let says = own.explanation.split_once("): ").map_or("", |(_, words)| words);
+            let explanation = format!("{}; it says: {says}", origin.explanation);
+            own.because(explanation).fix(origin.fix)
+        }
+        (Some(finding), None) | (None, Some(finding)) => finding,
+        (None, None) => by_status(seen, received),
+    };
+    let mut findings = vec![finding];
+    if seen.is_flaky() {
+        let again = seen.made(&Probe::Repeat).map(describe).unwrap_or_default();
+        if let Some(first) = findings.first_mut() {
+            first.explanation.push_str(&format!("; the same request a second time: {again}"));
+            first.fix = format!(
+                "the server is not consistent, so neither origin nor path is to blame: compare its instances behind \
+                 the load balancer, and look for limits; then: {}",
+                first.fix
+            );
+        }
+    } else if seen.is_limited()
+        && let Some(first) = findings.first_mut()
+    {
+        first.explanation.push_str("; the probes that could tell the cause got 429, so it is open");
+    }
+    let defects = received.head.defects.join("; ");
+    if !defects.is_empty() {
+        findings.push(Finding::new(Code::MalformedResponse).detail(defects));
+    }
+    findings
+}
+
+/// A code that the server itself gives: problem+json, or text of `tower-ws-guard`.
+fn own_code(received: &Received) -> Option<Finding> {
+    let problem: Option<Value> = serde_json::from_slice(&received.body.bytes).ok();
+    let field = |name: &str| problem.as_ref()?.get(name)?.as_str().map(str::to_owned);
+    let code = field("code").filter(|code| is_code(code)).or_else(|| {
+        // `PlainText`: the title, and the code in parentheses at the end.
+        let (_, code) = received.text.trim_end().strip_suffix(')')?.rsplit_once('(')?;
+        RejectionKind::ALL
+            .iter()
+            .find(|kind| kind.code() == code)
+            .map(|kind| kind.code().to_owned())
+    })?;
+    let kind = RejectionKind::ALL.iter().find(|kind| kind.code() == code);
+    let is_problem =
+        received.head.text("content-type").is_some_and(|kind| kind.contains("problem+json"));
+    if kind.is_none() && !is_problem {
+        return None;
+    }
+    let title = field("title").or_else(|| kind.map(|kind| kind.title().to_owned()));
+    let words = title.into_iter().chain(field("detail")).collect::<Vec<_>>().join("; ");
+    let words = if words.is_empty() { code.clone() } else { words };
+    let explanation = format!("the server says why ({}): {words}", status_line(received));
+    let fix = match (kind, field("fix")) {
+        (Some(kind), _) => kind.fix().to_owned(),
+        (None, Some(fix)) => fix,
+        (None, None) => "look up the code in the documentation of the server".into(),
+    };
+    Some(Finding::of_server(&code, explanation, fix))
+}
+
+/// A name as codes are: short, and safe to show as one.
+fn is_code(code: &str) -> bool {
+    (1..=64).contains(&code.len())
+        && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
+/// What the server says in its body, in one line: the title and the detail of a problem, or the
+/// begin of the text.
+fn words(received: &Received) -> String {
+    let problem: Option<Value> = serde_json::from_slice(&received.body.bytes).ok();
+    let text = match problem {
+        Some(problem) => {
+            let fields = ["title", "detail", "message", "error", "reason"];
+            let fields = fields
+                .into_iter()
+                .filter_map(|name| problem.get(name)?.as_str().map(str::to_owned));
+            let fields = fields.collect::<Vec<_>>().join("; ");
+            if fields.is_empty() { received.text.clone() } else { fields }
+        }
+        None => received.text.clone(),
+    };
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let short: String = line.chars().take(160).collect();
+    match (short.is_empty(), short.len() < line.len()) {
+        (true, _) => String::new(),
+        (false, true) => format!("the body says `{short}…`"),
+        (false, false) => format!("the body says `{short}`"),
+    }
+}
+
+fn by_status(seen: &Observations, received: &Received) -> Finding {
+    let head = &received.head;
+    let status = head.status;
+    let text = received.text.to_ascii_lowercase();
+    let say = |code: Code| {
+        let explanation = code.explanation().replace(&format!(" ({status})"), "");
+        Finding::new(code).because(format!("{}: {explanation}", status_line(received)))
+    };
+    if status == 511 || is_portal(received) {
+        let words = if status == 511 { words(received) } else { target_of(seen, received) };
+        return say(Code::CaptivePortal).detail(words);
+    }
+    if status == 407 {
+        return say(Code::ProxyLogin).detail(head.text("proxy-authenticate").unwrap_or_default());
+    }
+    if is_challenge(received) {
+        return say(Code::BotChallenge);
+    }
+    if is_tls_port(&text) {
+        return tls_port(seen, &words(received));
+    }
+    if is_client_certificate(&text) || matches!(status, 495 | 496) {
+        return say(Code::ClientCertificateRequired).detail(words(received));
+    }
+    if (300..400).contains(&status) {
+        return redirected(seen, received);
+    }
+    if let Err(findings) = &received.check
+        && findings.as_slice().iter().any(|finding| finding.kind() == FindingKind::VersionRejected)
+    {
+        let versions = head.text("sec-websocket-version").unwrap_or_default();
+        return Finding::new(Code::VersionRefused).because(format!(
+            "{}: the server does not support the version that was sent, only `{versions}`",
+            status_line(received)
+        ));
+    }
+    if let Some(known) = known(received, &text) {
+        let code = match known.code {
+            Code::Rejected if who::author(received).is_some() => Code::Intermediary,
+            Code::Rejected if status == 404 => Code::NotFound,
+            code => code,
+        };
+        let explanation = format!("{}: {}", status_line(received), known.means);
+        return Finding::new(code).because(explanation).fix(known.fix);
+    }
+    if let Some(proxy) = who::author(received)
+        && status != 200
+    {
+        return by_proxy(seen, received, proxy);
+    }
+    if let Some(finding) = bare_is_accepted(seen) {
+        return finding;
+    }
+    match status {
+        401 => {
+            let scheme = head.text("www-authenticate");
+            let scheme = scheme.map(|scheme| format!("it asks for `{scheme}`")).unwrap_or_default();
+            let words = [scheme, words(received)].into_iter().filter(|word| !word.is_empty());
+            let finding = say(Code::Unauthorized).detail(words.collect::<Vec<_>>().join("; "));
+            if seen.given.credential {
+                finding.fix(
+                    "the credential that was sent is not the one that the server expects: check that it is valid, \
+                     not expired, and where the server looks for it (--token-in)",
+                )
+            } else {
+                finding
+            }
+        }
+        403 => forbidden(seen, received),
+        429 => {
+            let after = head.text("retry-after").map(|after| format!("Retry-After is {after}"));
+            say(Code::RateLimited).detail(after.unwrap_or_default())
+        }
+        503 => say(Code::Unavailable).detail(words(received)),
+        _ => upgrade(seen, received, &text).unwrap_or_else(|| {
+            if status == 404 {
+                not_found(seen, received)
+            } else {
+                say(Code::Rejected).detail(words(received))
+            }
+        }),
+    }
+}
+
+fn not_found(seen: &Observations, received: &Received) -> Finding {
+    let path = seen.main.target.path();
+    let tried = origin::is_undecided(seen);
+    Finding::new(Code::NotFound)
+        .because(format!("{}: there is nothing at the path `{path}`", status_line(received)))
+        .detail(words(received))
+        .fix(format!(
+            "check the path, and the prefix that a proxy in front adds or removes; some servers respond so to a \
+             handshake that lost its Upgrade on the way{}",
+            if tried { ", and Rails (Action Cable) to an origin that it does not allow: try it with --origin" } else { "" }
+        ))
+}
+
+/// The servers that the responses name; one that rejects may not name itself.
+fn servers(seen: &Observations) -> String {
+    let probes = seen.probes.iter().map(|(_, exchange)| exchange);
+    let received =
+        [&seen.main].into_iter().chain(probes).filter_map(|exchange| exchange.received());
+    let servers = received.filter_map(|received| received.head.text("server"));
+    servers.collect::<Vec<_>>().join(" ").to_ascii_lowercase()
+}
+
+fn forbidden(seen: &Observations, received: &Received) -> Finding {
+    let status = status_line(received);
+    let servers = servers(seen);
+    if servers.contains("uvicorn") || servers.contains("hypercorn") {
+        return Finding::new(Code::Forbidden)
+            .because(format!(
+                "{status}: FastAPI and Starlette send 403 for every handshake that they do not accept: a path without a \
+                 WebSocket route, as often as a rejected credential or origin"
+            ))
+            .detail(words(received))
+            .fix(format!(
+                "compare the path `{}` with the routes of the application (`@app.websocket(…)`, a prefix, a trailing \
+                 slash); then look for what closes before `accept()` in it",
+                seen.main.target.path()
+            ));
+    }
+    if origin::is_undecided(seen) {
+        let tried =
+            seen.origin_probes().map(|(probe, _)| probe.name()).collect::<Vec<_>>().join("; ");
+        return Finding::new(Code::OriginUndecided)
+            .because(format!(
+                "{status}: the server rejects the handshake whatever the origin (tried too: {tried}), so the cause is \
+                 an origin that is not on its list, the credential, or the path"
+            ))
+            .detail(words(received));
+    }
+    let finding = Finding::new(Code::Forbidden)
+        .because(format!("{status}: the server does not allow this handshake"));
+    let finding = finding.detail(words(received));
+    if seen.given.credential {
+        finding.fix("check the rights of the credential, and the path")
+    } else {
+        finding
+    }
+}
+
+/// A response that only the proxy makes.
+fn by_proxy(seen: &Observations, received: &Received, proxy: Proxy) -> Finding {
+    let status = received.head.status;
+    let (line, name) = (status_line(received), proxy.name());
+    // Both are servers of their own, too.
+    if status == 404 && matches!(proxy, Proxy::Nginx | Proxy::Apache) {
+        return Finding::new(Code::NotFound)
+            .because(format!(
+                "{line}: this is {name}'s own page: no rule of it sends the path `{}` to the server of the WebSocket",
+                seen.main.target.path()
+            ))
+            .fix(format!("add a rule for this path: {}", proxy.upgrade()));
+    }
+    let explanation = match who::meaning(status, proxy) {
+        Some(meaning) => format!("{line}, made by {name}: {meaning}"),
+        None => format!("{line}: this page is made by {name}, not by the server behind it"),
+    };
+    Finding::new(Code::Intermediary).because(explanation).fix(who::gateway_fix(status, proxy))
+}
+
+/// A fault that goes away with fewer headers.
+fn bare_is_accepted(seen: &Observations) -> Option<Finding> {
+    let accepts = |probe: &Probe| seen.made(probe).is_some_and(is_usable);
+    if accepts(&Probe::ConnectionAlone) {
+        return Some(Finding::new(Code::ConnectionListRejected).because(format!(
+            "the server rejects `Connection: keep-alive, Upgrade`, as Firefox sends it ({}), and accepts `Connection: \
+             Upgrade`",
+            describe(&seen.main)
+        )));
+    }
+    accepts(&Probe::Bare).then(|| {
+        Finding::new(Code::Rejected)
+            .because(format!(
+                "the server rejects the headers of a browser ({}), and accepts with no more than RFC 6455 requires \
+                 (--as bare): most likely it fails at the offer of permessage-deflate",
+                describe(&seen.main)
+            ))
+            .fix(
+                "let the server ignore extensions that it does not know; a rule for User-Agent or another header of \
+                 browsers is possible too: -H 'Sec-WebSocket-Extensions:' leaves out the offer alone",
+            )
+    })
+}
+
+/// Whether the upgrade arrived: the same GET without it tells.
+fn upgrade(seen: &Observations, received: &Received, text: &str) -> Option<Finding> {
+    let says_so = SAYS_NO_UPGRADE.iter().any(|words| text.contains(words));
+    let other = seen.made(&Probe::WithoutUpgrade).and_then(Exchange::received);
+    let is_same = other.is_some_and(|other| {
+        other.head.status == received.head.status
+            && skeleton(&other.text) == skeleton(&received.text)
+    });
+    if !is_same && !says_so {
+        return None;
+    }
+    let status = received.head.status;
+    let line = status_line(received);
+    let server = received.head.text("server").unwrap_or_default().to_ascii_lowercase();
+    if status == 404 && server == "uvicorn" {
+        return Some(
+            Finding::new(Code::NoWebsocketHere)
+                .because(format!(
+                    "{line}: uvicorn takes the handshake for an ordinary request: it has no WebSocket library"
+                ))
+                .fix(
+                    "pip install 'uvicorn[standard]' (or websockets, or wsproto), and restart it; its log says `No \
+                     supported WebSocket library detected`",
+                ),
+        );
+    }
+    let proxy = who::named(received);
+    if says_so || proxy.is_some() || matches!(status, 200 | 426) {
+        let proxy = proxy.unwrap_or(Proxy::Other);
+        let evidence = if is_same {
+            "the same request without Upgrade gets the same response"
+        } else {
+            "the server says so"
+        };
+        let page = if status == 200 {
+            "send this path to the server of the WebSocket (in nginx a location with proxy_pass): the response is an \
+             ordinary page, as a fallback serves it for every path; then: "
+        } else {
+            ""
+        };
+        // FastAPI's body.
+        let library = if status == 404 && text.contains("{\"detail\":\"not found\"}") {
+            "; if that is done, uvicorn has no WebSocket library: pip install 'uvicorn[standard]'"
+        } else {
+            ""
+        };
+        return Some(
+            Finding::new(Code::UpgradeStripped)
+                .because(format!(
+                    "{line}: the upgrade did not arrive ({evidence}): {} in front does not pass it on, or nothing at \
+                     the path `{}` speaks WebSocket",
+                    proxy.name(),
+                    seen.main.target.path()
+                ))
+                .detail(words(received))
+                .fix(format!("{page}{}{library}", proxy.upgrade())),
+        );
+    }
+    if status == 404 {
+        return None;
+    }
+    Some(
+        Finding::new(Code::NoWebsocketHere)
+            .because(format!(
+                "{line}: nothing at the path `{}` speaks WebSocket: an ordinary request gets the same response",
+                seen.main.target.path()
+            ))
+            .detail(words(received))
+            .fix(
+                format!(
+                    "check the path, and that the WebSocket support of the server is enabled; {}",
+                    Proxy::Other.upgrade()
+                ),
+            ),
+    )
+}
+
+/// What servers say when the upgrade did not arrive.
+const SAYS_NO_UPGRADE: &[&str] = &[
+    "no websocket upgrade hdr",
+    "can \"upgrade\" only to \"websocket\"",
+    "\"connection\" must be \"upgrade\"",
+    "'upgrade' token not found",
+    "connection header did not include 'upgrade'",
+    "`upgrade` header did not include",
+    "not a websocket handshake",
+    "missing upgrade",
+    "invalid upgrade header",
+    "upgrade required",
+    "expected upgrade",
+    "expected a websocket",
+    "not a websocket request",
+    "websocket upgrade required",
+];
+
+/// The text without what changes from request to request: words with digits in them.
+fn skeleton(text: &str) -> String {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric());
+    words
+        .filter(|word| !word.bytes().any(|byte| byte.is_ascii_digit()))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn is_tls_port(text: &str) -> bool {
+    [
+        "plain http request was sent to https port",
+        "speaking plain http to an ssl-enabled server port",
+        "client sent an http request to an https server",
+        "this combination of host and port requires tls",
+        "http request was sent to https port",
+    ]
+    .iter()
+    .any(|words| text.contains(words))
+}
+
+pub(crate) fn tls_port(seen: &Observations, evidence: &str) -> Finding {
+    Finding::new(Code::TlsPort)
+        .because("the port speaks TLS, and the URL asks for none (ws)")
+        .detail(evidence)
+        .fix(format!("use {}", seen.main.target.with_tls(true)))
+}
+
+fn is_client_certificate(text: &str) -> bool {
+    [
+        "no required ssl certificate was sent",
+        "the ssl certificate error",
+        "client certificate required",
+    ]
+    .iter()
+    .any(|words| text.contains(words))
+}
+
+fn is_challenge(received: &Received) -> bool {
+    let head = &received.head;
+    let waf = head.text("x-amzn-waf-action").unwrap_or_default();
+    head.text("cf-mitigated").is_some_and(|value| value.eq_ignore_ascii_case("challenge"))
+        || ["challenge", "captcha"].contains(&&*waf.to_ascii_lowercase())
+        || head.get("x-datadome").is_some() && matches!(head.status, 401 | 403)
+        || (matches!(head.status, 403 | 503) && received.text.contains("Just a moment..."))
+}
+
+/// A redirect or a page of a network that wants a login.
+fn is_portal(received: &Received) -> bool {
+    let location = received.head.text("location").unwrap_or_default().to_ascii_lowercase();
+    ["captive", "hotspot", "portal.", "/portal", "wifi", "guestlogin", "generate_204", "fgtauth"]
+        .iter()
+        .any(|mark| location.contains(mark))
+}
+
+fn target_of(seen: &Observations, received: &Received) -> String {
+    let location = received.head.text("location");
+    location
+        .map(|location| match seen.main.target.redirected(&location) {
+            Some(_) => format!("it leads to `{location}`"),
+            None => format!("it leads to `{location}`, which is no web address"),
+        })
+        .unwrap_or_default()
+}
+
+fn redirected(seen: &Observations, received: &Received) -> Finding {
+    let from = &seen.main.target;
+    let status = status_line(received);
+    let finding = Finding::new(Code::Redirected);
+    let Some(location) = received.head.text("location") else {
+        return finding
+            .because(format!("{status}: the server redirects without saying where (no Location)"));
+    };
+    let Some(to) = from.redirected(&location) else {
+        return finding.because(format!(
+            "{status}: the server redirects to `{location}`, which is no web address"
+        ));
+    };
+    let path = to.path().to_ascii_lowercase();
+    let is_login = ["login", "signin", "sign-in", "sign_in", "auth", "sso", "saml"]
+        .iter()
+        .any(|word| path.contains(word));
+    let (why, fix) = if is_login {
+        (
+            format!("to a login page, `{}`: the handshake has no valid session", from.page(&location)),
+            "send the cookie of the session with -b 'NAME=VALUE'; let the server respond to a handshake with 401 \
+             in place of a redirect"
+                .to_owned(),
+        )
+    } else if is_same_but(from, &to, |from| from.with_tls(true))
+        || (!from.tls() && to.tls() && from.host() == to.host())
+    {
+        ("from ws: to wss:".to_owned(), format!("use {to}"))
+    } else if to.path().trim_end_matches('/') == from.path().trim_end_matches('/')
+        && to.authority() == from.authority()
+    {
+        ("to the path with another slash at its end".to_owned(), format!("use {to}"))
+    } else if to.host() != from.host() {
+        (format!("to another host, `{}`", to.host()), format!("use {to}"))
+    } else {
+        (format!("to `{to}`"), format!("use {to}"))
+    };
+    finding
+        .because(format!(
+            "{status}: the server redirects {why}; browsers do not follow a redirect of a WebSocket"
+        ))
+        .fix(format!("{fix}; -L follows it here"))
+}
+
+fn is_same_but(from: &Target, to: &Target, change: impl Fn(&Target) -> Target) -> bool {
+    change(from) == *to
+}
