@@ -76,8 +76,14 @@ impl Connections {
         }
     }
 
-    async fn serve_http<S>(self, stream: S, peer: SocketAddr, graceful: Watcher, app: Router)
-    where
+    /// Serves one connection: of a client, or in memory.
+    pub(crate) async fn serve_http<S>(
+        self,
+        stream: S,
+        peer: SocketAddr,
+        graceful: Watcher,
+        app: Router,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let mut server = auto::Builder::new(TokioExecutor::new());
