@@ -1,9 +1,9 @@
 //! The properties of the parsers for every short input, and for the inputs that are stored for the fuzz targets.
 //!
-//! An input is a sequence of pieces: what the grammar has names for, and each byte that it treats in its own way. With
-//! `INPUT_LENGTH=1` all sequences are one piece longer.
+//! An input is a sequence of pieces: words of the grammar, and bytes that it treats in their own way. With `INPUT_LENGTH=1` the
+//! sequences are a piece longer.
 
-use std::{env, fs, panic, path::Path};
+use std::{env, fs, panic, path::Path, thread};
 
 use differential::properties::{self, KEY};
 
@@ -23,71 +23,62 @@ impl Inputs {
         });
         *if is_accepted { &mut self.accepted } else { &mut self.rejected } += 1;
     }
-
-    /// Every sequence of up to `length` pieces.
-    fn check_all(&mut self, property: Property, pieces: &[&[u8]], length: usize) {
-        let longer = env::var("INPUT_LENGTH").map_or(0, |longer| longer.parse().expect("a number"));
-        let mut chosen = Vec::new();
-        loop {
-            self.check(
-                property,
-                &chosen.iter().map(|&at: &usize| pieces[at]).collect::<Vec<_>>().concat(),
-            );
-            if chosen.len() < length + longer {
-                chosen.push(0);
-                continue;
-            }
-            // The next one of the same length, or of a shorter one.
-            while chosen.pop_if(|last| *last + 1 == pieces.len()).is_some() {}
-            match chosen.last_mut() {
-                Some(last) => *last += 1,
-                None => return,
-            }
-        }
-    }
 }
 
-/// Each property must hold of something that is accepted, and of something that is not.
 impl Drop for Inputs {
     fn drop(&mut self) {
         println!("{} accepted, {} rejected", self.accepted, self.rejected);
-        if !std::thread::panicking() {
+        if !thread::panicking() {
             assert!(self.accepted > 0 && self.rejected > 0, "the inputs are too much alike");
         }
     }
 }
 
-fn every(property: Property, pieces: &[&[u8]], length: usize) {
-    Inputs::default().check_all(property, pieces, length);
+/// How many pieces longer than in a short run.
+fn longer() -> usize {
+    env::var("INPUT_LENGTH").map_or(0, |longer| longer.parse().expect("a number"))
 }
 
-/// One of each class of bytes that the grammar tells apart, and those next to a class.
-const BYTES: &[u8] = b"\0\t\n\x1f !\"#%&'()*+,-./09:;<=>?@AFGZ[\\]^_`afgz{|}~\x7f\x80\xff";
-
-#[test]
-fn keys_that_differ_from_a_valid_one_in_two_places() {
+/// Checks every sequence of up to `length` of `pieces`, which are separated by bars.
+fn every(property: Property, pieces: &[u8], length: usize) {
+    let pieces = pieces.split(|&byte| byte == b'|').collect::<Vec<_>>();
+    let length = length + longer();
     let mut inputs = Inputs::default();
-    let valid = KEY.as_bytes();
-    for at in 0..=valid.len() {
-        for then in at..=valid.len() {
-            let (start, middle, end) = (&valid[..at], &valid[at..then], &valid[then..]);
-            for one in BYTES {
-                for two in BYTES {
-                    // Inserted, or in place of another byte.
-                    let middles = [middle, middle.get(1..).unwrap_or_default()];
-                    let ends = [end, end.get(1..).unwrap_or_default()];
-                    for middle in middles {
-                        for end in ends {
-                            inputs.check(
-                                properties::key,
-                                &[start, &[*one], middle, &[*two], end].concat(),
-                            );
-                        }
-                    }
-                }
-            }
+    let mut chosen: Vec<usize> = Vec::new();
+    loop {
+        let input = chosen.iter().map(|&at| pieces[at]).collect::<Vec<_>>();
+        inputs.check(property, &input.concat());
+        if chosen.len() < length {
+            chosen.push(0);
+            continue;
+        }
+        // The next one of the same length, or of a shorter one.
+        while chosen.pop_if(|last| *last + 1 == pieces.len()).is_some() {}
+        match chosen.last_mut() {
+            Some(last) => *last += 1,
+            None => return,
         }
     }
+}
+
+#[test]
+fn keys_that_differ_in_two_places_from_a_valid_one() {
+    // One of each class of bytes, and those next to a class.
+    const BYTES: &[u8] = b"\0\t\n\x1f !\"+,-./09:;<=>?@AFGZ[\\]^_`afgz{|}~\x7f\x80\xff";
+    let valid = KEY.as_bytes();
+    // In place of a byte, or before it.
+    let changes = |key: Vec<u8>, bytes: &'static [u8]| {
+        (0..=2 * key.len()).flat_map(move |at| {
+            let (start, end) = key.split_at(at / 2);
+            let (start, end) = (start.to_vec(), end.get(at % 2..).unwrap_or_default().to_vec());
+            bytes.iter().map(move |&byte| [&start[..], &[byte], &end[..]].concat())
+        })
+    };
+    let bytes: &[u8] = if longer() > 0 { BYTES } else { b"=A \n" };
+    let mut inputs = Inputs::default();
+    changes(valid.to_vec(), BYTES).for_each(|one| inputs.check(properties::key, &one));
+    let twice = changes(valid.to_vec(), bytes).flat_map(|one| changes(one, bytes));
+    twice.for_each(|two| inputs.check(properties::key, &two));
     for length in 0..=valid.len() {
         inputs.check(properties::key, &valid[..length]);
         inputs.check(properties::key, &[valid, b"\n", &valid[..length]].concat());
@@ -96,173 +87,73 @@ fn keys_that_differ_from_a_valid_one_in_two_places() {
 
 #[test]
 fn versions() {
-    every(
-        properties::version,
-        &[b"13", b"0", b"1", b"2", b"3", b"5", b"+", b",", b" ", b"\t", b"\n", b"x", b"\xff"],
-        4,
-    );
+    every(properties::version, b"13|0|1|2|3|5|+|,| |\t|\n|x|\xff", 3);
 }
 
 #[test]
 fn lists() {
-    let pieces: [&[u8]; 14] = [
-        b"websocket",
-        b"WebSocket",
-        b"upgrade",
-        b"UPGRADE",
-        b"close",
-        b"x",
-        b"\"",
-        b"/13",
-        b";",
-        b",",
-        b" ",
-        b"\t",
-        b"\n",
-        b"\xff",
-    ];
-    every(properties::lists, &pieces, 4);
+    every(
+        properties::lists,
+        b"websocket|WebSocket|upgrade|UPGRADE|close|x|\"|/13|;|,| |\t|\n|\xff",
+        3,
+    );
 }
 
 #[test]
 fn hosts() {
-    let pieces: [&[u8]; 20] = [
-        b"a",
-        b"A",
-        b"0",
-        b"80",
-        b"65536",
-        b"-",
-        b"_",
-        b".",
-        b":",
-        b"[",
-        b"]",
-        b"::1",
-        b"127.0.0.1",
-        b"%41",
-        b"%",
-        b"@",
-        b"/",
-        b" ",
-        b"\n",
-        b"\xff",
-    ];
-    every(properties::host, &pieces, 4);
+    every(properties::host, b"a|A|0|80|65536|-|_|.|:|[|]|::1|127.0.0.1|%41|%|@|/| |\n|\xff", 3);
 }
 
 #[test]
 fn hosts_in_brackets() {
-    every(
-        properties::host,
-        &[
-            b"[",
-            b"]",
-            b":",
-            b"::",
-            b"0",
-            b"1",
-            b"fFfF",
-            b"12345",
-            b".",
-            b"127.0.0.1",
-            b"g",
-            b"v1.",
-            b":80",
-        ],
-        5,
-    );
+    every(properties::host, b"[|]|:|::|0|1|fFfF|12345|.|127.0.0.1|g|v1.|:80", 4);
 }
 
 #[test]
 fn origins() {
-    let pieces: [&[u8]; 22] = [
-        b"null", b"http", b"https", b"HTTP", b"file", b"://", b":", b"/", b"a", b"A", b".", b"0",
-        b"80", b"443", b"65536", b"-", b"_", b"%41", b"@", b"?", b" ", b"\xff",
-    ];
-    every(properties::origin, &pieces, 4);
-}
-
-/// Behind a scheme, so that more of a sequence is the host.
-#[test]
-fn hosts_of_origins() {
-    let pieces: [&[u8]; 16] = [
-        b"a",
-        b"A",
-        b".",
-        b"-",
-        b"0",
-        b"0x",
-        b"1",
-        b"256",
-        b"[",
-        b"]",
-        b":",
-        b"::",
-        b"fFfF",
-        b"127.0.0.1",
-        b"xn--",
-        b"%",
-    ];
-    every(|input| properties::origin(&[b"http://", input].concat()), &pieces, 4);
-}
-
-#[test]
-fn subprotocols() {
     every(
-        properties::subprotocol,
-        &[b"chat", b"v2.chat", b"a", b"B", b",", b" ", b"\t", b"\n", b"(", b"\"", b"\x7f", b"\xff"],
-        4,
+        properties::origin,
+        b"null|http|https|HTTP|file|://|:|/|a|A|.|0|80|443|65536|-|_|%41|@|?| |\xff",
+        3,
     );
 }
 
 #[test]
-fn extensions() {
-    let pieces: [&[u8]; 14] = [
-        b"permessage-deflate",
-        b"x",
-        b";",
-        b",",
-        b"=",
-        b"\"",
-        b"\\",
-        b"client_max_window_bits",
-        b"server_no_context_takeover",
-        b"8",
-        b"15",
-        b" ",
-        b"\n",
-        b">",
-    ];
-    // The first byte chooses a policy that takes what it can.
-    every(|input| properties::extensions(&[b"\x01", input].concat()), &pieces, 3);
+fn hosts_of_origins() {
+    let behind_a_scheme: Property = |input| properties::origin(&[b"http://", input].concat());
+    every(behind_a_scheme, b"a|A|.|-|0|0x|1|256|[|]|:|::|fFfF|127.0.0.1|xn--|%", 3);
 }
 
-/// Behind an offer, so that a sequence is its parameters, for each of the policies that the first byte chooses.
+#[test]
+fn subprotocols() {
+    every(properties::subprotocol, b"chat|v2.chat|a|B|,| |\t|\n|(|\"|\x7f|\xff", 3);
+}
+
+/// The first byte chooses one of six policies.
+#[test]
+fn extensions() {
+    let deflate_by_default: Property = |input| properties::extensions(&[b"\x01", input].concat());
+    every(
+        deflate_by_default,
+        b"permessage-deflate|x|;|,|=|\"|\\|client_max_window_bits|server_no_context_takeover|8|15| |\n|>",
+        3,
+    );
+}
+
 #[test]
 fn parameters_of_deflate() {
-    let pieces: [&[u8]; 13] = [
-        b";client_max_window_bits",
-        b";server_max_window_bits",
-        b";client_no_context_takeover",
-        b";server_no_context_takeover",
-        b"=7",
-        b"=8",
-        b"=15",
-        b"=16",
-        b"=\"9\"",
-        b"=08",
-        b",permessage-deflate",
-        b"\n>\npermessage-deflate",
-        b" ",
-    ];
-    let all_policies: Property = |input| {
-        let accepted = (0..6).map(|policy| {
-            properties::extensions(&[&[policy], &b"permessage-deflate"[..], input].concat())
-        });
+    let behind_an_offer: Property = |input| {
+        let input = [b"permessage-deflate", input].concat();
+        let accepted =
+            (0..6).map(|policy| properties::extensions(&[&[policy], &input[..]].concat()));
         accepted.fold(true, |all, accepted| all & accepted)
     };
-    every(all_policies, &pieces, 3);
+    every(
+        behind_an_offer,
+        b";client_max_window_bits|;server_max_window_bits|;client_no_context_takeover|;server_no_context_takeover|=7|=8|=15|=16\
+          |=\"9\"|=08|,permessage-deflate|\n>\npermessage-deflate| ",
+        2,
+    );
 }
 
 #[test]
@@ -278,13 +169,10 @@ fn stored_inputs() {
     ];
     for (name, property) in corpora {
         let mut inputs = Inputs::default();
-        for entry in
-            fs::read_dir(Path::new("../../fuzz/corpus").join(name)).expect("the corpus is there")
-        {
-            inputs.check(
-                property,
-                &fs::read(entry.expect("it can be listed").path()).expect("it can be read"),
-            );
+        let corpus = Path::new("../../fuzz/corpus").join(name);
+        for entry in fs::read_dir(corpus).expect("the corpus is there") {
+            let path = entry.expect("it can be listed").path();
+            inputs.check(property, &fs::read(path).expect("it can be read"));
         }
     }
 }

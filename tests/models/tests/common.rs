@@ -6,7 +6,10 @@ use std::{
     fmt::Debug,
     future::{Future, ready},
     pin::pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -22,9 +25,6 @@ use models::{
 };
 use tower::{Layer, Service, service_fn};
 
-/// How often a thread may be interrupted where it need not wait. `LOOM_MAX_PREEMPTIONS` is another number.
-const PREEMPTIONS: usize = 3;
-
 /// Longer than any model runs.
 pub const LONG: Duration = Duration::from_secs(1000);
 
@@ -34,23 +34,43 @@ pub fn explore<T: Clone + Debug + Ord + Send + 'static>(
     expected: impl IntoIterator<Item = T>,
     model: impl Fn() -> T + Send + Sync + 'static,
 ) {
-    let results = Arc::new(Mutex::new((0_u32, BTreeSet::new())));
+    explore_up_to(usize::MAX, expected, model);
+}
+
+/// Runs only the orders in which threads that need not wait are interrupted at most so many times. For models with too many orders.
+#[track_caller]
+pub fn explore_up_to<T: Clone + Debug + Ord + Send + 'static>(
+    preemptions: usize,
+    expected: impl IntoIterator<Item = T>,
+    model: impl Fn() -> T + Send + Sync + 'static,
+) {
+    let results = Arc::new(Mutex::new(BTreeSet::new()));
     let seen = Arc::clone(&results);
+    let orders = Orders { begin: Instant::now(), number: Arc::default() };
+    let number = Arc::clone(&orders.number);
     let model = Arc::new(model);
     let mut builder = Builder::new();
-    builder.preemption_bound.get_or_insert(PREEMPTIONS);
+    builder.preemption_bound = (preemptions < usize::MAX).then_some(preemptions);
     builder.max_branches = 10_000;
-    let begin = Instant::now();
     builder.check(move || {
+        number.fetch_add(1, SeqCst);
         let model = Arc::clone(&model);
         let result = start(move || model()).join().unwrap();
-        let mut seen = seen.lock().unwrap();
-        seen.0 += 1;
-        seen.1.insert(result);
+        seen.lock().unwrap().insert(result);
     });
-    let results = results.lock().unwrap();
-    println!("{} orders in {:.1} s", results.0, begin.elapsed().as_secs_f32());
-    assert_eq!(results.1, expected.into_iter().collect());
+    assert_eq!(*results.lock().unwrap(), expected.into_iter().collect());
+}
+
+/// Says how many orders were run, also when a model fails.
+struct Orders {
+    begin: Instant,
+    number: Arc<AtomicU32>,
+}
+
+impl Drop for Orders {
+    fn drop(&mut self) {
+        println!("{} orders in {:.1?}", self.number.load(SeqCst), self.begin.elapsed());
+    }
 }
 
 /// A thread with a stack for more than a few atomics.

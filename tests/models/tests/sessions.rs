@@ -6,7 +6,7 @@ use models::{
     TokenPolicy, VerifyToken, WhenFull, test_util::handshake,
 };
 
-use crate::common::{LONG, enter, enter_with, explore, guard, now, poll, start};
+use crate::common::{LONG, enter, enter_with, explore, explore_up_to, guard, now, poll, start};
 
 const USER: &str = "alice";
 
@@ -123,7 +123,7 @@ fn no_session_outlives_the_revocation_of_its_token_and_the_end_of_its_user() {
 
 #[test]
 fn a_connection_ends_when_two_reasons_come_at_once() {
-    explore([Ended::Drained.reason(), Ended::Revoked.reason()], || {
+    explore_up_to(3, [Ended::Drained.reason(), Ended::Revoked.reason()], || {
         let drain = Drain::new();
         let (sessions, layer) = sessions(1, WhenFull::RejectNewest);
         let permit = enter(&layer.drain(&drain)).unwrap();

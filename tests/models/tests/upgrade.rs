@@ -15,7 +15,7 @@ use tokio::{
 };
 use tower::{Layer, Service, service_fn};
 
-use crate::common::{explore, guard, now, start};
+use crate::common::{explore, explore_up_to, guard, now, start};
 
 static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| Builder::new_current_thread().build().unwrap());
@@ -106,17 +106,17 @@ fn race(reaction: Reaction) -> Outcome {
 
 #[test]
 fn a_pending_upgrade_is_handed_over_once_with_the_101() {
-    explore([HandedOver, TooLate], || race(Responds(200)));
+    explore_up_to(4, [HandedOver, TooLate], || race(Responds(200)));
 }
 
 #[test]
 fn a_pending_upgrade_is_declined_by_another_response() {
-    explore([Declined, TooLate], || race(Responds(403)));
+    explore_up_to(4, [Declined, TooLate], || race(Responds(403)));
 }
 
 #[test]
 fn a_pending_upgrade_is_declined_when_the_client_leaves() {
-    explore([Declined, TooLate], || race(Leaves));
+    explore_up_to(4, [Declined, TooLate], || race(Leaves));
 }
 
 #[test]
