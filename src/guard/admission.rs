@@ -242,7 +242,7 @@ impl<R, C> Admission<R, C> {
         let config = &policy.config;
         let mut held = self.held.take();
         let permit = config.enforce(sessions, report).and_then(|sessions| {
-            for session in sessions.into_iter().flatten() {
+            for session in sessions.unwrap_or_default() {
                 held = Some(Permit::new(Held::Session(session), held.take()));
             }
             config.acquire(held)
