@@ -30,7 +30,7 @@ pub const LONG: Duration = Duration::from_secs(1000);
 
 /// Runs `model` in every order of its threads' steps, and asserts that its results are `expected`: no others, and all of them.
 #[track_caller]
-pub fn explore<T: Clone + Debug + Ord + Send + 'static>(
+pub fn explore<T: Debug + Ord + Send + 'static>(
     expected: impl IntoIterator<Item = T>,
     model: impl Fn() -> T + Send + Sync + 'static,
 ) {
@@ -39,7 +39,7 @@ pub fn explore<T: Clone + Debug + Ord + Send + 'static>(
 
 /// Runs only the orders in which threads that need not wait are interrupted at most so many times. For models with too many orders.
 #[track_caller]
-pub fn explore_up_to<T: Clone + Debug + Ord + Send + 'static>(
+pub fn explore_up_to<T: Debug + Ord + Send + 'static>(
     preemptions: usize,
     expected: impl IntoIterator<Item = T>,
     model: impl Fn() -> T + Send + Sync + 'static,
