@@ -1,7 +1,9 @@
 //! What connections and handshakes share. `tests/models` puts a model checker's types in their place.
 
+#[cfg(feature = "token")]
+pub(crate) use std::sync::RwLock;
 pub(crate) use std::sync::{
-    Mutex, MutexGuard, RwLock,
+    Mutex, MutexGuard,
     atomic::{AtomicU64, AtomicUsize},
 };
 
