@@ -90,13 +90,16 @@ fn versions() {
     every(properties::version, b"13|0|1|2|3|5|+|,| |\t|\n|x|\xff", 3);
 }
 
+const LISTED: &[u8] = b"websocket|WebSocket|upgrade|UPGRADE|close|CLOSE|x|\"|/13|;|,| |\t|\n|\xff";
+
 #[test]
 fn lists() {
-    every(
-        properties::lists,
-        b"websocket|WebSocket|upgrade|UPGRADE|close|CLOSE|x|\"|/13|;|,| |\t|\n|\xff",
-        3,
-    );
+    every(properties::lists, LISTED, 3);
+}
+
+#[test]
+fn lists_that_go_on() {
+    every(|input| properties::lists(&[b"websocket\nUpgrade", input].concat()), LISTED, 3);
 }
 
 #[test]
@@ -135,7 +138,7 @@ fn extensions() {
     let deflate_by_default: Property = |input| properties::extensions(&[b"\x01", input].concat());
     every(
         deflate_by_default,
-        b"permessage-deflate|x|;|,|=|\"|\\|client_max_window_bits|server_no_context_takeover|8|15| |\n|>",
+        b"permessage-deflate|x|(|;|,|=|\"|\\|client_max_window_bits|server_no_context_takeover|8|15| |\n|>",
         3,
     );
 }
