@@ -3,7 +3,7 @@
 use serde_json::Value;
 use tower_ws_guard::{RejectionKind, client::FindingKind};
 
-use super::{known::known, origin};
+use super::{handshake::malformed, known::known, origin};
 use crate::{
     codes::Code,
     exchange::{Exchange, Received},
@@ -54,9 +54,8 @@ pub(crate) fn findings(seen: &Observations, received: &Received) -> Vec<Finding>
     {
         first.explanation.push_str("; the probes that could tell the cause got 429, so it is open");
     }
-    let defects = received.head.defects.join("; ");
-    if !defects.is_empty() {
-        findings.push(Finding::new(Code::MalformedResponse).detail(defects));
+    if !received.head.defects.is_empty() {
+        findings.push(malformed(&received.head.defects));
     }
     findings
 }
@@ -341,11 +340,25 @@ fn upgrade(seen: &Observations, received: &Received, text: &str) -> Option<Findi
         } else {
             "the server says so"
         };
-        let page = if status == 200 {
-            "send this path to the server of the WebSocket (in nginx a location with proxy_pass): the response is an \
-             ordinary page, as a fallback serves it for every path; then: "
+        let path = seen.main.target.path();
+        let (because, page) = if status == 200 {
+            (
+                format!(
+                    "an ordinary page comes back ({evidence}): nothing sends the path `{path}` to the server of the \
+                     WebSocket, so that a fallback page is served; or {} in front does not pass the upgrade on",
+                    proxy.name()
+                ),
+                "send this path to the server of the WebSocket (in nginx a location with proxy_pass); then: ",
+            )
         } else {
-            ""
+            (
+                format!(
+                    "the upgrade did not arrive ({evidence}): {} in front does not pass it on, or nothing at the path \
+                     `{path}` speaks WebSocket",
+                    proxy.name()
+                ),
+                "",
+            )
         };
         // FastAPI's body.
         let library = if status == 404 && text.contains("{\"detail\":\"not found\"}") {
@@ -355,12 +368,7 @@ fn upgrade(seen: &Observations, received: &Received, text: &str) -> Option<Findi
         };
         return Some(
             Finding::new(Code::UpgradeStripped)
-                .because(format!(
-                    "{line}: the upgrade did not arrive ({evidence}): {} in front does not pass it on, or nothing at \
-                     the path `{}` speaks WebSocket",
-                    proxy.name(),
-                    seen.main.target.path()
-                ))
+                .because(format!("{line}: {because}"))
                 .detail(words(received))
                 .fix(format!("{page}{}{library}", proxy.upgrade())),
         );
@@ -487,8 +495,8 @@ fn redirected(seen: &Observations, received: &Received) -> Finding {
     let (why, fix) = if is_login {
         (
             format!("to a login page, `{}`: the handshake has no valid session", from.page(&location)),
-            "send the cookie of the session with -b 'NAME=VALUE'; let the server respond to a handshake with 401 \
-             in place of a redirect"
+            "log in first, on a page of the same host, so that the cookie of the session is sent (here: -b \
+             'NAME=VALUE'); let the server respond to a handshake with 401 in place of a redirect"
                 .to_owned(),
         )
     } else if is_same_but(from, &to, |from| from.with_tls(true))
@@ -508,7 +516,7 @@ fn redirected(seen: &Observations, received: &Received) -> Finding {
         .because(format!(
             "{status}: the server redirects {why}; browsers do not follow a redirect of a WebSocket"
         ))
-        .fix(format!("{fix}; -L follows it here"))
+        .fix(if is_login { fix } else { format!("{fix}; -L follows it here") })
 }
 
 fn is_same_but(from: &Target, to: &Target, change: impl Fn(&Target) -> Target) -> bool {
