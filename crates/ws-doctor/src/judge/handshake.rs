@@ -38,7 +38,7 @@ pub(crate) fn findings(received: &Received) -> Vec<Finding> {
             // The mistake is known, so no proxy is to blame.
             finding.fix(
                 "correct this mistake: send base64(SHA-1(key + \"258EAFA5-E914-47DA-95CA-C5AB0DC85B11\")), of the 24 \
-                 characters of the key and the 36 behind them, and of nothing else",
+                 characters of the key and the 36 of this GUID, and of nothing else",
             )
         } else {
             finding

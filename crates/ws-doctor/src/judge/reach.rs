@@ -2,7 +2,10 @@
 
 use std::io;
 
-use super::{origin, rejected::tls_port};
+use super::{
+    origin,
+    rejected::{is_vite, tls_port},
+};
 use crate::{
     certificate::Certificate,
     codes::Code,
@@ -47,8 +50,8 @@ fn route(seen: &Observations, fault: &RouteFault) -> Finding {
                 .because(format!("the name `{host}` has no address: {error}"));
             if !host.contains('.') {
                 finding.fix(format!(
-                    "`{host}` is a name of a container or of a local network: use it there, or use a name that this \
-                     machine knows; --resolve {host}:{}:ADDRESS tries an address",
+                    "`{host}` is a name of a container or of a local network, which a browser outside of it does not \
+                     know: publish the port, and use the name of the host; --resolve {host}:{}:ADDRESS tries an address",
                     target.port()
                 ))
             } else {
@@ -392,7 +395,7 @@ fn silent(seen: &Observations, fault: &Fault) -> Vec<Finding> {
                 "the server accepted the connection, got the request, and sent nothing for {waited:.1} s"
             ));
             match seen.made(&Probe::WithoutUpgrade).and_then(|probe| probe.received()) {
-                Some(page) if String::from_utf8_lossy(&page.body.bytes).contains("/@vite/client") => finding
+                Some(page) if is_vite(page) => finding
                     .detail("an ordinary request shows that it is Vite, which responds only to its subprotocol")
                     .fix("offer it: --subprotocol vite-hmr; with `server.ws`, look at `server.hmr.path` and the token"),
                 Some(page) => finding

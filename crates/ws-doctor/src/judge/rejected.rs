@@ -341,7 +341,8 @@ fn upgrade(seen: &Observations, received: &Received, text: &str) -> Option<Findi
             "the server says so"
         };
         let path = seen.main.target.path();
-        let (because, page) = if status == 200 {
+        // A page of Vite itself shows that the path is right.
+        let (because, page) = if status == 200 && !is_vite(received) {
             (
                 format!(
                     "an ordinary page comes back ({evidence}): nothing sends the path `{path}` to the server of the \
@@ -390,6 +391,11 @@ fn upgrade(seen: &Observations, received: &Received, text: &str) -> Option<Findi
                 ),
             ),
     )
+}
+
+/// Its development server adds a script to each page.
+pub(super) fn is_vite(page: &Received) -> bool {
+    String::from_utf8_lossy(&page.body.bytes).contains("/@vite/client")
 }
 
 /// What servers say when the upgrade did not arrive.
