@@ -233,6 +233,12 @@ impl Doctor {
             }
             main = self.main(deadline).await;
         }
+        let socket = main.received().and_then(|received| received.socket.as_ref());
+        if let Some(socket) = socket.filter(|socket| socket.round_trip.is_none() && self.means.ping)
+        {
+            self.notes
+                .push(format!("no pong came to the ping within {} ms", socket.time.as_millis()));
+        }
         let spent = redirects.len();
         let mut seen = Observations { given: self.given.clone(), main, probes: Vec::new() };
         while seen.probes.len() + spent + 1 < MAX_REQUESTS {

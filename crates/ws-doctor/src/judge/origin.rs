@@ -1,10 +1,10 @@
 //! What the origin probes show.
 
-use super::rejected::describe;
 use crate::{
     codes::Code,
     finding::Finding,
     probe::{Observations, Probe, is_better, last_words},
+    report::result,
     who::{self, Proxy},
 };
 
@@ -23,7 +23,7 @@ pub(crate) fn finding(seen: &Observations) -> Option<Finding> {
         Probe::OtherOrigin(origin) if is_better(seen, exchange) => Some(origin),
         _ => None,
     });
-    let main = describe(&seen.main);
+    let main = result(&seen.main);
 
     let Some(sent) = sent else {
         let accepted = if with_own { Some(&own) } else { other };

@@ -2,10 +2,7 @@
 
 use std::io;
 
-use super::{
-    origin,
-    rejected::{is_vite, tls_port},
-};
+use super::{origin, rejected::tls_port, upgrade::is_vite};
 use crate::{
     certificate::Certificate,
     codes::Code,
