@@ -63,6 +63,7 @@ fn rejected() -> Vec<(Raw, ExpectedRejection)> {
         (plain().and("Sec-WebSocket-Key", ""), UPGRADE),
         (plain().and("Sec-WebSocket-Version", ""), UPGRADE),
         (plain().and("Upgrade", "websocket"), CONNECTION),
+        (plain().and("Upgrade", "h2c").and("Upgrade", "websocket"), CONNECTION),
     ];
     for upgrade in
         ["h2c", "websockets", "websocket/13", "web socket", "\"websocket\"", "websocket;q=1"]
@@ -325,18 +326,30 @@ fn accept_key_equals_that_of_tungstenite() {
 #[tokio::test]
 async fn bytes_after_a_rejected_handshake_are_not_a_second_request() {
     let calls = Arc::default();
-    let address = serve(service!(calls)).await;
-    for raw in [
-        handshake().with("Sec-WebSocket-Version", "1777"),
-        handshake().with("Sec-WebSocket-Version", "8"),
-        handshake().with("Origin", "https://evil.example"),
-        handshake().and("Content-Length", "42"),
-        handshake().method("CONNECT"),
+    let policies = serve(service!(calls)).await;
+    let counted = Arc::clone(&calls);
+    let guard = GuardLayer::new(AllowOrigin::same_origin())
+        .check(check_fn(|handshake| match handshake.headers().contains_key("x-bad") {
+            true => Err(Rejection::custom("bad", http::StatusCode::IM_A_TEAPOT)),
+            false => Ok(()),
+        }))
+        .token(TokenPolicy::bearer(StaticTokens::new([("token", ())]).unwrap()));
+    let checked = guard.unwrap().layer(service_fn(move |request| inner(request, counted.clone())));
+    let checked = serve(checked).await;
+    for (address, raw) in [
+        (policies, handshake().with("Sec-WebSocket-Version", "1777")),
+        (policies, handshake().with("Sec-WebSocket-Version", "8")),
+        (policies, handshake().with("Origin", "https://evil.example")),
+        (policies, handshake().and("Content-Length", "42")),
+        (policies, handshake().method("CONNECT")),
+        (checked, handshake()),
+        (checked, handshake().and("Authorization", "Bearer guess")),
+        (checked, handshake().and("Authorization", "Bearer token").and("X-Bad", "1")),
     ] {
         let mut response =
             send(address, &raw.body("GET /internal HTTP/1.1\r\nHost: a\r\n\r\n").bytes()).await;
-        assert!(response.status >= 400);
-        assert!(!response.read_rest().await.contains("HTTP/1.1"));
+        assert!(response.status >= 400, "{response:?}");
+        assert!(!response.read_rest().await.contains("HTTP/1.1"), "{response:?}");
     }
     assert_eq!(calls.load(Ordering::SeqCst), 0);
 }
