@@ -11,9 +11,9 @@ use std::{
 use http::{Request, Response, Version};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_ws_guard::{
-    AllowHost, AllowOrigin, Check, GuardLayer, Handshake, Origin, PendingUpgrade, ProblemJson,
-    Rejection, RequestOrigin, ResponderLayer, StaticTokens, Subprotocols, TokenPolicy, Transport,
-    check_fn,
+    AllowHost, AllowOrigin, Check, ConnectionLimit, GuardLayer, Handshake, Origin, PendingUpgrade,
+    ProblemJson, Rejection, RequestHead, RequestOrigin, ResponderLayer, StaticTokens, Subprotocols,
+    TokenPolicy, Transport, check_fn,
 };
 
 use crate::common::{self, ACCEPT, Body, KEY, Raw, handshake, plain, send, serve};
@@ -375,6 +375,14 @@ async fn connection_is_closed_after_a_handler_declines() {
         assert_eq!((response.status, response.all("connection")), (404, vec!["close"]));
         assert_eq!(response.read_rest().await, "declined");
     }
+    // So it is behind a response that the layer replaces.
+    let completing = service_fn(async |_: Request<hyper::body::Incoming>| {
+        Ok::<_, Infallible>(Response::builder().status(101).body(Body::default()).unwrap())
+    });
+    let limited = guard().limit(ConnectionLimit::total(1).unwrap()).layer(completing);
+    let mut response = send(serve(limited).await, &smuggled()).await;
+    assert_eq!((response.status, response.all("connection")), (500, vec!["close"]));
+    assert_eq!(response.read_rest().await, "");
     // The guard leaves an ordinary request alone, and a handshake too if configured so.
     for (service, raw) in [
         (ServiceBuilder::new().layer(guard()).service(declining), plain()),
@@ -511,13 +519,15 @@ async fn check_sees_the_handshake_as_received() {
         assert!(handshake.subprotocols().eq(["b", "a", "c"]));
         assert_eq!(handshake.extensions().get(), Some(&"before"));
         handshake.extensions_mut().insert("behind");
-        let shown = format!("{handshake:?}");
-        assert!(
-            shown.contains("/ws")
-                && shown.contains("Chat.example.com")
-                && !shown.contains("s3cr3t"),
-            "{shown}"
-        );
+        let head = RequestHead::new(&came).unwrap();
+        for shown in [format!("{handshake:?}"), format!("{head:?}")] {
+            assert!(
+                shown.contains("/ws")
+                    && shown.contains("Chat.example.com")
+                    && !shown.contains("s3cr3t"),
+                "{shown}"
+            );
+        }
         assert_eq!(parts.extensions.get(), Some(&"behind"));
     }
 }
