@@ -86,7 +86,7 @@ fn app(
     let accounts = options.accounts()?;
 
     let attempts = Attempts::new(options, address, endpoint.attempts, endpoint.explain);
-    let page = Page::new(options, &endpoint.lints, drain, attempts);
+    let page = Page::new(options, &endpoint.lints, drain, attempts)?;
     let mut app = page::routes(page);
     if options.metrics {
         app = app.route("/metrics", metrics());

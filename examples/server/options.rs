@@ -235,6 +235,18 @@ impl Options {
         Ok(origins)
     }
 
+    /// Those of the page.
+    pub(crate) fn own_origins(&self) -> Result<AllowOrigin, WrongFlag> {
+        let own = AllowOrigin::same_origin();
+        match &self.public_origin {
+            None => Ok(own),
+            Some(origin) => {
+                let public = AllowOrigin::public_origin(origin).map_err(at("--public-origin"))?;
+                Ok(own.or(public))
+            }
+        }
+    }
+
     /// The endpoint, with a copy for the page.
     pub(crate) fn endpoint(
         &self,
@@ -387,7 +399,7 @@ pub(crate) struct WrongFlag {
     error: String,
 }
 
-fn at<E: Display>(flag: &'static str) -> impl FnOnce(E) -> WrongFlag {
+pub(crate) fn at<E: Display>(flag: &'static str) -> impl FnOnce(E) -> WrongFlag {
     move |error| WrongFlag { flag, error: error.to_string() }
 }
 

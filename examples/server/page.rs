@@ -15,9 +15,17 @@ use axum::{
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
-use tower_ws_guard::{AllowOrigin, ConnectionLimit, Drain, ProblemJson, RequestCheckLayer};
+use tower_ws_guard::{
+    AllowOrigin, ConnectionLimit, Drain, ProblemJson, RequestCheckLayer, StaticTokens, Token,
+    VerifyToken,
+};
 
-use crate::{accounts::NO_STORE, attempts::Attempts, options::Options, policy};
+use crate::{
+    accounts::NO_STORE,
+    attempts::Attempts,
+    options::{Options, WrongFlag, at},
+    policy,
+};
 
 const MAX_ATTEMPT: usize = 16 * 1024;
 
@@ -28,8 +36,11 @@ const PAGE_TOKEN: HeaderName = HeaderName::from_static("page-token");
 pub(crate) struct Page(Arc<Inner>);
 
 struct Inner {
-    token: String,
+    /// Has the token of the page.
     policy: Value,
+    tokens: StaticTokens<()>,
+    /// The origins of the page.
+    own: AllowOrigin,
     drain: Drain,
     limit: Option<ConnectionLimit>,
     attempts: Attempts,
@@ -41,22 +52,32 @@ impl Page {
         lints: &[String],
         drain: &Drain,
         attempts: Attempts,
-    ) -> Self {
-        let mut token = [0; 16];
-        getrandom::fill(&mut token).expect("the operating system has random numbers");
-        Self(Arc::new(Inner {
-            token: URL_SAFE_NO_PAD.encode(token),
-            policy: policy::describe(options, lints),
+    ) -> Result<Self, WrongFlag> {
+        let token = new_token();
+        let mut policy = policy::describe(options, lints);
+        policy["token"] = token.clone().into();
+        Ok(Self(Arc::new(Inner {
+            policy,
+            tokens: StaticTokens::new([(token, ())]).map_err(at("the page"))?,
+            own: options.own_origins()?,
             drain: drain.clone(),
             limit: options.max_connections.as_ref().map(|limit| limit.connections.clone()),
             attempts,
-        }))
+        })))
     }
 }
 
+/// 256 random bits.
+fn new_token() -> String {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).expect("the operating system has random bytes");
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
 pub(crate) fn routes(page: Page) -> Router {
-    // A page of another site must not make attempts, or a clickjacker let the user make them.
-    let own = AllowOrigin::same_origin().allow_missing();
+    // An attempt has the server's own token, so no page of another site may make one, and none may
+    // show this page in a frame, to make the user click on its buttons.
+    let own = page.0.own.clone().allow_missing();
     let own = RequestCheckLayer::origins(own).reject_with(ProblemJson::new());
     let make = Router::new()
         .route("/attempts", post(make_own))
@@ -93,18 +114,16 @@ async fn require_page_token(
     request: Request,
     next: Next,
 ) -> Response {
-    let token = request.headers().get(PAGE_TOKEN);
-    if token.is_some_and(|token| token.as_bytes() == page.token.as_bytes()) {
-        next.run(request).await
-    } else {
-        failure(StatusCode::FORBIDDEN, "the server was started anew: reload the page")
+    let (head, body) = request.into_parts();
+    let token = head.headers.get(PAGE_TOKEN).and_then(|token| token.to_str().ok());
+    match page.tokens.verify(Token::new(token.unwrap_or_default()), &head).await {
+        Ok(_) => next.run(Request::from_parts(head, body)).await,
+        Err(_) => failure(StatusCode::FORBIDDEN, "this page is not of this server: reload it"),
     }
 }
 
 async fn describe(State(Page(page)): State<Page>) -> impl IntoResponse {
-    let mut policy = page.policy.clone();
-    policy["token"] = page.token.clone().into();
-    (NO_STORE, Json(policy))
+    (NO_STORE, Json(page.policy.clone()))
 }
 
 async fn status(State(Page(page)): State<Page>) -> impl IntoResponse {

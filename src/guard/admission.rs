@@ -2,7 +2,7 @@
 
 use std::{mem, sync::Arc, time::Duration};
 
-use http::{Response, StatusCode, request::Parts};
+use http::{Response, request::Parts};
 use tokio::time::Instant;
 
 use super::{
@@ -26,8 +26,8 @@ use crate::{
 pub(super) struct Admission<R, C> {
     /// What outlives the checks. It is collected from the start.
     handling: Handling<R, C>,
-    /// What the permit will hold. The slots come before the sessions, which may have to wait.
-    held: Vec<Held>,
+    /// The slots, which come before the sessions: those may have to wait.
+    held: Option<Permit>,
     /// When the checks began, if there are sessions.
     began: Option<std::time::Instant>,
     /// The end of the time for all waits, set at the first one.
@@ -64,7 +64,7 @@ impl<R, C> Admission<R, C> {
     pub(super) fn new(policy: &Arc<Policy<R>>, request: &Parts, outer: Outer) -> Self {
         Self {
             handling: Handling::new(policy, request, outer),
-            held: Vec::new(),
+            held: None,
             began: None,
             deadline: None,
             waited: Waited::Verification,
@@ -240,9 +240,11 @@ impl<R, C> Admission<R, C> {
     {
         let Handling { policy, report, .. } = &mut self.handling;
         let config = &policy.config;
-        let mut held = mem::take(&mut self.held);
+        let mut held = self.held.take();
         let permit = config.enforce(sessions, report).and_then(|sessions| {
-            held.extend(sessions.into_iter().flatten().map(Held::Session));
+            for session in sessions.unwrap_or_default() {
+                held = Some(Permit::new(Held::Session(session), held.take()));
+            }
             config.acquire(held)
         });
         match permit {
@@ -440,11 +442,8 @@ impl<R> Policy<R> {
     {
         // An ordinary request has nothing behind it that could be mistaken for a second one.
         let close = !self.config.keep_connection && rejection.kind() != Kind::NotWebsocket;
-        // Only a 401 needs them.
-        let challenges = match (&self.config.token, rejection.kind().status()) {
-            (Some(token), StatusCode::UNAUTHORIZED) => Some(token.challenges()),
-            _ => None,
-        };
+        let token = self.config.token.as_ref().filter(|_| rejection.kind().has_challenge());
+        let challenges = token.map(|token| token.challenges());
         reject_dropped(rejection, request, &*self.reject_with, close, challenges.as_ref())
     }
 }

@@ -9,13 +9,13 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, request::Parts};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::mpsc,
     time::sleep,
 };
-use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_ws_guard::{
     AllowOrigin, Claims, ConnectionLimit, Drain, GuardLayer, PendingUpgrade, Rejection,
     ResponderLayer, StaticTokens, Subprotocols, TokenPolicy, Upgraded, VersionCheckLayer,
@@ -45,12 +45,13 @@ async fn inner_service_accepts_or_declines_the_pending_upgrade() {
                     pending.on_upgrade(echo_line);
                     response.body(Body::from("not sent..."))
                 }
-                (Some("cancel"), Some(pending)) => {
+                (Some(query @ ("cancel" | "fail")), Some(pending)) => {
                     // The greeting would follow the response.
                     pending.on_upgrade(async |mut socket| {
                         socket.write_all(b"handed over").await.unwrap();
                     });
-                    response.status(403).body(Body::from("not allowed"))
+                    let status = if query == "fail" { 500 } else { 403 };
+                    response.status(status).body(Body::from("not allowed"))
                 }
                 (_, pending) => response.body(Body::from(if pending.is_some() {
                     "declined it"
@@ -76,6 +77,7 @@ async fn inner_service_accepts_or_declines_the_pending_upgrade() {
 
     for (raw, status, body) in [
         (raw.clone().target("/ws?cancel"), 403, "not allowed"),
+        (raw.clone().target("/ws?fail"), 500, "not allowed"),
         (raw.clone().target("/ws?decline"), 200, "declined it"),
         (plain().target("/ws?accept"), 200, "ordinary..."),
     ] {
@@ -160,16 +162,22 @@ async fn callback_receives_the_connection_and_a_value_from_the_head() {
 
 #[tokio::test]
 async fn head_is_dropped_before_the_response_of_a_callback() {
-    let (callback, with) = (
-        GuardLayer::new(AllowOrigin::same_origin()).on_upgraded(echo_line),
-        GuardLayer::new(AllowOrigin::same_origin()).on_upgraded_with(
-            |head| head.uri.to_string(),
-            async |socket, _| echo_line(socket).await,
-        ),
-    );
-    for guard in [callback, with] {
-        let service =
-            guard.layer(service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(()))));
+    let guard = || GuardLayer::new(AllowOrigin::same_origin());
+    let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+    let with_head = guard()
+        .on_upgraded_with(|head| head.uri.to_string(), async |socket, _| echo_line(socket).await);
+    let waits = guard().authorize(async |_: &Parts| {
+        tokio::task::yield_now().await;
+        Ok(())
+    });
+    let stacked =
+        ServiceBuilder::new().layer(guard()).layer(ResponderLayer::on_upgraded(echo_line));
+    for service in [
+        BoxCloneSyncService::new(guard().on_upgraded(echo_line).layer(inner)),
+        BoxCloneSyncService::new(with_head.layer(inner)),
+        BoxCloneSyncService::new(waits.on_upgraded(echo_line).layer(inner)),
+        BoxCloneSyncService::new(stacked.service(inner)),
+    ] {
         let (mut request, _client) = test_util::upgradable(handshake().request()).await;
         let in_the_head = Arc::new(());
         request.extensions_mut().insert(Arc::clone(&in_the_head));

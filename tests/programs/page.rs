@@ -1,10 +1,14 @@
 //! The page of the example server: what it asks the server, and the page in a browser.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use axum::{Router, routing::any};
 use http::request::Parts;
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
 use tower_ws_guard::{
     AcceptThenClose, AllowHost, AllowOrigin, ConfigError, ConnectionLimit, Drain, GuardLayer,
     PendingUpgrade, PermessageDeflate, ProblemJson, RejectionKind, Sessions, StaticTokens,
@@ -17,6 +21,8 @@ use crate::{
     common::{self, Raw, handshake, plain, send},
     server::Server,
 };
+
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 async fn get(server: &Server, raw: Raw) -> (u16, String) {
     let mut response = send(server.address, &raw.and("Connection", "close").bytes()).await;
@@ -285,38 +291,83 @@ async fn own_bytes_are_sent_as_they_are() {
 }
 
 #[tokio::test]
-async fn only_the_page_makes_attempts() {
-    let page = Page::start(&[]).await;
-    let attempt = plain().method("POST").target("/attempts/valid").with("Host", &page.host);
-    assert_eq!(get(&page.server, attempt.clone()).await.0, 403);
-    let guessed = attempt.clone().and("Page-Token", "guess");
-    assert_eq!(get(&page.server, guessed).await.0, 403);
-    let right = attempt.and("Page-Token", &page.token);
-    for (header, value, status) in [
-        ("Origin", format!("http://{}", page.host), 200),
-        ("Origin", "https://evil.example".to_owned(), 403),
-        ("Sec-Fetch-Site", "cross-site".to_owned(), 403),
+async fn attempts_are_for_the_page_of_the_server() {
+    let page = Page::start(&["--token", "s3cr3t"]).await;
+    let other = Page::start(&[]).await;
+    assert!(page.token.len() == 43 && page.token != other.token);
+    let attempt = || plain().with("Host", &page.host).method("POST").target("/attempts/valid");
+    let by_page = || attempt().and("Page-Token", &page.token);
+    for (raw, status) in [
+        (attempt(), 403),
+        (attempt().and("Page-Token", ""), 403),
+        (attempt().and("Page-Token", "s3cr3t"), 403),
+        (attempt().and("Page-Token", &other.token), 403),
+        (by_page().and("Origin", "https://evil.example"), 403),
+        (by_page().and("Origin", "null"), 403),
+        (by_page().and("Sec-Fetch-Site", "cross-site"), 403),
+        (by_page().with("Host", "evil.example"), 421),
+        (by_page().and("Origin", format!("http://{}", page.host)), 200),
+        (by_page().and("Sec-Fetch-Site", "same-origin"), 200),
+        (attempt().target("/policy").method("GET").and("Origin", "https://evil.example"), 403),
+        (attempt().target("/policy").method("GET").with("Host", "evil.example"), 421),
     ] {
-        assert_eq!(get(&page.server, right.clone().and(header, value)).await.0, status);
+        assert_eq!(get(&page.server, raw.clone()).await.0, status, "{raw:?}");
     }
-    let rebound = plain().target("/policy").with("Host", "evil.example");
-    assert_eq!(get(&page.server, rebound).await.0, 421);
+}
+
+/// A proxy in front may change the host, so that the origin of the page differs.
+#[tokio::test]
+async fn attempts_may_come_from_the_public_origin() {
+    let page = Page::start(&["--public-origin", "https://chat.example.com"]).await;
+    let attempt = plain().with("Host", &page.host).method("POST").target("/attempts/valid");
+    let attempt = attempt.and("Page-Token", &page.token);
+    for (origin, status) in [
+        ("https://chat.example.com".to_owned(), 200),
+        (format!("http://{}", page.host), 200),
+        ("https://evil.example".to_owned(), 403),
+    ] {
+        let raw = attempt.clone().and("Origin", &origin);
+        assert_eq!(get(&page.server, raw).await.0, status, "{origin}");
+    }
 }
 
 #[tokio::test]
-async fn attempts_take_no_slot() {
-    for flags in [["--max-connections", "1"], ["--max-per-key", "1"]] {
-        let page = Page::start(&flags).await;
-        let own = format!("http://{}", page.host);
-        let connect = handshake().with("Host", &page.host).with("Origin", own);
-        let _open = send(page.server.address, &connect.bytes()).await;
-        for _ in 0..3 {
-            assert_eq!(page.attempt("valid").await["accepted"], true);
+async fn page_is_in_no_frame_and_its_token_in_no_cache() {
+    let server = Server::start(&[]);
+    let host = server.address.to_string();
+    for (target, header, wanted) in [
+        ("/", "content-security-policy", "frame-ancestors 'none'"),
+        ("/", "content-security-policy", "default-src 'none'"),
+        ("/policy", "cache-control", "no-store"),
+    ] {
+        let raw = plain().with("Host", &host).target(target);
+        let response = send(server.address, &raw.bytes()).await;
+        let values = response.all(header);
+        assert!(values.len() == 1 && values[0].contains(wanted), "{target}: {values:?}");
+    }
+}
+
+#[tokio::test]
+async fn attempts_take_no_slot_and_evict_nobody() {
+    const LIMITS: &[&str] = &["--max-connections", "1", "--max-per-key", "1", "--evict-oldest"];
+    for mode in ["guard", "responder"] {
+        let page = Page::start(&[LIMITS, &["--mode", mode, "--token", "alice"]].concat()).await;
+        let as_alice = |raw: Raw| raw.with("Host", &page.host).and("Authorization", "Bearer alice");
+        let connect = as_alice(handshake().with("Origin", format!("http://{}", page.host)));
+        let mut open = send(page.server.address, &connect.bytes()).await;
+        assert_eq!(open.status, 101);
+        for id in ["valid", "http2", "valid"] {
+            assert_eq!(page.attempt(id).await["accepted"], true);
         }
-        assert!([429, 503].contains(&send(page.server.address, &connect.bytes()).await.status));
-        let (_, status) = page.request(plain().target("/status")).await;
-        assert_eq!(status["draining"], false);
-        common::eventually(|| true).await;
+        let (_, list) = get(&page.server, as_alice(plain().target("/sessions"))).await;
+        assert_eq!(list.matches("since").count(), 1, "{list}");
+        let status = page.request(plain().target("/status")).await.1;
+        assert_eq!(status, json!({ "connections": 1, "draining": false }));
+        // An empty ping, and its pong.
+        open.stream.write_all(&[0x89, 0x80, 0, 0, 0, 0]).await.unwrap();
+        let mut pong = [0; 2];
+        timeout(TIMEOUT, open.stream.read_exact(&mut pong)).await.unwrap().unwrap();
+        assert_eq!(pong, [0x8a, 0]);
     }
 }
 

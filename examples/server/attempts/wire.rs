@@ -2,22 +2,18 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
-    sync::LazyLock,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Extension, Router, extract::ConnectInfo};
 use bytes::Bytes;
 use http::{Request, StatusCode, Version, request::Parts};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{client::conn::http2, ext::Protocol};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::graceful::GracefulShutdown,
-};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     time::timeout,
 };
 
@@ -28,10 +24,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 const MAX_RESPONSE: u64 = 64 * 1024;
 
 /// Attempts come from this machine.
-pub(super) const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-
-/// No attempt is told to end.
-static RUNNING: LazyLock<GracefulShutdown> = LazyLock::new(GracefulShutdown::new);
+pub(super) const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 pub(super) struct Response {
     pub(super) status: u16,
@@ -43,14 +36,8 @@ pub(super) struct Response {
 
 /// `waits` for a close frame, which may follow the head, or nothing ever.
 pub(super) async fn exchange(app: Router, request: &str, waits: bool) -> io::Result<Response> {
-    let (client, server) = duplex(MAX_RESPONSE as usize);
-    // It ends when the client is gone.
-    tokio::spawn(Connections { tls: None, head_timeout: TIMEOUT }.serve_http(
-        server,
-        PEER,
-        RUNNING.watcher(),
-        app,
-    ));
+    let app = app.layer(Extension(ConnectInfo(PEER))).with_state(());
+    let client = Connections { tls: None, head_timeout: TIMEOUT }.in_memory(app);
     let response = async {
         match head(request) {
             Some(head) if head.version == Version::HTTP_2 => over_http2(client, head, waits).await,

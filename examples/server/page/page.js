@@ -70,6 +70,10 @@ async function showAttack() {
   show("attack-guarded", verdict.tone === "good" ? "good" : "bad", report.status_line,
     report.accepted ? `The socket is open: ${verdict.text}. To stop it: ${verdict.fix}.` : stopped,
     `${report.response_head}\n\n${report.body}`);
+  const attempt = attempts.get("foreign-origin");
+  if (current) return;
+  choose(attempt.button);
+  showResult(attempt, report);
 }
 
 /* The policy */
@@ -139,6 +143,7 @@ function showResult({ title, summary }, report) {
     : "the response selects none of the offered subprotocols, so a browser fails the connection";
   $("result-cause").replaceChildren(...withCode(report.cause ?? unexplained[0]));
   $("result-fix").replaceChildren(...withCode(report.fix ?? (report.accepted ? nothing : unexplained[1])));
+  $("result-fix").parentElement.hidden = report.accepted && report.browser[0].type === "open";
   $("result-url").hidden = !report.url;
   if (report.url) $("result-url").href = report.url;
   $("result-browser").textContent = report.browser
@@ -508,7 +513,8 @@ const authorization = () => (server.tokens ? { Authorization: `Bearer ${$("token
 
 async function showWho() {
   let sessions = [];
-  let hint = server.tokens ? "Enter a token to see its sockets, on all servers." : "The sockets of your address.";
+  const ofToken = $("token").value ? "The sockets of this token, on all servers." : "Enter a token to see its sockets.";
+  let hint = server.tokens ? ofToken : "The sockets of your address.";
   try {
     if (!server.tokens || $("token").value) {
       sessions = await load("/sessions", { headers: authorization() });
