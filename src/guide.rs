@@ -26,15 +26,15 @@
 use crate::*;
 
 /// Browsers and credentials: what a page can send, and which credential to use when.
-#[doc = include_str!("../docs/guide/browsers.md")]
+#[doc = include_str!("../docs/browsers.md")]
 pub mod browsers {}
 
 /// A fleet: several servers that share a Redis.
-#[doc = include_str!("../docs/guide/fleet.md")]
+#[doc = include_str!("../docs/fleet.md")]
 pub mod fleet {}
 
 /// Getting started: axum, hyper, a stack of tower layers, and tonic beside it.
-#[doc = include_str!("../docs/guide/getting-started.md")]
+#[doc = include_str!("../docs/getting-started.md")]
 pub mod getting_started {}
 
 /// Hardening: what this crate bounds, what hyper and axum bound if you configure them, and what is
@@ -43,24 +43,24 @@ pub mod getting_started {}
 pub mod hardening {}
 
 /// Migrating: from `from_fn`, from tower-http's `ValidateRequestHeader`, from axum's settings.
-#[doc = include_str!("../docs/guide/migrating.md")]
+#[doc = include_str!("../docs/migrating.md")]
 pub mod migrating {}
 
 /// Operating: logs, metrics, alerts, report-only mode, and the drain.
-#[doc = include_str!("../docs/guide/operating.md")]
+#[doc = include_str!("../docs/operating.md")]
 #[doc = concat!("```yaml\n", include_str!("../docs/alerts.yml"), "```")]
 pub mod operating {}
 
 /// Tenants and changing policies: one list for sockets and CORS, one policy for each tenant, and
 /// policies that change while the server runs.
-#[doc = include_str!("../docs/guide/policies.md")]
+#[doc = include_str!("../docs/policies.md")]
 pub mod policies {}
 
 /// Behind a proxy: what each one needs, and what changes for the guard.
 ///
 #[doc = include_str!("../docs/proxy.svg")]
 ///
-#[doc = include_str!("../docs/guide/proxies.md")]
+#[doc = include_str!("../docs/proxies.md")]
 pub mod proxies {}
 
 /// Rejections by code: why a WebSocket does not open, and how to fix it.
@@ -68,7 +68,7 @@ pub mod proxies {}
 pub mod rejections {}
 
 /// Testing a policy: without a socket, and against a running server.
-#[doc = include_str!("../docs/guide/testing.md")]
+#[doc = include_str!("../docs/testing.md")]
 pub mod testing {}
 
 /// Threats and defenses: the attacks on a WebSocket endpoint, with incidents in other software.

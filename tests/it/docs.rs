@@ -7,16 +7,16 @@ const PAGE: &str = include_str!("../../docs/rejections.md");
 
 /// The pages of the module `guide`, by the names of their modules.
 const GUIDES: [(&str, &str); 11] = [
-    ("browsers", include_str!("../../docs/guide/browsers.md")),
-    ("fleet", include_str!("../../docs/guide/fleet.md")),
-    ("getting_started", include_str!("../../docs/guide/getting-started.md")),
+    ("browsers", include_str!("../../docs/browsers.md")),
+    ("fleet", include_str!("../../docs/fleet.md")),
+    ("getting_started", include_str!("../../docs/getting-started.md")),
     ("hardening", include_str!("../../docs/hardening.md")),
-    ("migrating", include_str!("../../docs/guide/migrating.md")),
-    ("operating", include_str!("../../docs/guide/operating.md")),
-    ("policies", include_str!("../../docs/guide/policies.md")),
-    ("proxies", include_str!("../../docs/guide/proxies.md")),
+    ("migrating", include_str!("../../docs/migrating.md")),
+    ("operating", include_str!("../../docs/operating.md")),
+    ("policies", include_str!("../../docs/policies.md")),
+    ("proxies", include_str!("../../docs/proxies.md")),
     ("rejections", PAGE),
-    ("testing", include_str!("../../docs/guide/testing.md")),
+    ("testing", include_str!("../../docs/testing.md")),
     ("threats", include_str!("../../docs/threats.md")),
 ];
 
