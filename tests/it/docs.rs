@@ -197,3 +197,32 @@ fn proxy_snippets_equal_the_tested_configuration() {
         );
     }
 }
+
+#[test]
+fn dashboard_and_alerts_name_metrics_and_codes_that_exist() {
+    let dashboard: serde_json::Value =
+        serde_json::from_str(include_str!("../../docs/grafana.json")).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().expect("targets"));
+    let queries = targets.map(|target| target["expr"].as_str().expect("a query"));
+    let queries = queries.chain([include_str!("../../docs/alerts.yml")]).collect::<Vec<_>>();
+
+    let documented = include_str!("../../src/telemetry/mod.rs");
+    let (mut metrics, mut codes) = (0, 0);
+    for query in queries {
+        let words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for metric in words.filter(|word| word.starts_with("ws_guard_")) {
+            let metric = metric.trim_end_matches("_bucket");
+            assert!(documented.contains(&format!("`{metric}`")), "{metric}");
+            metrics += 1;
+        }
+        let matchers = query.split("code").filter(|rest| rest.starts_with(['=', '!']));
+        for list in matchers.filter_map(|rest| rest.split('"').nth(1)) {
+            for code in list.split('|').filter(|code| code.contains('-')) {
+                assert!(RejectionKind::ALL.iter().any(|kind| kind.code() == code), "{code}");
+                codes += 1;
+            }
+        }
+    }
+    assert!(metrics > 15 && codes > 5, "{metrics} {codes}");
+}
