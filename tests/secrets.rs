@@ -663,8 +663,9 @@ async fn token_is_in_no_log_and_no_response() {
     for (i, carrier) in CARRIERS.into_iter().enumerate() {
         for (j, version) in [Version::HTTP_11, Version::HTTP_2].into_iter().enumerate() {
             for (k, outcome) in Outcome::GUARDED.into_iter().enumerate() {
-                for (l, mode) in MODES.into_iter().enumerate() {
-                    // Each outcome meets each kind of token and each responder, with every carrier.
+                // Each carrier meets each outcome, and each outcome meets each mode, kind of token and responder.
+                let modes = MODES.into_iter().enumerate();
+                for (l, mode) in modes.filter(|(l, _)| (i + 2 * j + k + l) % 5 < 2) {
                     let (kind, responder) = (KINDS[(i + l) % 4], RESPONDERS[(j * 2 + k + l) % 4]);
                     let name = format!(
                         "{} {version:?} {outcome:?} {mode} {kind:?} {responder}",

@@ -193,11 +193,11 @@ fn claimed(guard: GuardLayer) -> Box<dyn Operation> {
 }
 
 /// Takes the permit, and lets it go with the response.
-pub(crate) fn claim(mut request: Request<()>) -> Ready<Result<Response<()>, Infallible>> {
-    let mut response: Response<()> = floor::status_only(StatusCode::SWITCHING_PROTOCOLS);
-    if let Some(permit) = Permit::claim(request.extensions_mut()) {
-        response.extensions_mut().insert(permit);
-    }
+pub(crate) fn claim(
+    mut request: Request<()>,
+) -> Ready<Result<Response<Option<Permit>>, Infallible>> {
+    let mut response = floor::status_only(StatusCode::SWITCHING_PROTOCOLS);
+    *response.body_mut() = Permit::claim(request.extensions_mut());
     ready(Ok(response))
 }
 

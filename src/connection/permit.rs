@@ -17,7 +17,13 @@ use super::{Ended, FirstOf, Validity, drain::Entry, limit::Slot, sessions::Acqui
 /// free when the last clone is dropped. See the [module docs](crate::connection).
 #[derive(Clone)]
 #[must_use = "dropping the permit frees the slots of the connection"]
-pub struct Permit(Arc<[Held]>);
+pub struct Permit(Arc<Link>);
+
+/// A permit is a list, so that each thing that a connection holds is one allocation.
+struct Link {
+    held: Held,
+    rest: Option<Permit>,
+}
 
 /// What a connection holds, or what ends it.
 pub(crate) enum Held {
@@ -50,8 +56,9 @@ impl Permit {
     }
 
     pub(crate) fn add_ends(&self, ends: &mut FirstOf<Ended>) {
-        for held in &*self.0 {
-            match held {
+        let mut rest = Some(self);
+        while let Some(Self(link)) = rest {
+            match &link.held {
                 Held::Slot(_) => {}
                 Held::Session(held) => ends.push(Arc::clone(&held.session).ended()),
                 Held::Drain(entry) => ends.push(entry.drained()),
@@ -65,29 +72,27 @@ impl Permit {
                 Held::Claims(validity) => validity.add_ends(ends),
                 Held::Permit(permit) => permit.add_ends(ends),
             }
+            rest = link.rest.as_ref();
         }
     }
 
-    pub(crate) fn new(held: impl Into<Arc<[Held]>>) -> Self {
-        Self(held.into())
+    pub(crate) fn new(held: Held, rest: Option<Self>) -> Self {
+        Self(Arc::new(Link { held, rest }))
     }
 
     /// A permit that holds nothing. It tells when the claims end.
     pub(crate) fn without_limit(validity: Validity) -> Self {
-        Self::new([Held::Claims(validity)])
+        Self::new(Held::Claims(validity), None)
     }
 
     /// Ends with the validity of the claims, too.
     pub(crate) fn valid_while(self, validity: Validity) -> Self {
-        if validity.is_limited() {
-            return Self::new([Held::Permit(self), Held::Claims(validity)]);
-        }
-        self
+        if validity.is_limited() { Self::new(Held::Claims(validity), Some(self)) } else { self }
     }
 
     /// Holds the permit of another layer, too.
     pub(crate) fn and(self, other: Self) -> Self {
-        Self::new([Held::Permit(self), Held::Permit(other)])
+        Self::new(Held::Permit(other), Some(self))
     }
 
     pub(crate) fn downgrade(&self) -> WeakPermit {
@@ -96,7 +101,7 @@ impl Permit {
 }
 
 /// Tells whether a permit is still held.
-pub(crate) struct WeakPermit(Weak<[Held]>);
+pub(crate) struct WeakPermit(Weak<Link>);
 
 impl WeakPermit {
     pub(crate) fn is_held(&self) -> bool {

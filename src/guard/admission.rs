@@ -26,8 +26,8 @@ use crate::{
 pub(super) struct Admission<R, C> {
     /// What outlives the checks. It is collected from the start.
     handling: Handling<R, C>,
-    /// What the permit will hold. The slots come before the sessions, which may have to wait.
-    held: Vec<Held>,
+    /// The slots, which come before the sessions: those may have to wait.
+    held: Option<Permit>,
     /// When the checks began, if there are sessions.
     began: Option<std::time::Instant>,
     /// The end of the time for all waits, set at the first one.
@@ -64,7 +64,7 @@ impl<R, C> Admission<R, C> {
     pub(super) fn new(policy: &Arc<Policy<R>>, request: &Parts, outer: Outer) -> Self {
         Self {
             handling: Handling::new(policy, request, outer),
-            held: Vec::new(),
+            held: None,
             began: None,
             deadline: None,
             waited: Waited::Verification,
@@ -240,9 +240,11 @@ impl<R, C> Admission<R, C> {
     {
         let Handling { policy, report, .. } = &mut self.handling;
         let config = &policy.config;
-        let mut held = mem::take(&mut self.held);
+        let mut held = self.held.take();
         let permit = config.enforce(sessions, report).and_then(|sessions| {
-            held.extend(sessions.into_iter().flatten().map(Held::Session));
+            for session in sessions.unwrap_or_default() {
+                held = Some(Permit::new(Held::Session(session), held.take()));
+            }
             config.acquire(held)
         });
         match permit {

@@ -13,7 +13,7 @@ use super::{
     normalize::{Offer, normalize},
 };
 use crate::{
-    connection::{AcquireSession, ConnectionLimit, Drain, Held, Permit},
+    connection::{AcquireSession, ConnectionLimit, Drain, Held, Permit, Validity},
     context::{GuardContext, OriginChecked, Outer},
     extension::{AgreedExtensions, PermessageDeflate},
     handshake::{AlreadyNormalized, Handshake, Supported},
@@ -394,22 +394,28 @@ impl GuardConfig {
     }
 
     /// Step 8, at first: acquires a slot under each limit.
-    pub(super) fn acquire_slots(&self, report: &mut Report) -> Result<Vec<Held>, Rejection> {
-        let slots = self.limits.iter().map(|limit| limit.acquire().map(Held::Slot));
-        let slots = slots.collect::<Result<_, _>>().map_err(Rejection::from);
-        Ok(self.enforce(slots, report)?.unwrap_or_default())
+    pub(super) fn acquire_slots(&self, report: &mut Report) -> Result<Option<Permit>, Rejection> {
+        let slots = self.limits.iter().try_fold(None, |held, limit| {
+            let slot = limit.acquire().map_err(Rejection::from)?;
+            Ok(Some(Permit::new(Held::Slot(slot), held)))
+        });
+        Ok(self.enforce(slots, report)?.flatten())
     }
 
     /// Step 8, after the sessions: counts the connection in each drain.
-    pub(super) fn acquire(&self, mut held: Vec<Held>) -> Result<Permit, Rejection> {
+    pub(super) fn acquire(&self, mut held: Option<Permit>) -> Result<Permit, Rejection> {
         for drain in &self.drains {
-            held.push(Held::Drain(drain.enter()?));
+            held = Some(Permit::new(Held::Drain(drain.enter()?), held));
         }
         // So that sockets of the same age do not end at once.
         let random_age = |age: Duration| age - age / 10_000 * random_below(1000);
-        let ends_at = self.max_age.and_then(|age| Instant::now().checked_add(random_age(age)));
-        held.extend(ends_at.map(Held::Age));
-        Ok(Permit::new(held))
+        if let Some(ends_at) =
+            self.max_age.and_then(|age| Instant::now().checked_add(random_age(age)))
+        {
+            held = Some(Permit::new(Held::Age(ends_at), held));
+        }
+        // Report-only mode may have acquired nothing.
+        Ok(held.unwrap_or_else(|| Permit::without_limit(Validity::default())))
     }
 
     /// Withholds the upgrade and the permit until the handler takes them. Returns the upgrade, too,

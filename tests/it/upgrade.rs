@@ -9,13 +9,13 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, request::Parts};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::mpsc,
     time::sleep,
 };
-use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_ws_guard::{
     AllowOrigin, Claims, ConnectionLimit, Drain, GuardLayer, PendingUpgrade, Rejection,
     ResponderLayer, StaticTokens, Subprotocols, TokenPolicy, Upgraded, VersionCheckLayer,
@@ -160,16 +160,22 @@ async fn callback_receives_the_connection_and_a_value_from_the_head() {
 
 #[tokio::test]
 async fn head_is_dropped_before_the_response_of_a_callback() {
-    let (callback, with) = (
-        GuardLayer::new(AllowOrigin::same_origin()).on_upgraded(echo_line),
-        GuardLayer::new(AllowOrigin::same_origin()).on_upgraded_with(
-            |head| head.uri.to_string(),
-            async |socket, _| echo_line(socket).await,
-        ),
-    );
-    for guard in [callback, with] {
-        let service =
-            guard.layer(service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(()))));
+    let guard = || GuardLayer::new(AllowOrigin::same_origin());
+    let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+    let with_head = guard()
+        .on_upgraded_with(|head| head.uri.to_string(), async |socket, _| echo_line(socket).await);
+    let waits = guard().authorize(async |_: &Parts| {
+        tokio::task::yield_now().await;
+        Ok(())
+    });
+    let stacked =
+        ServiceBuilder::new().layer(guard()).layer(ResponderLayer::on_upgraded(echo_line));
+    for service in [
+        BoxCloneSyncService::new(guard().on_upgraded(echo_line).layer(inner)),
+        BoxCloneSyncService::new(with_head.layer(inner)),
+        BoxCloneSyncService::new(waits.on_upgraded(echo_line).layer(inner)),
+        BoxCloneSyncService::new(stacked.service(inner)),
+    ] {
         let (mut request, _client) = test_util::upgradable(handshake().request()).await;
         let in_the_head = Arc::new(());
         request.extensions_mut().insert(Arc::clone(&in_the_head));

@@ -43,7 +43,7 @@ use crate::common::{Body, Raw, handshake, plain, send};
 
 /// Turns this test into the server of another one.
 const SERVE: &str = "FLOOD_SERVE";
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 const LONG: Duration = Duration::from_secs(60);
 
 static IN_VERIFICATION: AtomicU64 = AtomicU64::new(0);
@@ -150,15 +150,16 @@ async fn status(stream: &mut TcpStream, request: &Raw) -> io::Result<u16> {
     Ok(std::str::from_utf8(&head[9..12]).unwrap().parse().unwrap())
 }
 
-/// A handshake that takes seconds; if it is accepted, one byte is echoed.
+/// A handshake that takes one to three times the pace, in milliseconds; if it is accepted, one byte is echoed.
 async fn verified(
     address: SocketAddr,
+    pace: u32,
     random: &mut fastrand::Rng,
     counts: &Counts,
 ) -> io::Result<()> {
     let bad = if random.u8(..4) == 0 { "bad-" } else { "" };
     let request =
-        handshake().and("Authorization", format!("Bearer {bad}{}", random.u32(2000..6000)));
+        handshake().and("Authorization", format!("Bearer {bad}{}", random.u32(pace..3 * pace)));
     let mut stream = connect(address, random).await?;
     match status(&mut stream, &request).await? {
         101 if bad.is_empty() => {
@@ -246,8 +247,8 @@ async fn flood_of_handshakes_is_survived() {
     }
     let number =
         |name, otherwise| env::var(name).map_or(otherwise, |number| number.parse::<u64>().unwrap());
-    let (in_flight, seconds) =
-        (number("FLOOD_HANDSHAKES", 300), number("FLOOD_SECONDS", 12).max(12));
+    let (in_flight, seconds) = (number("FLOOD_HANDSHAKES", 300), number("FLOOD_SECONDS", 5).max(5));
+    let pace = if seconds < 12 { 500 } else { 2000 };
     let (foreign, hesitant) = (in_flight / 50, in_flight / 20);
     let (mut server, address) = start();
 
@@ -255,7 +256,7 @@ async fn flood_of_handshakes_is_survived() {
     let counts = Arc::new(Counts::default());
     let latencies = Arc::default();
     let probe = tokio::spawn(probe(address, Arc::clone(&latencies), Arc::clone(&counts)));
-    sleep(Duration::from_secs(2)).await;
+    sleep(Duration::from_secs(1)).await;
     println!("ordinary requests alone: {}", quantiles(&latencies));
 
     let stop = Arc::new(AtomicBool::new(false));
@@ -264,10 +265,10 @@ async fn flood_of_handshakes_is_survived() {
         let (stop, counts) = (Arc::clone(&stop), Arc::clone(&counts));
         clients.spawn(async move {
             let mut random = fastrand::Rng::with_seed(seed);
-            sleep(Duration::from_millis(random.u64(..5000))).await;
+            sleep(Duration::from_millis(random.u64(..u64::from(pace) * 5 / 2))).await;
             while !stop.load(Ordering::Relaxed) {
                 match seed {
-                    seed if seed < in_flight => verified(address, &mut random, &counts).await,
+                    seed if seed < in_flight => verified(address, pace, &mut random, &counts).await,
                     seed if seed < in_flight + foreign => {
                         rejected(address, &mut random, &counts).await
                     }

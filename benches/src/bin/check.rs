@@ -14,6 +14,8 @@ use benches::{
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/figures.tsv");
 
+const RENEW: &str = "cargo run --release -p benches --bin check -- --renew";
+
 /// In percent.
 const TOLERANCE: u64 = 5;
 
@@ -49,21 +51,23 @@ fn main() -> Result<()> {
                 now.0, now.1, then.0, then.1
             );
             failed = true;
+        } else if now.0 * 100 < then.0 * (100 - TOLERANCE) || now.1 < then.1 {
+            println!("{row}: got better, so it could get worse unnoticed: `{RENEW}`");
         }
     }
     if !failed {
         return Ok(());
     }
     Err(format!(
-        "The figures were made with {made_with}; this is {}. If the difference is meant: \
-         `cargo run --release -p benches --bin check -- --renew`",
+        "The figures were made with {made_with}; this is {}. If the difference is meant: `{RENEW}`",
         tools()?
     )
     .into())
 }
 
 fn read() -> Result<(String, Figures)> {
-    let text = fs::read_to_string(FILE)?;
+    let text = fs::read_to_string(FILE)
+        .map_err(|error| format!("{FILE}: {error}; make it with `{RENEW}`"))?;
     let (made_with, rows) = text.split_once('\n').ok_or("an empty file")?;
     let row = |line: &str| {
         let (line, allocations) = line.rsplit_once('\t')?;

@@ -3,6 +3,13 @@
 //!
 //! [`main`] is the program. The other items are public for its tests, and are not a stable API.
 
+#![expect(
+    clippy::exhaustive_enums,
+    clippy::exhaustive_structs,
+    unnameable_types,
+    reason = "only the tests of the program use them"
+)]
+
 pub mod body;
 mod certificate;
 pub mod codes;
