@@ -118,6 +118,12 @@ fn upgrade_removed_by_a_proxy_is_found() {
         let url = format!("ws://127.0.0.1:{}/ws", proxy.port);
         cases.check(lines, &url, &[], Expected { words: &["upgrade=websocket"], ..STRIPPED });
     }
+    // Apache passes `server: uvicorn` on, and this one has its library.
+    let server = server("fastapi_server.py");
+    let proxy = Proxy::Apache.start(server.port, false, "ProxyPass / http://{UPSTREAM}/");
+    let url = format!("ws://127.0.0.1:{}/ws", proxy.port);
+    let words = &["a proxy in front removes Upgrade", "upgrade=websocket"];
+    cases.check("uvicorn behind Apache", &url, &[], Expected { words, ..STRIPPED });
     cases.assert();
 }
 
