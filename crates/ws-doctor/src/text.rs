@@ -91,7 +91,8 @@ fn advice(output: &mut String, finding: &Finding) {
     let fixes = finding.fix.lines().map(line).collect::<Vec<_>>();
     for (at, fix) in fixes.iter().enumerate() {
         let begin = if at == 0 { format!("{BOLD}What to do:{BOLD:#} ") } else { "  ".into() };
-        let end = match (at + 1 == fixes.len(), fix.ends_with(':')) {
+        // Code at the end of a line is copied with what follows it.
+        let end = match (at + 1 == fixes.len(), fix.ends_with([':', '`'])) {
             (true, _) => ".",
             (false, true) => "",
             (false, false) => ";",

@@ -106,7 +106,7 @@ pub(crate) fn allow(seen: &Observations, origin: &str) -> String {
     let host = url.as_ref().and_then(url::Url::host_str).unwrap_or(origin);
     match framework(seen) {
         Some(Framework::Channels) => format!(
-            "Django Channels: add `{host}` to ALLOWED_HOSTS (with AllowedHostsOriginValidator), or `{origin}` to the \
+            "add `{host}` to ALLOWED_HOSTS of Django (Channels with AllowedHostsOriginValidator), or `{origin}` to the \
              list of OriginValidator"
         ),
         // It compares names of hosts.
@@ -123,7 +123,7 @@ fn place(seen: &Observations) -> String {
     let setting = match framework(seen) {
         Some(Framework::Setting(setting)) => format!(" ({setting})"),
         Some(Framework::Channels) => {
-            " (Django Channels: its host to ALLOWED_HOSTS with AllowedHostsOriginValidator)".into()
+            " (Django Channels with AllowedHostsOriginValidator: its host to ALLOWED_HOSTS)".into()
         }
         Some(Framework::Webpack) => " (webpack-dev-server: its host to `allowedHosts`)".into(),
         None => String::new(),

@@ -24,9 +24,9 @@ pub(crate) fn findings(seen: &Observations, received: &Received) -> Vec<Finding>
             (Some(own), _) => own,
             // The server's own words come first.
             (None, Some(origin)) if says_why => {
-                let closed = closed(seen, socket);
-                let explanation = format!("{}; {}", closed.explanation, origin.explanation);
-                closed.because(explanation).fix(origin.fix)
+                let explanation =
+                    format!("{}; it sends {}", origin.explanation, last_words(&seen.main));
+                Finding::new(Code::ClosedAtOnce).because(explanation).fix(origin.fix)
             }
             (None, Some(origin)) => origin.detail(last_words(&seen.main)),
             (None, None) => closed(seen, socket),
@@ -219,10 +219,20 @@ fn subprotocol(seen: &Observations) -> String {
     } else {
         "the server wants another subprotocol than the offered one"
     };
-    format!(
-        "{what}: for GraphQL try --subprotocol graphql-transport-ws (library graphql-ws) or graphql-ws (the older \
-         subscriptions-transport-ws)"
-    )
+    let graphql = [
+        ("graphql-transport-ws", "of the library graphql-ws"),
+        ("graphql-ws", "of the older subscriptions-transport-ws"),
+    ];
+    let untried = graphql
+        .iter()
+        .filter(|(name, _)| !seen.given.subprotocols.iter().any(|given| given == name));
+    let untried =
+        untried.map(|(name, of)| format!("--subprotocol {name} ({of})")).collect::<Vec<_>>();
+    if untried.is_empty() {
+        format!("{what}: look for its name in the documentation of the server")
+    } else {
+        format!("{what}: for GraphQL try {}", untried.join(" or "))
+    }
 }
 
 /// RFC 6455 7.4.1, and codes that many servers use.

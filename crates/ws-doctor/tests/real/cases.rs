@@ -108,7 +108,7 @@ fn upgrade_removed_by_a_proxy_is_found() {
             );
         }
     }
-    let server = server("aiohttp_server.py");
+    let (server, uvicorn) = (server("aiohttp_server.py"), server("fastapi_server.py"));
     for lines in [
         "ProxyPass / http://{UPSTREAM}/",
         // The second line is ignored: AH01146.
@@ -119,8 +119,7 @@ fn upgrade_removed_by_a_proxy_is_found() {
         cases.check(lines, &url, &[], Expected { words: &["upgrade=websocket"], ..STRIPPED });
     }
     // Apache passes `server: uvicorn` on, and this one has its library.
-    let server = server("fastapi_server.py");
-    let proxy = Proxy::Apache.start(server.port, false, "ProxyPass / http://{UPSTREAM}/");
+    let proxy = Proxy::Apache.start(uvicorn.port, false, "ProxyPass / http://{UPSTREAM}/");
     let url = format!("ws://127.0.0.1:{}/ws", proxy.port);
     let words = &["a proxy in front removes Upgrade", "upgrade=websocket"];
     cases.check("uvicorn behind Apache", &url, &[], Expected { words, ..STRIPPED });
