@@ -129,6 +129,11 @@ mod replaceable;
 mod settings;
 mod subprotocol;
 mod subprotocol_offer;
+#[cfg(not(models))]
+mod sync;
+#[cfg(models)]
+#[path = "../tests/models/src/sync.rs"]
+mod sync;
 pub mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod test_util;

@@ -1,9 +1,6 @@
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
-use crate::{config::ConfigError, rejection::RejectionKind};
+use crate::{config::ConfigError, rejection::RejectionKind, sync::AtomicUsize};
 
 /// The maximum number of live connections.
 ///

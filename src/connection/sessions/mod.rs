@@ -10,7 +10,6 @@ use std::{
 };
 
 use http::{header::ORIGIN, request::Parts};
-use tokio::sync::SetOnce;
 
 pub(crate) use self::acquire::{AcquireSession, AcquiredSession};
 #[cfg(feature = "redis")]
@@ -21,6 +20,7 @@ use crate::{
     config::ConfigError,
     context::Claims,
     rejection::{Rejection, RejectionKind},
+    sync::SetOnce,
 };
 
 /// The live connections of each key, such as a user or an address: at most so many of each. They
