@@ -31,11 +31,13 @@ pub fn text(report: &Report, verbose: bool) -> String {
     let color = color.on_default().bold();
     let mut findings = report.findings.iter();
     if report.outcome == Verdict::Accepted {
-        let works = "the server accepts the handshake, and the socket works from here";
         match findings.next() {
-            None => put(&mut output, &format!("{color}{label}:{color:#} {works}.")),
+            None => {
+                let works = "the server accepts the handshake, and the socket works from here";
+                put(&mut output, &format!("{color}{label}:{color:#} {works}."));
+            }
             Some(remark) => {
-                let but = format!("{works}; but {}", line(&remark.explanation));
+                let but = format!("the socket works from here, but {}", line(&remark.explanation));
                 put(&mut output, &format!("{color}{label}, with a remark:{color:#} {but}."));
                 advice(&mut output, remark);
             }

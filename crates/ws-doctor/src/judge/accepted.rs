@@ -133,10 +133,14 @@ fn addresses(seen: &Observations) -> Vec<Finding> {
                 address.ip(),
                 connected.ip()
             )));
-        } else if let AttemptOutcome::Failed(_, error) = &attempt.outcome {
+        } else if let AttemptOutcome::Failed(kind, error) = &attempt.outcome {
+            let how = if *kind == std::io::ErrorKind::ConnectionRefused {
+                format!("nothing listens at {address}")
+            } else {
+                format!("{address} is not reached ({error})")
+            };
             let finding = Finding::new(Code::AddressesDiffer).because(format!(
-                "nothing listens at {address} ({error}), and something does at {connected}: clients that try only the first \
-                 address, such as Node 17 to 19, fail"
+                "{how}, and {connected} works: clients that try only the first address, such as Node 17 to 19, fail"
             ));
             remarks.push(finding.fix(format!(
                 "let the server listen on {}, too, or use {} in the URL in place of `{}`",

@@ -31,11 +31,8 @@ pub(super) fn finding(seen: &Observations, received: &Received, text: &str) -> O
     let path = path(seen);
     if says_so || proxy.is_some() || matches!(status, 200 | 426) {
         let proxy = proxy.unwrap_or(Proxy::Other);
-        let evidence = if is_same {
-            "the same request without Upgrade gets the same response"
-        } else {
-            "the server says so"
-        };
+        let evidence =
+            if is_same { "the response is the same without Upgrade" } else { "the server says so" };
         let name = proxy.name();
         let (because, page) = if status == 200 && !is_library {
             (
