@@ -51,7 +51,12 @@ macro_rules! kinds {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum RejectionKind {
-            $($(#[$doc])* $Kind,)*
+            $(
+                $(#[$doc])*
+                ///
+                #[doc = concat!("[Causes and fix](crate::guide::rejections#", $code, ").")]
+                $Kind,
+            )*
             /// A [`Check`](crate::Check) of your own rejected the handshake. See
             /// [`Rejection::custom`](crate::Rejection::custom).
             Custom {
@@ -310,13 +315,13 @@ impl RejectionKind {
         self.row().fix
     }
 
-    /// The address of its [section](crate::rejections) on the web, or `None` for a custom code.
+    /// The address of its [section](crate::guide::rejections) on the web, or `None` for a custom code.
     #[must_use]
     pub fn url(self) -> Option<String> {
         match self {
             Self::Custom { .. } => None,
             kind => Some(format!(
-                "https://docs.rs/tower-ws-guard/latest/tower_ws_guard/rejections/index.html#{}",
+                "https://docs.rs/tower-ws-guard/latest/tower_ws_guard/guide/rejections/index.html#{}",
                 kind.code()
             )),
         }

@@ -188,7 +188,7 @@ impl<C: Clone + Send + Sync + 'static> TokenPolicy<C> {
     /// replaces an earlier one.
     ///
     /// The server must accept such headers, too: hyper's own limits are in
-    /// [`hardening`](crate::hardening).
+    /// [`hardening`](crate::guide::hardening).
     ///
     /// # Errors
     ///

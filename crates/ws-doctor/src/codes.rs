@@ -87,7 +87,7 @@ codes! {
         DnsFailed: "dns-failed",
             "the name of the server has no address",
             "check the spelling of the host, and the name server of this network: a name of a container, a VPN or a \
-             private zone is known only there; --resolve HOST:PORT:ADDRESS tries an address without the name server";
+             private zone is known only there\nto try an address: --resolve HOST:PORT:ADDRESS";
         ConnectionRefused: "connection-refused",
             "nothing listens at this address and port",
             "start the server, or correct the port; a server that listens on 127.0.0.1 only is not reached from \
@@ -98,15 +98,15 @@ codes! {
         ConnectionReset: "connection-reset",
             "the connection was closed without a response",
             "look into the log of the server for this moment: it closed the connection, crashed, or something on \
-             the way (a firewall, a proxy) did; a published port of a container closes so if the server in it listens \
-             on 127.0.0.1: let it listen on 0.0.0.0";
+             the way (a firewall, a proxy) did\nin a container, let the server listen on 0.0.0.0: a published port \
+             closes so if it listens on 127.0.0.1";
         TlsUntrusted: "tls-untrusted",
             "the certificate of the server is not from an authority that this machine trusts",
             "let the server send its whole chain (fullchain.pem, not cert.pem); for an authority of your own use \
              --cacert FILE here, and add it to the trusted ones of each client";
         TlsExpired: "tls-expired",
             "the certificate of the server has expired, or is not valid yet",
-            "renew the certificate and reload the server; if it is valid, correct the clock of this machine";
+            "renew the certificate and reload the server; if its date lies in the future, correct the clock of this machine";
         TlsNameMismatch: "tls-name-mismatch",
             "the certificate of the server is for other names",
             "use a name of the certificate in the URL, or get a certificate for this one";
@@ -125,7 +125,7 @@ codes! {
             "enable http/1.1 in the ALPN list of the server: the handshake of a WebSocket needs it";
         TlsNameRequired: "tls-name-required",
             "the server needs the name of the host in TLS (SNI), and the URL has an address",
-            "use the name in the URL; with --resolve NAME:PORT:ADDRESS it goes to this address";
+            "use the name in the URL; to try it here, --resolve NAME:PORT:ADDRESS sends it to this address";
         TlsFailed: "tls-failed",
             "the TLS handshake failed",
             "look into the log of the server for the other side of it";
@@ -142,7 +142,7 @@ codes! {
             "the forward proxy did not connect to the server",
             "let the proxy allow CONNECT to this host and port, or go past it: NO_PROXY=HOST, or -x ''";
         NoResponse: "no-response",
-            "the server accepted the connection, got the request, and sent nothing",
+            "the server took the request, and sent nothing",
             "check that a WebSocket server listens on this path and port, and that it is not busy; some servers \
              never respond to a handshake without the subprotocol or the path that they expect";
     }
@@ -150,8 +150,7 @@ codes! {
         LocalNetworkAccess: "local-network-access",
             "browsers ask the user before a public page reaches a local address (Local Network Access: Chromium \
              147, Firefox 154): until then the server sees a connection without a byte",
-            "allow it in the prompt of the browser or in its site settings (only a page of https: can ask), or serve \
-             the page from the local network too";
+            "allow it in the prompt of the browser or in its site settings (only a page of https: can ask)";
     }
     Rejected, Error {
         OriginRejected: "origin-rejected",
@@ -167,8 +166,8 @@ codes! {
             "browsers send one by themselves; in another client set it";
         OriginUndecided: "origin-undecided",
             "the server rejects the handshake, whatever the Origin",
-            "if you know an origin that the server allows, add --origin with it: then this program can tell \
-             whether the origin is the cause; otherwise check the credential and the path";
+            "add --origin with one that the server allows, if you know one: then this program can tell whether the \
+             origin is the cause; otherwise check the credential and the path";
         Unauthorized: "unauthorized",
             "the server demands a valid credential (401)",
             "send one with --token or -b; a script in a browser cannot set Authorization on a WebSocket: use a \
@@ -178,9 +177,9 @@ codes! {
             "check the origin, the rights of the credential, and the path";
         ClientCertificateRequired: "client-certificate-required",
             "the server wants a client certificate, and says so by HTTP",
-            "send it with --cert FILE --key FILE; in a browser, import it, and open a page of the same host first; or \
-             let the server not demand it for this path (nginx: `ssl_verify_client optional;` and a check in the \
-             other paths)";
+            "let the server not demand it for this path (nginx: `ssl_verify_client optional;` and a check in the other \
+             paths): browsers do not ask for one for a WebSocket\nor send it: --cert FILE --key FILE; in a browser, \
+             import it, and open a page of the same host first";
         VersionRefused: "version-refused",
             "the server does not support this version of the protocol",
             "send `Sec-WebSocket-Version: 13`, the version of RFC 6455";
@@ -206,9 +205,9 @@ codes! {
             "a forward proxy wants a user and a password (407)",
             "give them: `-x http://HOST:PORT -U USER:PASSWORD`; in a browser, log in to the proxy by opening any page";
         BotChallenge: "bot-challenge",
-            "a protection against bots responds with a puzzle for browsers, which a WebSocket cannot solve",
+            "a protection against bots responds with a challenge (`Just a moment...`) that only a page in a browser can solve",
             "exempt the path of the WebSocket from the challenge (Cloudflare: a WAF rule with the action *Skip*; *Bot \
-             Fight Mode* has no exceptions: turn it off); or let the page be opened first on the same host, so that \
+             Fight Mode* has no exceptions: turn it off)\nor let the page be opened first on the same host, so that \
              its cookie is there";
         Intermediary: "intermediary",
             "a proxy or a load balancer made this response, not the server",
@@ -248,7 +247,7 @@ codes! {
              case, or none";
         SubprotocolNotEchoed: "subprotocol-not-echoed",
             "the client offered subprotocols and the server selected none: Chrome and most libraries fail",
-            "let the server select one of the offered subprotocols; or offer none";
+            "let the server select one of the offered subprotocols; or offer none, if the server needs none";
         ExtensionNotOffered: "extension-not-offered",
             "the server uses an extension that was not offered, or not in this form: clients fail",
             "let the server send only extensions that the request offers; a proxy in front may have removed the \
@@ -267,7 +266,7 @@ codes! {
             "a server must not mask (RFC 6455 5.1): update its library, or correct it";
         ReservedBit: "reserved-bit",
             "the server sends a frame with a reserved bit, or of a reserved kind: clients fail",
-            "send compressed messages only if permessage-deflate was agreed; a proxy may have removed the header";
+            "send compressed messages only if permessage-deflate was agreed, and set no other reserved bit";
         ConnectionListRejected: "connection-list-rejected",
             "the server accepts `Connection: Upgrade` and not `Connection: keep-alive, Upgrade`: it fails in \
              Firefox",
@@ -284,7 +283,7 @@ codes! {
             "browsers never connect to this port",
             "let the server listen on another port, such as 443 or 8080";
         MixedContent: "mixed-content",
-            "a page of https: cannot open a socket of ws:, except to this computer",
+            "a page of https: may only open wss: (mixed content; Chrome and Firefox except localhost)",
             "serve the socket over TLS, and use wss:";
         DeadIpv6: "dead-ipv6",
             "the IPv6 address of the server does not respond, and IPv4 does: clients that try only the first \
@@ -339,7 +338,7 @@ pub fn page() -> String {
             page.push_str(&format!("\n### {}\n\n", code.as_str()));
             wrap(&mut page, &format!("{}.", capital(code.explanation())));
             page.push('\n');
-            wrap(&mut page, &format!("What to do: {}.", code.fix()));
+            wrap(&mut page, &format!("What to do: {}.", code.fix().replace('\n', "; ")));
         }
     }
     page
@@ -372,6 +371,17 @@ mod tests {
     #[test]
     fn page_is_made_from_the_table() {
         assert_eq!(page(), include_str!("../docs/findings.md"), "ws-doctor --generate findings");
+    }
+
+    #[test]
+    fn texts_are_short() {
+        for code in Code::ALL {
+            let lines = code.explanation().lines().chain(code.fix().lines());
+            for line in lines {
+                let words = line.split_whitespace().count();
+                assert!(words <= 40, "{}: {words} words: {line}", code.as_str());
+            }
+        }
     }
 
     #[test]

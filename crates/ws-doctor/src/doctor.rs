@@ -18,7 +18,7 @@ use crate::{
     report::Report,
     request::{Plan, Style, TokenIn, Variant, is_token_byte, new_key},
     route::{ProxyChoice, RouteOptions},
-    secrets::{Secrets, is_credential},
+    secrets::{Secrets, is_credential, is_secret},
     target::Target,
     tls::TlsOptions,
 };
@@ -121,7 +121,7 @@ impl Doctor {
         }
         let pairs = plan.cookies.iter().flat_map(|cookies| cookies.split(';'));
         pairs.filter_map(|pair| pair.split_once('=')).for_each(|(_, value)| secrets.add(value));
-        let query = plan.target.query().filter(|(name, _)| is_credential(name));
+        let query = plan.target.query().filter(|(name, value)| is_secret(name, value));
         query.for_each(|(_, value)| secrets.add(&value));
         for (name, value) in &plan.headers {
             if let Some(value) = value
@@ -143,9 +143,15 @@ impl Doctor {
         }
         let bare = options.style == Style::Bare;
         if origins.is_empty() && !bare {
+            let is_mixed = !plan.target.tls() && !plan.target.is_loopback();
             notes.push(format!(
-                "Origin is that of the URL, {}: give that of your page with --origin",
-                plan.target.origin()
+                "Origin is that of the URL, {}: give that of your page with --origin{}",
+                plan.target.origin(),
+                if is_mixed {
+                    "; a page of https: could not open this ws: URL (mixed content)"
+                } else {
+                    ""
+                }
             ));
         }
         if options.wait.is_none() && options.ping {
@@ -165,7 +171,7 @@ impl Doctor {
             || plan.basic.is_some()
             || !plan.cookies.is_empty()
             || plan.headers.iter().any(|(name, _)| is_credential(name))
-            || plan.target.query().any(|(name, _)| is_credential(&name));
+            || plan.target.query().any(|(name, value)| is_secret(&name, &value));
         let given = Given {
             origins,
             bare,

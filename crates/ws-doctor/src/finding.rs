@@ -20,7 +20,7 @@ pub struct Finding {
     pub level: Level,
     /// What happened.
     pub explanation: String,
-    /// What to do.
+    /// What to do; a line for each way.
     pub fix: String,
     /// The section of the documentation.
     pub link: String,
@@ -44,13 +44,14 @@ impl Finding {
     }
 
     /// A rejection with a code of the server's own.
-    pub(crate) fn of_server(code: &str, explanation: String, fix: String) -> Self {
+    pub(crate) fn of_server(code: &str, explanation: String, fix: &str) -> Self {
         let known = RejectionKind::ALL.iter().find(|kind| kind.code() == code);
         Self {
             code: code.to_owned().into(),
             level: Level::Error,
             explanation,
-            fix,
+            // A server has one line.
+            fix: fix.replace('\n', " "),
             link: known.and_then(|kind| kind.url()).unwrap_or_else(|| format!("{PAGE}#rejected")),
             stage: Stage::Rejected,
         }

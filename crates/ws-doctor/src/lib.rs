@@ -21,6 +21,7 @@ pub mod frames;
 mod http2;
 mod ignored;
 pub mod judge;
+mod network;
 pub mod options;
 mod printable;
 mod probe;

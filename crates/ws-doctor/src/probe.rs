@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use serde_json::Value;
+
 use crate::{
     exchange::{End, Exchange, Fault, Outcome},
     frames::Event,
@@ -353,6 +355,16 @@ pub(crate) fn is_http2(bytes: &[u8]) -> bool {
     matches!(bytes, [0, _, _, 4 | 7, 0, 0, 0, 0, 0, ..])
 }
 
+/// The code and the message of an error of Pusher's protocol: JSON in JSON.
+pub(crate) fn pusher_error(text: &str) -> Option<(u64, String)> {
+    let event: Value = serde_json::from_str(text).ok()?;
+    (event.get("event")? == "pusher:error").then_some(())?;
+    let data = event.get("data")?;
+    let inner = data.as_str().and_then(|data| serde_json::from_str::<Value>(data).ok());
+    let data = inner.as_ref().unwrap_or(data);
+    Some((data.get("code")?.as_u64()?, data.get("message")?.as_str()?.to_owned()))
+}
+
 /// The text and the close frame of a socket, in one line.
 pub(crate) fn last_words(exchange: &Exchange) -> String {
     let Some(socket) = exchange.received().and_then(|received| received.socket.as_ref()) else {
@@ -362,6 +374,10 @@ pub(crate) fn last_words(exchange: &Exchange) -> String {
     for (_, event) in &socket.frames.events {
         match event {
             Event::Text(text) if words.len() < 3 => {
+                let text = match pusher_error(text) {
+                    Some((code, message)) => format!("pusher:error {code}: {message}"),
+                    None => text.clone(),
+                };
                 let text: String = text.chars().take(300).collect();
                 words.push(format!("the message `{text}`"));
             }

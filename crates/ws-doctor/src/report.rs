@@ -10,7 +10,7 @@ use crate::{
     finding::Finding,
     frames::Event,
     judge::{Judgement, Verdict},
-    probe::{Observations, is_usable},
+    probe::{Observations, Probe, is_usable},
     request::Plan,
     route::{AttemptOutcome, RouteFault},
     secrets::Secrets,
@@ -166,16 +166,25 @@ fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// The status and its reason.
+pub(crate) fn status_line(received: &Received) -> String {
+    let head = &received.head;
+    let known =
+        http::StatusCode::from_u16(head.status).ok().and_then(|status| status.canonical_reason());
+    let reason: String = match head.reason.trim() {
+        "" => known.unwrap_or_default().into(),
+        reason => reason.chars().take(60).collect(),
+    };
+    format!("{} {reason}", head.status).trim().to_owned()
+}
+
 /// The result of an exchange in a few words.
 pub(crate) fn result(exchange: &Exchange) -> String {
     match &exchange.outcome {
         Outcome::Response(received) => {
             let head = &received.head;
-            let known = http::StatusCode::from_u16(head.status).ok();
-            let reason = known.and_then(|status| status.canonical_reason()).unwrap_or(&head.reason);
-            let status = format!("{} {reason}", head.status).trim().to_owned();
             match &received.socket {
-                None => status,
+                None => status_line(received),
                 Some(_) if is_usable(exchange) => "accepted".into(),
                 Some(socket) if socket.end != End::Open => format!("{}, then closed", head.status),
                 Some(_) => format!("{}, with a fault", head.status),
@@ -286,10 +295,15 @@ impl Report {
                     made: exchange.status() != Some(429),
                     accepted: is_usable(exchange),
                     status: exchange.status(),
-                    result: mask(&if exchange.status() == Some(429) {
-                        "429, so not made".to_owned()
-                    } else {
-                        result(exchange)
+                    result: mask(&match (probe, &exchange.outcome) {
+                        _ if exchange.status() == Some(429) => "429, so not made".to_owned(),
+                        (Probe::Tls, Outcome::Failed(Fault::Tls(..))) => {
+                            "no TLS, as expected for ws:".to_owned()
+                        }
+                        (_, Outcome::Failed(Fault::NoResponse)) if exchange.request.is_some() => {
+                            format!("no response within {:.1} s", exchange.time.as_secs_f64())
+                        }
+                        _ => result(exchange),
                     }),
                 })
                 .collect(),

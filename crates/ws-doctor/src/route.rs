@@ -159,6 +159,8 @@ pub(crate) struct Way {
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) attempts: Vec<Attempt>,
     pub(crate) connected: Option<SocketAddr>,
+    /// By `--resolve` or `--connect-to`.
+    pub(crate) chosen: bool,
     pub(crate) tcp: Option<Duration>,
     /// The proxy, and where it was configured.
     pub(crate) proxy: Option<(String, String)>,
@@ -242,6 +244,7 @@ async fn addresses(
         .resolve
         .iter()
         .find(|(name, at, _)| (name.eq_ignore_ascii_case(&host) || name == "*") && *at == port);
+    way.chosen = redirected.is_some() || resolved.is_some();
     let found = match resolved {
         Some((_, _, addresses)) => {
             addresses.iter().map(|address| SocketAddr::new(*address, port)).collect()

@@ -167,6 +167,16 @@ pub(crate) fn is_credential(name: &str) -> bool {
         )
 }
 
+/// Whether a parameter of a query is a credential. The `id` of SignalR is one: a long, random text.
+#[must_use]
+pub(crate) fn is_secret(name: &str, value: &str) -> bool {
+    is_credential(name)
+        || name.eq_ignore_ascii_case("id")
+            && value.len() >= 16
+            && value.bytes().any(|byte| byte.is_ascii_digit())
+            && value.bytes().any(|byte| byte.is_ascii_alphabetic())
+}
+
 /// Masks the values of query parameters that are named like credentials, and the passwords in
 /// URLs.
 fn mask_named(text: &str) -> String {
@@ -203,13 +213,11 @@ fn mask_named(text: &str) -> String {
         let name_end = after_entity.find(|c| !is_name(c)).unwrap_or(after_entity.len());
         let (name, tail) = after_entity.split_at(name_end);
         rest = after;
-        if let Some(value) = tail.strip_prefix('=')
-            && is_credential(name)
-        {
+        if let Some(value) = tail.strip_prefix('=') {
             let end = value
                 .find(|c: char| c.is_whitespace() || "&\"'<>#`".contains(c))
                 .unwrap_or(value.len());
-            if end > 0 {
+            if end > 0 && is_secret(name, &value[..end]) {
                 output.push_str(&after[..after.len() - value.len()]);
                 output.push_str(MASK);
                 rest = &value[end..];
@@ -367,6 +375,10 @@ mod tests {
                 "wss://a.example/?room=1&access_token=***&x=y",
             ),
             ("/ws?TOKEN=a%20b#c", "/ws?TOKEN=***#c"),
+            // SignalR's, and not the number or the name of a room.
+            ("/hub?id=KXn1N4xg0rYb3wYQ_x-9tA", "/hub?id=***"),
+            ("/ws?id=1234567890123456&user=7", "/ws?id=1234567890123456&user=7"),
+            ("/ws?id=lobby", "/ws?id=lobby"),
             ("href=\"/ws?a=b&amp;sid=abc\"", "href=\"/ws?a=b&amp;sid=***\""),
             ("a ? b & c", "a ? b & c"),
             ("what? key=x", "what? key=x"),

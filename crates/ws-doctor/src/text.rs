@@ -26,29 +26,33 @@ pub fn text(report: &Report, verbose: bool) -> String {
         Verdict::Accepted => (AnsiColor::Green, "Accepted"),
         Verdict::Rejected => (AnsiColor::Red, "Rejected"),
         Verdict::Faulty => (AnsiColor::Red, "Faulty"),
-        Verdict::Unreachable => (AnsiColor::Red, "Not reached"),
+        Verdict::Unreachable => (AnsiColor::Red, unreachable(report)),
     };
     let color = color.on_default().bold();
     let mut findings = report.findings.iter();
     if report.outcome == Verdict::Accepted {
-        let works = "the server accepts the handshake, and the socket works from here";
         match findings.next() {
-            None => put(&mut output, &format!("{color}{label}:{color:#} {works}.")),
+            None => {
+                let works = "the server accepts the handshake, and the socket works from here";
+                put(&mut output, &format!("{color}{label}:{color:#} {works}."));
+            }
             Some(remark) => {
-                let but = format!("{works}; but {}", line(&remark.explanation));
+                let but = format!("the socket works from here, but {}", line(&remark.explanation));
                 put(&mut output, &format!("{color}{label}, with a remark:{color:#} {but}."));
                 advice(&mut output, remark);
             }
         }
     } else if let Some(first) = findings.next() {
-        let label = if first.code == Code::ClosedAtOnce.as_str() { "Closed" } else { label };
         // `Rejected with 403 Forbidden: …`
-        let has_status = report
-            .response
-            .as_ref()
-            .is_some_and(|response| first.explanation.starts_with(&response.status.to_string()));
-        let with = if has_status { " with" } else { ":" };
-        put(&mut output, &format!("{color}{label}{with}{color:#} {}.", line(&first.explanation)));
+        let status = report.response.as_ref().map(|response| response.status);
+        let has_status = status.filter(|status| first.explanation.starts_with(&status.to_string()));
+        let label = match has_status {
+            _ if first.code == Code::ClosedAtOnce.as_str() => "Closed:".into(),
+            Some(200..=299) => "Not upgraded:".into(),
+            Some(_) => format!("{label} with"),
+            None => format!("{label}:"),
+        };
+        put(&mut output, &format!("{color}{label}{color:#} {}.", line(&first.explanation)));
         advice(&mut output, first);
     }
     for finding in findings {
@@ -73,8 +77,30 @@ pub fn text(report: &Report, verbose: bool) -> String {
     output
 }
 
+/// How far a handshake came that got no response.
+fn unreachable(report: &Report) -> &'static str {
+    let first = report.findings.first().map_or("", |finding| &*finding.code);
+    if first == Code::NoResponse.as_str() {
+        "No response"
+    } else if report.connection.address.is_some() {
+        "No handshake"
+    } else {
+        "Not reached"
+    }
+}
+
 fn advice(output: &mut String, finding: &Finding) {
-    put(output, &format!("{BOLD}What to do:{BOLD:#} {}.", line(&finding.fix)));
+    let fixes = finding.fix.lines().map(line).collect::<Vec<_>>();
+    for (at, fix) in fixes.iter().enumerate() {
+        let begin = if at == 0 { format!("{BOLD}What to do:{BOLD:#} ") } else { "  ".into() };
+        // Code at the end of a line is copied with what follows it.
+        let end = match (at + 1 == fixes.len(), fix.ends_with([':', '`'])) {
+            (true, _) => ".",
+            (false, true) => "",
+            (false, false) => ";",
+        };
+        put(output, &format!("{begin}{fix}{end}"));
+    }
     put(output, &format!("{DIM}{}: {}{DIM:#}", line(&finding.code), line(&finding.link)));
 }
 
@@ -138,7 +164,7 @@ fn evidence(report: &Report) -> Vec<String> {
         let words = [tls.version.as_deref(), tls.cipher.as_deref(), tls.alpn.as_deref()];
         let words = words.into_iter().flatten().collect::<Vec<_>>().join(", ");
         if !words.is_empty() || !tls.certificates.is_empty() {
-            lines.push(format!("{} {}", title("TLS"), line(&words)));
+            lines.push(format!("{} {}", title("TLS"), line(words.trim_start_matches("TLS "))));
         }
         if let Some(certificate) = tls.certificates.first() {
             let names =
@@ -151,7 +177,7 @@ fn evidence(report: &Report) -> Vec<String> {
             lines.push(format!("  issued by {}", line(&certificate.issuer)));
             let left = match tls.days_left {
                 // It is rounded down.
-                Some(ago @ ..0) => format!("{} ago", days(ago.unsigned_abs() - 1)),
+                Some(ago @ ..0) => format!("expired {} ago", days(ago.unsigned_abs() - 1)),
                 Some(left) => format!("{} left", days(left.unsigned_abs())),
                 None => String::new(),
             };

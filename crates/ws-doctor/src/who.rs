@@ -55,9 +55,9 @@ impl Proxy {
                  proxy_set_header Host $http_host;`"
             }
             Self::Apache => {
-                "put in front of every other ProxyPass of Apache (2.4.47 or newer): `ProxyPass \"/ws\" \
-                 \"http://BACKEND/ws\" upgrade=websocket`; it is ignored beside an earlier ProxyPass to the same \
-                 backend (AH01146 in the log)"
+                "put in front of every other ProxyPass of Apache (2.4.47 or later): `ProxyPass \"/ws\" \
+                 \"http://BACKEND/ws\" upgrade=websocket`\nit is ignored behind another ProxyPass to the same backend \
+                 (AH01146 in the log)"
             }
             Self::Haproxy => {
                 "HAProxy passes upgrades on in `mode http`: look for a rule that removes Upgrade, and at the \
@@ -92,9 +92,10 @@ impl Proxy {
                  `bereq.http.upgrade` and `bereq.http.connection` in vcl_pipe"
             }
             Self::Aws | Self::Azure | Self::Heroku | Self::Squid | Self::Other => {
-                "if there is a proxy in front, let it pass Upgrade and Connection on (nginx: `proxy_http_version 1.1; \
-                 proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection \"upgrade\";`; Apache: \
-                 `upgrade=websocket` at the first ProxyPass to this backend, as it is ignored at a later one: AH01146)"
+                "if there is a proxy in front, let it pass Upgrade and Connection on:\nApache (2.4.47 or later): \
+                 `upgrade=websocket` at the ProxyPass of this path; put that line first, as it is ignored behind another \
+                 ProxyPass to the same backend (AH01146)\nnginx: `proxy_http_version 1.1; proxy_set_header Upgrade \
+                 $http_upgrade; proxy_set_header Connection \"upgrade\";`"
             }
         }
     }
@@ -122,8 +123,8 @@ impl Proxy {
             }
             Self::Iis => "set `preserveHostHeader=\"true\"` in ARR's proxy settings",
             _ => {
-                "let the proxy in front pass Host on (nginx: `proxy_set_header Host $http_host;`; Apache: \
-                 `ProxyPreserveHost On`)"
+                "let the proxy in front pass Host on:\nApache: `ProxyPreserveHost On`\nnginx: `proxy_set_header Host \
+                 $http_host;`"
             }
         }
     }
@@ -220,6 +221,14 @@ pub(crate) fn author(received: &Received) -> Option<Proxy> {
         if server.starts_with("awselb") || matches!(status, 460 | 463 | 464 | 561) {
             return Some(Proxy::Aws);
         }
+        // It sends an empty 403 to an upgrade that is not enabled; what comes from behind it has the time of that.
+        if status == 403
+            && server == "envoy"
+            && body.is_empty()
+            && head.get("x-envoy-upstream-service-time").is_none()
+        {
+            return Some(Proxy::Envoy);
+        }
         if head.get("x-squid-error").is_some() {
             return Some(Proxy::Squid);
         }
@@ -234,9 +243,17 @@ pub(crate) fn author(received: &Received) -> Option<Proxy> {
     })
 }
 
+/// Envoy's text for a connection that failed or broke off, even if other servers are there.
+fn is_upstream_failure(received: &Received) -> bool {
+    received.text.contains("upstream connect error or disconnect/reset before headers")
+}
+
 /// What a status means that only one product sends.
-pub(crate) fn meaning(status: u16, proxy: Proxy) -> Option<&'static str> {
-    Some(match status {
+pub(crate) fn meaning(received: &Received, proxy: Proxy) -> Option<&'static str> {
+    Some(match received.head.status {
+        503 if is_upstream_failure(received) => {
+            "it could not connect to a server behind it, or that broke off"
+        }
         520 => "the server behind Cloudflare sent an empty or a malformed response",
         521 => "the server behind Cloudflare refused the connection",
         522 => "Cloudflare could not connect to the server behind it in time",
@@ -245,9 +262,13 @@ pub(crate) fn meaning(status: u16, proxy: Proxy) -> Option<&'static str> {
         525 => "the TLS handshake between Cloudflare and the server behind it failed",
         526 => "the certificate of the server behind Cloudflare is not valid",
         527 => "Cloudflare's Railgun failed",
-        530 => {
-            "Cloudflare could not resolve the server behind it, or its tunnel is down (error 1033)"
+        530 if received.text.contains("1033") => {
+            "the Cloudflare Tunnel is not connected (error 1033)"
         }
+        530 if received.text.contains("1016") => {
+            "Cloudflare could not resolve the name of the server behind it (error 1016)"
+        }
+        530 => "Cloudflare could not find the server behind it",
         460 => "the client closed the connection before the load balancer's timeout",
         463 => "X-Forwarded-For has more than 30 addresses",
         464 => {
@@ -261,19 +282,24 @@ pub(crate) fn meaning(status: u16, proxy: Proxy) -> Option<&'static str> {
             }
             _ => "the server behind it is not reached, or its response is not valid",
         },
-        503 => "no server behind it is available",
+        503 => "no server behind it was available",
         504 => "the server behind it did not respond in time",
         _ => return None,
     })
 }
 
 /// What to do about it.
-pub(crate) fn gateway_fix(status: u16, proxy: Proxy) -> String {
-    match (status, proxy) {
+pub(crate) fn gateway_fix(received: &Received, proxy: Proxy) -> String {
+    match (received.head.status, proxy) {
         (521..=523, _) => {
-            "let the server behind Cloudflare listen on the port to which Cloudflare connects: that of the URL, 443 for \
-             wss: and 80 for ws: (80 for both with the encryption mode *Flexible*; an Origin Rule sets another, such as \
-             8080); correct its address in the DNS records; let its firewall accept Cloudflare's addresses"
+            "Cloudflare connects to the port of the URL: 443 for wss:, 80 for ws: (80 for both in the mode \
+             *Flexible*): let the server listen there, or set another port by an Origin Rule\nlet its firewall accept \
+             Cloudflare's addresses, and check the DNS record"
+                .into()
+        }
+        (503, Proxy::Envoy) if is_upstream_failure(received) => {
+            "check that the server behind Envoy runs, at this address and port, and speaks the protocol that Envoy \
+             expects (Istio: name of the port, `appProtocol`)"
                 .into()
         }
         (525 | 526, _) => {
@@ -282,6 +308,10 @@ pub(crate) fn gateway_fix(status: u16, proxy: Proxy) -> String {
                 .into()
         }
         (464, _) => "use a target group with protocol version HTTP1 for the path of the WebSocket".into(),
+        (530, _) if received.text.contains("1033") => "start the tunnel (cloudflared)".into(),
+        (530, _) if received.text.contains("1016") => {
+            "correct the DNS record of the server in Cloudflare".into()
+        }
         (530, _) => "start the tunnel (cloudflared), or correct the DNS record that Cloudflare resolves".into(),
         (502 | 504, Proxy::Nginx) => {
             "look into nginx's error log for `upstream`: check proxy_pass, and that the server behind it runs".into()

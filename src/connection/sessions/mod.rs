@@ -31,6 +31,8 @@ use crate::{
 /// learns from [`Permit::ended`](crate::Permit::ended) or
 /// [`Upgraded::ended`](crate::Upgraded::ended) that it must close a socket.
 ///
+/// The guide to [a fleet](crate::guide::fleet) shows them on several servers.
+///
 /// The sessions are in memory, for one server. With the feature `redis`,
 #[cfg_attr(feature = "redis", doc = "[`on_redis`](Self::on_redis)")]
 #[cfg_attr(not(feature = "redis"), doc = "`on_redis`")]

@@ -1,11 +1,13 @@
 //! Remarks: the socket works from here, and may not in a browser.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
+use super::origin::allow;
 use crate::{
     codes::{Code, Level, Stage},
     exchange::Outcome,
     finding::Finding,
+    network::{is_local, is_public_name},
     probe::{Observations, Probe, is_open, is_usable},
     report::result,
     route::AttemptOutcome,
@@ -42,7 +44,7 @@ pub(crate) fn remarks(seen: &Observations) -> Vec<Finding> {
     let page = main.variant.origin.as_deref().unwrap_or_default();
     if page.starts_with("https:") && !main.target.tls() && !main.target.is_loopback() {
         remarks.push(Finding::new(Code::MixedContent).because(format!(
-            "a page of `{page}` cannot open a socket of ws: (mixed content), except to this computer"
+            "a page of `{page}` may only open wss: (mixed content; Chrome and Firefox except localhost)"
         )));
     }
     if is_usable(main) {
@@ -84,9 +86,7 @@ fn other_origins(seen: &Observations) -> Vec<Finding> {
                     seen.main.variant.origin.as_deref().unwrap_or("no Origin"),
                     result(exchange)
                 ))
-                .fix(format!(
-                    "add `{origin}` to the allowed origins of the server, if its pages may connect"
-                ))
+                .fix(format!("if its pages may connect: {}", allow(seen, origin)))
         })
         .collect()
 }
@@ -94,63 +94,25 @@ fn other_origins(seen: &Observations) -> Vec<Finding> {
 fn local_network(seen: &Observations) -> Option<Finding> {
     let address = seen.main.way.connected?.ip();
     let page = seen.main.variant.origin.as_deref()?;
+    let host = url::Url::parse(page).ok()?.host_str()?.to_owned();
     let is_own = *page == seen.main.target.origin();
-    if is_own || !is_public(page) || !is_local(address) || seen.main.way.proxy.is_some() {
+    let way = &seen.main.way;
+    // A browser has neither this proxy nor this option.
+    let is_detour = way.proxy.is_some() || way.chosen;
+    if is_own || is_detour || !is_public_name(&host) || !is_local(address) {
         return None;
     }
-    Some(Finding::new(Code::LocalNetworkAccess).because(format!(
+    // A page of the local network that reaches for loopback is asked about, too.
+    let from = if address.is_loopback() {
+        "from this computer (`http://localhost`)"
+    } else {
+        "from the same network"
+    };
+    let finding = Finding::new(Code::LocalNetworkAccess).because(format!(
         "browsers ask the user before the public page `{page}` reaches the local address {address} (Local Network \
          Access: Chromium 147, Firefox 154): until then the server sees a connection without a byte"
-    )))
-}
-
-/// Whether a page has, by its name, an address of the Internet.
-fn is_public(origin: &str) -> bool {
-    let Ok(url) = url::Url::parse(origin) else { return false };
-    match url.host() {
-        Some(url::Host::Ipv4(address)) => !is_local(address.into()),
-        Some(url::Host::Ipv6(address)) => !is_local(address.into()),
-        Some(url::Host::Domain(name)) => {
-            let name = name.trim_end_matches('.');
-            let local = [
-                "local",
-                "localhost",
-                "internal",
-                "lan",
-                "home",
-                "corp",
-                "intranet",
-                "arpa",
-                "test",
-            ];
-            let last = name.rsplit('.').next().unwrap_or_default();
-            matches!(url.scheme(), "http" | "https") && name.contains('.') && !local.contains(&last)
-        }
-        None => false,
-    }
-}
-
-/// Addresses that Local Network Access protects.
-fn is_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => {
-            let [first, second, ..] = address.octets();
-            address.is_loopback()
-                || address.is_private()
-                || address.is_link_local()
-                || address.is_unspecified()
-                || (first == 100 && (64..128).contains(&second))
-        }
-        IpAddr::V6(address) => match address.to_ipv4_mapped() {
-            Some(address) => is_local(address.into()),
-            None => {
-                address.is_loopback()
-                    || address.is_unspecified()
-                    || address.is_unique_local()
-                    || address.is_unicast_link_local()
-            }
-        },
-    }
+    ));
+    Some(finding.fix(format!("{}; or serve the page {from}", Code::LocalNetworkAccess.fix())))
 }
 
 fn addresses(seen: &Observations) -> Vec<Finding> {
@@ -171,9 +133,14 @@ fn addresses(seen: &Observations) -> Vec<Finding> {
                 address.ip(),
                 connected.ip()
             )));
-        } else if let AttemptOutcome::Failed(_, error) = &attempt.outcome {
+        } else if let AttemptOutcome::Failed(kind, error) = &attempt.outcome {
+            let how = if *kind == std::io::ErrorKind::ConnectionRefused {
+                format!("nothing listens at {address}")
+            } else {
+                format!("{address} is not reached ({error})")
+            };
             let finding = Finding::new(Code::AddressesDiffer).because(format!(
-                "nothing listens at {address}, and something does at {connected}: clients that try only the first address, such as Node 17 to 19, fail ({error})"
+                "{how}, and {connected} works: clients that try only the first address, such as Node 17 to 19, fail"
             ));
             remarks.push(finding.fix(format!(
                 "let the server listen on {}, too, or use {} in the URL in place of `{}`",

@@ -1,6 +1,10 @@
 //! Responses of well-known software, by what only it writes.
 
-use crate::{codes::Code, exchange::Received};
+use crate::{
+    codes::Code,
+    exchange::Received,
+    who::{self, Proxy},
+};
 
 /// What a response of it means.
 pub(super) struct Known {
@@ -10,8 +14,8 @@ pub(super) struct Known {
 }
 
 /// What to do about `EIO` in the query.
-pub(super) const SOCKET_IO_VERSION: &str = "connect with `EIO=4` in the query, the version of Socket.IO 3 and newer, or \
-                                            set `allowEIO3: true` in the server";
+pub(super) const SOCKET_IO_VERSION: &str = "update the client to Socket.IO 3 or newer, which sends `EIO=4`; or set \
+                                            `allowEIO3: true` in the server";
 
 /// A mark in the text of the body, in lower case.
 const BODIES: &[(&str, Known)] = &[
@@ -21,7 +25,7 @@ const BODIES: &[(&str, Known)] = &[
             code: Code::Rejected,
             means: "SignalR says `No Connection with that ID`: the id in the URL is of another server instance, has \
                     expired, or there was no negotiation",
-            fix: "turn sticky sessions on in the load balancer (or use Azure SignalR Service); a client of your own calls \
+            fix: "turn sticky sessions on in the load balancer (or use Azure SignalR Service)\na client of your own calls \
                   POST …/negotiate first and connects with its connectionToken, or skips negotiation and sends no id",
         },
     ),
@@ -30,7 +34,7 @@ const BODIES: &[(&str, Known)] = &[
         Known {
             code: Code::Rejected,
             means: "Socket.IO says `Session ID unknown`: the `sid` in the URL is of another server instance, or has expired",
-            fix: "turn sticky sessions on in the load balancer, or let the client use `transports: [\"websocket\"]`; to try \
+            fix: "turn sticky sessions on in the load balancer, or let the client use `transports: [\"websocket\"]`\nto try \
                   it here, leave `sid` out of the URL",
         },
     ),
@@ -55,8 +59,8 @@ const BODIES: &[(&str, Known)] = &[
         Known {
             code: Code::NotFound,
             means: "this is the default page of the ingress controller (Kubernetes): it has no rule for this host and path",
-            fix: "compare host, path and ingressClassName of the Ingress with this URL; --resolve HOST:PORT:ADDRESS sends the \
-                  name of the rule to this address",
+            fix: "compare host, path and ingressClassName of the Ingress with this URL\nif the URL has an address, use the \
+                  host of the rule; to try that here: --resolve HOST:PORT:ADDRESS",
         },
     ),
     (
@@ -80,13 +84,13 @@ const BODIES: &[(&str, Known)] = &[
 const TOO_LARGE: Known = Known {
     code: Code::Rejected,
     means: "the headers of the request are too large, most often the cookies",
-    fix: "delete the cookies of the site, and make tokens smaller; or raise the limit: nginx `large_client_header_buffers 4 \
-          32k;`, Node `--max-http-header-size=32768`",
+    fix: "delete the cookies of the site, and make tokens smaller\nor raise the limit: nginx \
+          `large_client_header_buffers 4 32k;`, Node `--max-http-header-size=32768`",
 };
 
 const ENVOY: Known = Known {
     code: Code::Intermediary,
-    means: "Envoy rejects upgrades that are not enabled with an empty 403, as this one is",
+    means: "made by Envoy, in which WebSockets are not enabled: it responds to an upgrade with an empty 403",
     fix: "enable it in Envoy's http_connection_manager or route: `upgrade_configs: [{ upgrade_type: websocket }]`; in \
           Contour `enableWebsockets: true` on the route",
 };
@@ -96,9 +100,7 @@ pub(super) fn known(received: &Received, text: &str) -> Option<&'static Known> {
     if matches!(status, 431 | 494) || text.contains("header or cookie too large") {
         return Some(&TOO_LARGE);
     }
-    let is_envoy =
-        received.head.text("server").is_some_and(|server| server.eq_ignore_ascii_case("envoy"));
-    if status == 403 && is_envoy && text.is_empty() {
+    if status == 403 && text.is_empty() && who::author(received) == Some(Proxy::Envoy) {
         return Some(&ENVOY);
     }
     BODIES.iter().find(|(mark, _)| text.contains(mark)).map(|(_, known)| known)

@@ -8,6 +8,7 @@ use crate::{
     codes::Code,
     exchange::Fault,
     finding::Finding,
+    network::is_public_name,
     probe::{Observations, Probe, is_http2, is_usable},
     route::RouteFault,
     text::days,
@@ -48,7 +49,7 @@ fn route(seen: &Observations, fault: &RouteFault) -> Finding {
             if !host.contains('.') {
                 finding.fix(format!(
                     "`{host}` is a name of a container or of a local network, which a browser outside of it does not \
-                     know: publish the port, and use the name of the host; --resolve {host}:{}:ADDRESS tries an address",
+                     know: publish the port, and use the name of the host\nto try an address: --resolve {host}:{}:ADDRESS",
                     target.port()
                 ))
             } else {
@@ -72,7 +73,7 @@ fn route(seen: &Observations, fault: &RouteFault) -> Finding {
                     Finding::new(Code::ConnectionRefused).because(format!("nothing listens at {address}"));
                 if target.is_loopback() {
                     finding.fix(format!(
-                        "start the server on port {port}, or correct the port; if it runs in a container, publish the \
+                        "start the server on port {port}, or correct the port\nif it runs in a container, publish the \
                          port (`-p {port}:{port}`) and let it listen on 0.0.0.0 there; inside of a container, this \
                          address is the container itself",
                         port = target.port()
@@ -100,8 +101,8 @@ fn route(seen: &Observations, fault: &RouteFault) -> Finding {
                         finding
                     } else {
                         finding.fix(
-                            "it does not take a user and a password in the URL of the proxy: run a local helper that \
-                             logs in to it (px, cntlm) and use that as the proxy; browsers log in by the system's login",
+                            "this proxy takes no user and password (Basic): run a local helper that logs in to it (px, \
+                             cntlm), and use that as the proxy\nbrowsers log in by the login of the system",
                         )
                     }
                 }
@@ -152,7 +153,7 @@ fn tls(seen: &Observations, fault: TlsFault, detail: &str) -> Finding {
                 )),
                 None => finding,
             }
-            .fix("correct the clock of this machine; if it is right, issue the certificate anew")
+            .fix("correct the clock of this machine, if the date above is past; otherwise issue the certificate anew")
         }
         TlsFault::Name => {
             let names = certificate.map(|certificate| certificate.names.clone()).unwrap_or_default();
@@ -175,7 +176,7 @@ fn tls(seen: &Observations, fault: TlsFault, detail: &str) -> Finding {
                  server",
             )
             .fix(format!(
-                "make one with -addext basicConstraints=critical,CA:FALSE -addext 'subjectAltName=DNS:{}'; or trust \
+                "make one with -addext basicConstraints=critical,CA:FALSE -addext 'subjectAltName=DNS:{}'\nor trust \
                  this very one: --cacert FILE with the certificate that the server sends",
                 target.host()
             )),
@@ -191,7 +192,8 @@ fn tls(seen: &Observations, fault: TlsFault, detail: &str) -> Finding {
                 ))
                 .fix(
                     "trust its authority: ask the operator of the network for the certificate, then --cacert FILE here, \
-                     NODE_EXTRA_CA_CERTS=FILE for Node, SSL_CERT_FILE for OpenSSL; or let it pass this host through",
+                     NODE_EXTRA_CA_CERTS=FILE for Node, SSL_CERT_FILE for OpenSSL\nor let the inspecting proxy pass \
+                     this host through",
                 )
         }
         TlsFault::Untrusted => {
@@ -203,11 +205,11 @@ fn tls(seen: &Observations, fault: TlsFault, detail: &str) -> Finding {
                          warning to click through",
                         certificate.subject
                     ))
-                    .fix(
-                        "get one from an authority such as Let's Encrypt, or add this one to the trusted ones of each \
-                         client; for a test use --cacert FILE (or -k) here, and in a browser open a page of the same \
-                         host and port first, and accept its warning",
-                    ),
+                    .fix(format!(
+                        "{}\nfor a test use --cacert FILE (or -k) here, and in a browser open a page of the same host \
+                         and port first, and accept its warning",
+                        trusted(&target.host())
+                    )),
                 Some(certificate) if session.chain.len() == 1 && seen.given.cacert.is_none() => finding
                     .because(format!(
                         "the server sends one certificate, of `{}`, and not that of its issuer, `{}`: the chain is \
@@ -259,7 +261,7 @@ fn tls(seen: &Observations, fault: TlsFault, detail: &str) -> Finding {
             .fix("check the name in the URL, and add it to the server or the proxy that ends TLS"),
         TlsFault::UnrecognizedName | TlsFault::Alert if target.address().is_some() => {
             Finding::new(Code::TlsNameRequired).detail(detail).fix(format!(
-                "use the name in the URL: wss://NAME:{port}{} with --resolve NAME:{port}:{}",
+                "use the name in the URL: wss://NAME:{port}{}\nto try it here: --resolve NAME:{port}:{}",
                 target.path(),
                 target.host(),
                 port = target.port()
@@ -308,6 +310,18 @@ fn tls(seen: &Observations, fault: TlsFault, detail: &str) -> Finding {
     }
 }
 
+/// How to get a certificate that clients trust.
+fn trusted(host: &str) -> String {
+    if is_public_name(host) {
+        "get one from an authority such as Let's Encrypt, or add this one to the trusted ones of each client".into()
+    } else {
+        format!(
+            "no public authority issues one for `{host}`: make an authority of your own (mkcert) and let each client \
+             trust it, or use a name in a public domain (DNS-01)"
+        )
+    }
+}
+
 fn begin(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(80)]).trim().to_owned()
 }
@@ -320,8 +334,8 @@ fn not_http(seen: &Observations, bytes: &[u8]) -> Finding {
         return Finding::new(Code::Http2Only).fix(if seen.main.target.tls() {
             Code::Http2Only.fix()
         } else {
-            "enable HTTP/1.1 beside HTTP/2 on this port (a gRPC server has none: use another port for WebSockets); \
-             --http2 tries a WebSocket over HTTP/2"
+            "enable HTTP/1.1 beside HTTP/2 on this port, or use another port for WebSockets if the server speaks gRPC \
+             alone\n--http2 tries a WebSocket over HTTP/2"
         });
     }
     if let Some(finding) = speaks_tls(seen) {
@@ -371,14 +385,20 @@ fn silent(seen: &Observations, fault: &Fault) -> Vec<Finding> {
         }
         Fault::Closed(None) if seen.main.time.as_millis() >= 500 => Finding::new(Code::NoResponse)
             .because(format!(
-                "the server accepted the connection, got the request, and closed it after {:.1} s without a response",
+                "the server took the request, and closed the connection after {:.1} s without a response",
                 seen.main.time.as_secs_f64()
             ))
-            .fix(
-                "check the path: many servers leave a handshake at a path that is not theirs without a response; \
-                 Socket.IO closes it after a second: it wants a client of its own, and the path \
-                 `/socket.io/?EIO=4&transport=websocket`; some servers want a subprotocol (--subprotocol)",
-            ),
+            .fix(format!(
+                "{}check the path: many servers leave a handshake at a path that is not theirs without a response; some \
+                 want a subprotocol (--subprotocol)",
+                // Its `destroyUpgradeTimeout`.
+                if (900..1500).contains(&seen.main.time.as_millis()) {
+                    "after a second, Socket.IO closes so at a path that is not its own: use its client, or \
+                     `/socket.io/?EIO=4&transport=websocket`\notherwise "
+                } else {
+                    ""
+                }
+            )),
         Fault::Closed(error) => {
             let finding = Finding::new(Code::ConnectionReset);
             match error {
@@ -389,12 +409,15 @@ fn silent(seen: &Observations, fault: &Fault) -> Vec<Finding> {
         _ => {
             let waited = seen.main.time.as_secs_f64();
             let finding = Finding::new(Code::NoResponse).because(format!(
-                "the server accepted the connection, got the request, and sent nothing for {waited:.1} s"
+                "the server took the request, and sent nothing for {waited:.1} s"
             ));
             match seen.made(&Probe::WithoutUpgrade).and_then(|probe| probe.received()) {
                 Some(page) if is_vite(page) => finding
                     .detail("an ordinary request shows that it is Vite, which responds only to its subprotocol")
-                    .fix("offer it: --subprotocol vite-hmr; with `server.ws`, look at `server.hmr.path` and the token"),
+                    .fix(
+                        "take the URL from the network panel of the browser, with Vite's path (`server.hmr.path`) and \
+                         `token=TOKEN` in the query, and offer its subprotocol: --subprotocol vite-hmr",
+                    ),
                 Some(page) => finding
                     .detail(format!("an ordinary request gets {}, so the server runs", page.head.status))
                     .fix(

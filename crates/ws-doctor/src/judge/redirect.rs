@@ -1,8 +1,8 @@
 //! A redirect: browsers do not follow that of a WebSocket.
 
-use super::rejected::status_line;
 use crate::{
-    codes::Code, exchange::Received, finding::Finding, probe::Observations, target::Target,
+    codes::Code, exchange::Received, finding::Finding, probe::Observations, report::status_line,
+    target::Target,
 };
 
 pub(super) fn finding(seen: &Observations, received: &Received) -> Finding {
@@ -28,7 +28,7 @@ pub(super) fn finding(seen: &Observations, received: &Received) -> Finding {
         (
             format!("to a login page, `{}`: the handshake has no valid session", from.page(&location)),
             "log in first, on a page of the same host, so that the cookie of the session is sent (here: -b \
-             'NAME=VALUE'); let the server respond to a handshake with 401 in place of a redirect"
+             'NAME=VALUE')\nlet the server respond to a handshake with 401 in place of a redirect"
                 .to_owned(),
         )
     } else if !from.tls() && to.tls() && from.host() == to.host() {
@@ -36,7 +36,8 @@ pub(super) fn finding(seen: &Observations, received: &Received) -> Finding {
     } else if to.path().trim_end_matches('/') == from.path().trim_end_matches('/')
         && to.authority() == from.authority()
     {
-        ("to the path with another slash at its end".to_owned(), format!("use {to}"))
+        let has = if to.path().ends_with('/') { "with" } else { "without" };
+        (format!("to the same path {has} a slash at its end"), format!("use {to}"))
     } else if to.host() != from.host() {
         (format!("to another host, `{}`", to.host()), format!("use {to}"))
     } else {

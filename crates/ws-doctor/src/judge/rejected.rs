@@ -9,17 +9,14 @@ use crate::{
     exchange::Received,
     finding::Finding,
     probe::{Observations, Probe, is_usable},
-    report::result,
+    report::{result, status_line},
     who::{self, Proxy},
 };
 
-/// The status and its reason.
-pub(super) fn status_line(received: &Received) -> String {
-    let head = &received.head;
-    let known =
-        http::StatusCode::from_u16(head.status).ok().and_then(|status| status.canonical_reason());
-    let reason = if head.reason.is_empty() { known.unwrap_or_default() } else { &head.reason };
-    format!("{} {reason}", head.status).trim().to_owned()
+/// The path of the URL, without its query.
+pub(super) fn path(seen: &Observations) -> String {
+    let path = seen.main.target.path();
+    path.split('?').next().unwrap_or_default().to_owned()
 }
 
 pub(crate) fn findings(seen: &Observations, received: &Received) -> Vec<Finding> {
@@ -35,14 +32,16 @@ pub(crate) fn findings(seen: &Observations, received: &Received) -> Vec<Finding>
     };
     let mut findings = vec![finding];
     if seen.is_flaky() {
-        let again = seen.made(&Probe::Repeat).map(result).unwrap_or_default();
+        let again = seen.made(&Probe::Repeat);
+        let is_accepted = again.is_some_and(is_usable);
         if let Some(first) = findings.first_mut() {
-            first.explanation.push_str(&format!("; the same request a second time: {again}"));
-            first.fix = format!(
-                "the server is not consistent, so neither origin nor path is to blame: compare its instances behind \
-                 the load balancer, and look for limits; then: {}",
-                first.fix
-            );
+            let again = again.map(result).unwrap_or_default();
+            first.explanation.push_str(&format!("; the same request once more: {again}"));
+            let compare = "the server is not consistent, so neither origin nor path is to blame: compare its instances \
+                           behind the load balancer and their health checks, and look for limits";
+            // What is accepted now needs no other fix.
+            first.fix =
+                if is_accepted { compare.into() } else { format!("{compare}\nthen {}", first.fix) };
         }
     } else if seen.is_limited()
         && let Some(first) = findings.first_mut()
@@ -82,7 +81,7 @@ fn own_code(received: &Received) -> Option<Finding> {
         (None, Some(fix)) => fix,
         (None, None) => "look up the code in the documentation of the server".into(),
     };
-    Some(Finding::of_server(&code, explanation, fix))
+    Some(Finding::of_server(&code, explanation, &fix))
 }
 
 /// A name as codes are: short, and safe to show as one.
@@ -170,14 +169,17 @@ fn by_status(seen: &Observations, received: &Received) -> Finding {
     }
     match status {
         401 => {
-            let scheme = head.text("www-authenticate");
-            let scheme = scheme.map(|scheme| format!("it asks for `{scheme}`")).unwrap_or_default();
+            let scheme = head.text("www-authenticate").unwrap_or_default();
+            if let Some(finding) = expired(seen, received, &scheme) {
+                return finding;
+            }
+            let scheme = if scheme.is_empty() { scheme } else { format!("it asks for `{scheme}`") };
             let words = [scheme, words(received)].into_iter().filter(|word| !word.is_empty());
             let finding = say(Code::Unauthorized).detail(words.collect::<Vec<_>>().join("; "));
             if seen.given.credential {
                 finding.fix(
-                    "the credential that was sent is not the one that the server expects: check that it is valid, \
-                     not expired, and where the server looks for it (--token-in)",
+                    "the server does not take the credential that was sent: check that it is valid, not expired, and \
+                     where the server looks for it (--token-in)",
                 )
             } else {
                 finding
@@ -185,7 +187,9 @@ fn by_status(seen: &Observations, received: &Received) -> Finding {
         }
         403 => forbidden(seen, received),
         429 => {
-            let after = head.text("retry-after").map(|after| format!("Retry-After is {after}"));
+            let unit = |after: &str| if after.parse::<u64>().is_ok() { " s" } else { "" };
+            let after = head.text("retry-after");
+            let after = after.map(|after| format!("Retry-After is {after}{}", unit(&after)));
             say(Code::RateLimited).detail(after.unwrap_or_default())
         }
         503 => say(Code::Unavailable).detail(words(received)),
@@ -199,14 +203,41 @@ fn by_status(seen: &Observations, received: &Received) -> Finding {
     }
 }
 
+/// The server says that the credential has expired.
+fn expired(seen: &Observations, received: &Received, scheme: &str) -> Option<Finding> {
+    let says = |text: &str| text.to_ascii_lowercase().contains("expired");
+    // RFC 6750 3.
+    let description = scheme.split("error_description=\"").nth(1);
+    let description = description.and_then(|text| text.split('"').next()).unwrap_or(scheme);
+    let words = words(received);
+    let says_so = if says(description) {
+        format!("`{description}`")
+    } else if says(&words) {
+        words
+    } else {
+        return None;
+    };
+    seen.given.credential.then(|| {
+        Finding::new(Code::Unauthorized)
+            .because(format!(
+                "{}: the server says that the credential that was sent has expired: {says_so}",
+                status_line(received)
+            ))
+            .fix(
+                "get a new one, and let the client get one before each connection and reconnection: a page keeps what \
+                 it had when it was loaded",
+            )
+    })
+}
+
 fn not_found(seen: &Observations, received: &Received) -> Finding {
-    let path = seen.main.target.path();
+    let path = path(seen);
     let tried = origin::is_undecided(seen);
     Finding::new(Code::NotFound)
         .because(format!("{}: there is nothing at the path `{path}`", status_line(received)))
         .detail(words(received))
         .fix(format!(
-            "check the path, and the prefix that a proxy in front adds or removes; some servers respond so to a \
+            "check the path, and the prefix that a proxy in front adds or removes\nsome servers respond so to a \
              handshake that lost its Upgrade on the way{}",
             if tried { ", and Rails (Action Cable) to an origin that it does not allow: try it with --origin" } else { "" }
         ))
@@ -227,25 +258,18 @@ fn forbidden(seen: &Observations, received: &Received) -> Finding {
     if servers.contains("uvicorn") || servers.contains("hypercorn") {
         return Finding::new(Code::Forbidden)
             .because(format!(
-                "{status}: FastAPI and Starlette send 403 for every handshake that they do not accept: a path without a \
-                 WebSocket route, as often as a rejected credential or origin"
+                "{status}: FastAPI and Starlette send it if no WebSocket route has this path, and also if the \
+                 application closes before accept(): the status does not tell which"
             ))
             .detail(words(received))
             .fix(format!(
                 "compare the path `{}` with the routes of the application (`@app.websocket(…)`, a prefix, a trailing \
-                 slash); then look for what closes before `accept()` in it",
-                seen.main.target.path()
+                 slash)\nthen look for what closes before accept(): a check of the credential or the origin",
+                path(seen)
             ));
     }
     if origin::is_undecided(seen) {
-        let tried =
-            seen.origin_probes().map(|(probe, _)| probe.name()).collect::<Vec<_>>().join("; ");
-        return Finding::new(Code::OriginUndecided)
-            .because(format!(
-                "{status}: the server rejects the handshake whatever the origin (tried too: {tried}), so the cause is \
-                 an origin that is not on its list, the credential, or the path"
-            ))
-            .detail(words(received));
+        return origin::undecided(seen, &status).detail(words(received));
     }
     let finding = Finding::new(Code::Forbidden)
         .because(format!("{status}: the server does not allow this handshake"));
@@ -266,15 +290,15 @@ fn by_proxy(seen: &Observations, received: &Received, proxy: Proxy) -> Finding {
         return Finding::new(Code::NotFound)
             .because(format!(
                 "{line}: this is {name}'s own page: no rule of it sends the path `{}` to the server of the WebSocket",
-                seen.main.target.path()
+                path(seen)
             ))
             .fix(format!("add a rule for this path: {}", proxy.upgrade()));
     }
-    let explanation = match who::meaning(status, proxy) {
+    let explanation = match who::meaning(received, proxy) {
         Some(meaning) => format!("{line}, made by {name}: {meaning}"),
         None => format!("{line}: this page is made by {name}, not by the server behind it"),
     };
-    Finding::new(Code::Intermediary).because(explanation).fix(who::gateway_fix(status, proxy))
+    Finding::new(Code::Intermediary).because(explanation).fix(who::gateway_fix(received, proxy))
 }
 
 /// A fault that goes away with fewer headers.

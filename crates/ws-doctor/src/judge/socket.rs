@@ -8,7 +8,7 @@ use crate::{
     exchange::{End, Received, Socket},
     finding::Finding,
     frames::{Event, Fault},
-    probe::{Observations, Probe, is_usable, last_words},
+    probe::{Observations, Probe, is_usable, last_words, pusher_error},
 };
 
 pub(crate) fn findings(seen: &Observations, received: &Received) -> Vec<Finding> {
@@ -24,9 +24,9 @@ pub(crate) fn findings(seen: &Observations, received: &Received) -> Vec<Finding>
             (Some(own), _) => own,
             // The server's own words come first.
             (None, Some(origin)) if says_why => {
-                let closed = closed(seen, socket);
-                let explanation = format!("{}; {}", closed.explanation, origin.explanation);
-                closed.because(explanation).fix(origin.fix)
+                let explanation =
+                    format!("{}; it sends {}", origin.explanation, last_words(&seen.main));
+                Finding::new(Code::ClosedAtOnce).because(explanation).fix(origin.fix)
             }
             (None, Some(origin)) => origin.detail(last_words(&seen.main)),
             (None, None) => closed(seen, socket),
@@ -45,8 +45,11 @@ pub(super) fn behind(seen: &Observations, mut faults: Vec<Finding>) -> Vec<Findi
     };
     if let Some(first) = faults.first_mut() {
         first.explanation.push_str(&format!("; behind it comes {}", last_words(&seen.main)));
-        if let Some(fix) = close_code(*code) {
-            first.fix = format!("{fix}; {}", first.fix);
+        if *code == SUBPROTOCOL {
+            // Without one it closes, too.
+            first.fix = subprotocol(seen);
+        } else if let Some(fix) = close_code(*code) {
+            first.fix = format!("{fix}\n{}", first.fix);
         }
     }
     faults
@@ -63,35 +66,60 @@ fn fault_of(seen: &Observations, fault: &Fault) -> Finding {
                 finding.fix(SOCKET_IO_VERSION)
             } else if short.starts_with("HTTP/1.") {
                 finding.fix(
-                    "a second handler of the same server wrote it (Node: two listeners for `upgrade`, such as `ws` with \
-                     `server:` beside the hot reload of a framework): have one listener that decides by path, with \
-                     `noServer: true`",
+                    "a second listener for `upgrade` in the same server wrote it (Node: `ws` with `server:` beside the \
+                     hot reload of a framework): have one listener that decides by path, with `noServer: true`",
                 )
             } else {
                 finding
             }
         }
         Fault::Masked => Finding::new(Code::MaskedFrame),
-        Fault::ReservedBit(bit) => Finding::new(Code::ReservedBit).detail(format!(
-            "RSV{bit} is set{}",
-            if *bit == 1 {
-                ", so the message is compressed, and the response agreed to no compression"
-            } else {
-                ""
-            }
-        )),
+        Fault::ReservedBit(1) => compressed(seen),
+        Fault::ReservedBit(bit) => {
+            Finding::new(Code::ReservedBit).detail(format!("RSV{bit} is set"))
+        }
         Fault::Violation(what) => Finding::new(Code::ReservedBit).detail(*what),
     };
     match seen.made(&Probe::Bare) {
         Some(bare) if is_usable(bare) => {
             let fix = format!(
-                "{}; the fault goes away without the offer of permessage-deflate (--as bare): correct or turn off the \
-                 compression of the server",
+                "{}\nwithout the offer of permessage-deflate it works (--as bare)",
                 finding.fix
             );
             finding.fix(fix)
         }
         _ => finding,
+    }
+}
+
+/// RSV1 is set, and the response agreed to no compression.
+fn compressed(seen: &Observations) -> Finding {
+    let is_offered =
+        seen.main.request.as_ref().is_some_and(|request| {
+            request.to_ascii_lowercase().contains("sec-websocket-extensions:")
+        });
+    let is_lost = is_offered
+        && seen
+            .main
+            .received()
+            .is_some_and(|received| received.head.get("sec-websocket-extensions").is_none());
+    let finding = Finding::new(Code::ReservedBit);
+    if is_lost {
+        finding
+            .because(
+                "the server compresses (RSV1 is set), and its response has no Sec-WebSocket-Extensions: most often a \
+                 proxy or gateway removed that header; clients fail",
+            )
+            .fix(
+                "let the proxy or gateway pass Sec-WebSocket-Extensions in both directions, or turn the compression \
+                 of the server off",
+            )
+    } else {
+        finding
+            .because(
+                "the server compresses (RSV1 is set), and permessage-deflate was not agreed on: clients fail",
+            )
+            .fix("let the server compress only if it agreed to permessage-deflate, or turn its compression off")
     }
 }
 
@@ -105,7 +133,7 @@ fn own_reason(socket: &Socket) -> Option<Finding> {
             "the server accepted, and then closed the socket with the code {code} and says why: {}",
             kind.title()
         ),
-        kind.fix().into(),
+        kind.fix(),
     ))
 }
 
@@ -117,34 +145,51 @@ fn closed(seen: &Observations, socket: &Socket) -> Finding {
     } else {
         format!("after {seconds:.1} s")
     };
-    let explanation = format!(
-        "the server accepted the handshake, and ended the socket {time}: {}",
-        last_words(&seen.main)
-    );
+    let words = last_words(&seen.main);
+    let is_mute = socket.frames.events.is_empty();
+    let explanation = match &socket.end {
+        End::Eof if is_mute => format!(
+            "the server accepted the handshake, and ended the connection {time}, without a close frame"
+        ),
+        End::Reset(_) if is_mute => format!(
+            "the server accepted the handshake, and reset the connection {time}, without a close frame"
+        ),
+        _ => format!("the server accepted the handshake, and ended the socket {time}: {words}"),
+    };
     let finding = Finding::new(Code::ClosedAtOnce).because(explanation);
     let fix = match close {
-        Some(Some((1011, reason))) if reason.contains("ping timeout") => Some(
-            "the server sent a ping and got no pong in time: the client or its event loop is blocked, or a proxy in \
-             between is silent; raise the limit in the server (Python's websockets: `ping_timeout`)",
-        ),
-        Some(Some((code, _))) => close_code(*code),
+        Some(Some((1011, reason))) if reason.contains("ping timeout") => Some(no_pong(socket)),
+        Some(Some((SUBPROTOCOL, _))) => Some(subprotocol(seen)),
+        Some(Some((code, _))) => close_code(*code).map(str::to_owned),
         Some(None) => None,
-        None => idle(seconds),
+        None => idle(seconds).map(str::to_owned),
     };
-    let fix = fix.map(str::to_owned);
-    let finding = match fix {
-        Some(fix) => finding.fix(fix),
-        None if last_words(&seen.main).contains("pusher:error") => finding.fix(
-            "4001 means a wrong application key: compare the key in the URL with that of the server (Laravel Reverb: \
-             REVERB_APP_KEY and VITE_REVERB_APP_KEY); 4009 means the origin: `allowed_origins` in config/reverb.php",
+    let texts = || {
+        socket.frames.events.iter().filter_map(|(_, event)| match event {
+            Event::Text(text) => Some(text),
+            _ => None,
+        })
+    };
+    let pusher = texts().find_map(|text| pusher_error(text)).map(|(code, _)| code);
+    let finding = match (fix, pusher) {
+        (Some(fix), _) => finding.fix(fix),
+        (None, Some(4001)) => finding.fix(
+            "compare the application key in the URL with that of the server (Laravel Reverb: REVERB_APP_KEY and \
+             VITE_REVERB_APP_KEY)",
         ),
-        None if socket.frames.events.iter().any(|(_, event)| matches!(event, Event::Text(_))) => {
+        (None, Some(4009)) => finding
+            .fix("add the origin to the allowed ones (Laravel Reverb: `allowed_origins` in config/reverb.php)"),
+        _ if texts().next().is_some() => {
             finding.fix("the message above says why; look into the log of the server for the same moment")
         }
-        None => finding.fix(
+        // A handler that fails sends a close frame in most libraries.
+        _ if is_mute && seconds < 0.1 => finding.fix(
+            "look for a second listener for `upgrade` in the same server, which ends what is not its own (Node: \
+             Next.js, Vite): let one listener decide by path, or give the socket its own port\nif there is none, look into the log of the server: an exception, or a credential that it misses",
+        ),
+        _ => finding.fix(
             "look into the log of the server for this moment: an exception in its handler, a credential or a first \
-             message that it misses; or a second listener for `upgrade` in the same server, which ends sockets that are \
-             not its own (Next.js with a server of your own)",
+             message that it misses",
         ),
     };
     match seen.made(&Probe::Bare) {
@@ -152,6 +197,40 @@ fn closed(seen: &Observations, socket: &Socket) -> Finding {
             finding.detail("with the headers of --as bare it stays open")
         }
         _ => finding,
+    }
+}
+
+fn no_pong(socket: &Socket) -> String {
+    let came = socket.frames.events.iter().any(|(_, event)| matches!(event, Event::Ping(_)));
+    format!(
+        "the server says that no pong came in time{}: the client or its event loop is blocked, or a proxy in between is \
+         silent\nor raise the limit in the server (Python's websockets: `ping_timeout`)",
+        if came { "" } else { " (no ping reached this program)" }
+    )
+}
+
+/// The close code of GraphQL servers for a subprotocol.
+const SUBPROTOCOL: u16 = 4406;
+
+fn subprotocol(seen: &Observations) -> String {
+    let what = if seen.given.subprotocols.is_empty() {
+        "the server wants a subprotocol, and none was offered"
+    } else {
+        "the server wants another subprotocol than the offered one"
+    };
+    let graphql = [
+        ("graphql-transport-ws", "of the library graphql-ws"),
+        ("graphql-ws", "of the older subscriptions-transport-ws"),
+    ];
+    let untried = graphql
+        .iter()
+        .filter(|(name, _)| !seen.given.subprotocols.iter().any(|given| given == name));
+    let untried =
+        untried.map(|(name, of)| format!("--subprotocol {name} ({of})")).collect::<Vec<_>>();
+    if untried.is_empty() {
+        format!("{what}: look for its name in the documentation of the server")
+    } else {
+        format!("{what}: for GraphQL try {}", untried.join(" or "))
     }
 }
 
@@ -181,10 +260,6 @@ fn close_code(code: u16) -> Option<&'static str> {
             "the server does not accept the request: for graphql-ws, the first message must be connection_init"
         }
         4404 => "the server has nothing under this path or name",
-        4406 => {
-            "the server does not speak the offered subprotocol: GraphQL servers with the library graphql-ws want \
-             graphql-transport-ws, and those with the older subscriptions-transport-ws want graphql-ws"
-        }
         4408 => "the server waited for a first message: for graphql-ws, connection_init",
         4429 => "too many connections or requests: wait, and connect again with growing delays",
         _ => return None,

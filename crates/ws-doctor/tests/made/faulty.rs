@@ -22,6 +22,8 @@ fn response_that_browsers_refuse_is_faulty() {
         case("upgrade", |head, _| accepted(head).replace("Upgrade: websocket", "Upgrade: h2c"), &[], 1, &["upgrade-wrong"], &["Upgrade"]),
         case("connection", |head, _| accepted(head).replace("Connection: Upgrade", "Connection: keep-alive"), &[], 1, &["connection-wrong"], &["Connection"]),
         case("subprotocol", |head, _| accepted(head).replace("Upgrade: websocket", "Upgrade: websocket\r\nSec-WebSocket-Protocol: b"), &["--subprotocol", "a"], 1, &["subprotocol-not-offered"], &["`b`"]),
+        // Without one it closes, too, so to offer none is no way out.
+        case("no subprotocol, 4406", |head, _| accepted(head).and(close(4406, "Subprotocol not acceptable")).then(Then::Close), &["--subprotocol", "graphql-ws"], 1, &["subprotocol-not-echoed"], &["another subprotocol than the offered one: for GraphQL try --subprotocol graphql-transport-ws"]),
         case("extension", |head, _| accepted(head).replace("Upgrade: websocket", "Upgrade: websocket\r\nSec-WebSocket-Extensions: x-webkit-deflate-frame"), &[], 1, &["extension-not-offered"], &["x-webkit-deflate-frame"]),
         case("repeated", |head, _| accepted(head).replace("Upgrade: websocket", &format!("Upgrade: websocket\r\nSec-WebSocket-Accept: {}", repeated(head))), &[], 1, &["header-repeated"], &["Sec-WebSocket-Accept"]),
         case("HTTP/1.0", |head, _| accepted(head).replace("HTTP/1.1", "HTTP/1.0"), &[], 1, &["malformed-response"], &["HTTP/1.0"]),
@@ -42,7 +44,8 @@ fn repeated(head: &Head) -> String {
 #[test]
 fn bytes_behind_a_101_are_judged() {
     assert_none(&check(&[
-        case("RSV1", |head, _| accepted(head).and(frame(0xc1, "hello")), &[], 1, &["reserved-bit"], &["permessage-deflate"]),
+        case("RSV1", |head, _| accepted(head).and(frame(0xc1, "hello")), &[], 1, &["reserved-bit"], &["pass Sec-WebSocket-Extensions in both directions"]),
+        case("RSV1, not offered", |head, _| accepted(head).and(frame(0xc1, "hello")), &["--as", "bare"], 1, &["reserved-bit"], &["permessage-deflate was not agreed on"]),
         case("masked", |head, _| accepted(head).and(b"\x81\x85\0\0\0\0hello"), &[], 1, &["masked-frame"], &["mask"]),
         case("HTML", |head, _| accepted(head).and("<html><body>Fatal error: no memory</body></html>"), &[], 1, &["not-a-frame"], &["Fatal error"]),
         case("HTTP", |head, _| accepted(head).and("HTTP/1.1 400 Bad Request\r\n\r\nUnsupported protocol version").then(Then::Close), &[], 1, &["not-a-frame"], &["Unsupported protocol version"]),
@@ -50,8 +53,11 @@ fn bytes_behind_a_101_are_judged() {
         case("close with a reason", |head, _| accepted(head).and(close(4001, "App key not known")).then(Then::Close), &[], 1, &["closed-at-once"], &["4001", "App key not known"]),
         case("text and close", |head, _| accepted(head).and(frame(0x81, "go away")).and(frame(0x88, "")).then(Then::Close), &[], 1, &["closed-at-once"], &["go away"]),
         case("text, ping, close", |head, _| accepted(head).and(frame(0x81, "go away")).and(PING).and(close(1008, "")).then(Then::Close), &[], 1, &["closed-at-once"], &["go away", "1008"]),
-        case("EOF", |head, _| accepted(head).then(Then::Close), &[], 1, &["closed-at-once"], &["without"]),
+        case("EOF", |head, _| accepted(head).then(Then::Close), &[], 1, &["closed-at-once"], &["without", "look for a second listener"]),
         case("reset", |head, _| accepted(head).then(Then::Reset), &[], 1, &["closed-at-once"], &["reset"]),
+        case("pusher:error", |head, _| accepted(head).and(frame(0x81, r#"{"event":"pusher:error","data":"{\"code\":4001,\"message\":\"No such app\"}"}"#)).and(frame(0x88, "")).then(Then::Close), &[], 1, &["closed-at-once"], &["`pusher:error 4001: No such app`", "application key"]),
+        case("no pong", |head, _| accepted(head).and(close(1011, "keepalive ping timeout")).then(Then::Close), &[], 1, &["closed-at-once"], &["no ping reached this program"]),
+        case("4406, none offered", |head, _| accepted(head).and(close(4406, "")).then(Then::Close), &[], 1, &["closed-at-once"], &["none was offered", "--subprotocol graphql-transport-ws"]),
         case("text", |head, _| accepted(head).and(frame(0x81, "welcome")), &[], 0, &[], &[]),
         case("a permitted close", |head, _| accepted(head).and(frame(0x81, "bye")).and(close(1000, "")).then(Then::Close), &[], 1, &["closed-at-once"], &["1000"]),
     ]));

@@ -5,8 +5,8 @@ use std::io::Write;
 use flate2::{Compression, write::GzEncoder};
 
 use crate::{
-    common::assert_none,
-    serve::{Head, Reply, Then, accepted, case, check, close, raw, status},
+    common::{Report, assert_none},
+    serve::{Head, Reply, Then, accepted, case, check, close, frame, raw, server, status},
 };
 
 const EVIL: &str = "https://evil.example";
@@ -34,6 +34,8 @@ fn gzip(text: &str) -> Vec<u8> {
 fn status_determines_the_code() {
     assert_none(&check(&[
         case("401", |head, _| to_handshakes(head, status("401 Unauthorized", "WWW-Authenticate: Bearer realm=x\r\n", "")), &[], 1, &["unauthorized"], &["Bearer realm=x", "--token"]),
+        case("401, expired", |head, _| to_handshakes(head, status("401 Unauthorized", "WWW-Authenticate: Bearer error=\"invalid_token\", error_description=\"The token has expired\"\r\n", "")), &["--token", "abcdefgh"], 1, &["unauthorized"], &["`The token has expired`", "before each connection"]),
+        case("401, expired, by its body", |head, _| to_handshakes(head, status("401 Unauthorized", "", "{\"message\":\"jwt expired\"}")), &["--token", "abcdefgh"], 1, &["unauthorized"], &["`jwt expired`", "before each connection"]),
         case("404", |head, _| to_handshakes(head, status("404 Not Found", "", "no such page")), &[], 1, &["not-found"], &["path"]),
         case("418", |head, _| to_handshakes(head, status("418 I'm a teapot", "", "short and stout")), &[], 1, &["rejected"], &["418"]),
         case("429", |_, _| status("429 Too Many Requests", "Retry-After: 17\r\n", ""), &[], 1, &["rate-limited"], &["17"]),
@@ -50,7 +52,9 @@ fn upgrade_that_did_not_arrive_is_found() {
         case("a page", |_, _| status("200 OK", "Content-Type: text/html\r\n", "<title>Home</title>"), &[], 1, &["upgrade-stripped"], &["Upgrade", "path"]),
         case("nginx", |_, _| status("400 Bad Request", "Server: nginx\r\n", "Can \"Upgrade\" only to \"WebSocket\"."), &[], 1, &["upgrade-stripped"], &["proxy_set_header Upgrade $http_upgrade;"]),
         case("426", |_, _| status("426 Upgrade Required", "Upgrade: websocket\r\n", "Upgrade Required"), &[], 1, &["upgrade-stripped"], &["Upgrade"]),
-        case("uvicorn", |_, _| status("404 Not Found", "server: uvicorn\r\n", "{\"detail\":\"Not Found\"}"), &[], 1, &["no-websocket-here"], &["pip install 'uvicorn[standard]'"]),
+        case("uvicorn", |_, _| status("404 Not Found", "server: uvicorn\r\n", "{\"detail\":\"Not Found\"}"), &[], 1, &["no-websocket-here"], &["pip install 'uvicorn[standard]'", "or a proxy in front removes Upgrade", "upgrade=websocket"]),
+        // Apache passes the name of the server on, and writes it so.
+        case("uvicorn behind a proxy", |_, _| status("404 Not Found", "Server: uvicorn\r\n", "{\"detail\":\"Not Found\"}"), &[], 1, &["upgrade-stripped"], &["a proxy in front removes Upgrade", "upgrade=websocket", "pip install 'uvicorn[standard]'"]),
     ]));
 }
 
@@ -68,6 +72,12 @@ fn origin_is_blamed_only_if_another_one_is_accepted() {
         case("close 4403", |head, _| to_foreign(head, accepted(head).and(close(4403, "")).then(Then::Close)), FOREIGN, 1, &["origin-rejected"], &[EVIL, "4403"]),
         // Neither is accepted.
         case("undecided", |head, _| to_handshakes(head, status("403 Forbidden", "", "")), FOREIGN, 1, &["origin-undecided"], &["--origin"]),
+        case("undecided, Django Channels", |head, _| to_handshakes(head, raw("HTTP/1.1 403 Access denied\r\n\r\n")), FOREIGN, 1, &["origin-undecided"], &["`evil.example` to ALLOWED_HOSTS"]),
+        case("a body alone does not tell the framework", |head, _| to_handshakes(head, status("403 Forbidden", "", "Access denied")), FOREIGN, 1, &["origin-undecided"], &["`Access denied`; add --origin with one"]),
+        // It compares names of hosts.
+        case("webpack-dev-server", |head, _| to_handshakes(head, if head.origin() == Some(EVIL) { accepted(head).and(frame(0x81, r#"{"type":"error","data":"Invalid Host/Origin header"}"#)).then(Then::Close) } else { accepted(head) }), FOREIGN, 1, &["closed-at-once"], &["allowedHosts: [\"evil.example\"]"]),
+        // It wants a token of browsers only.
+        case("Vite without its token", |head, _| to_handshakes(head, if head.origin().is_some() { status("400 Bad Request", "", "") } else { accepted(head).replace("Upgrade: websocket", "Upgrade: websocket\r\nSec-WebSocket-Protocol: vite-hmr") }), &["--subprotocol", "vite-hmr"], 1, &["rejected"], &["`token=TOKEN`", "network panel"]),
         // An origin that the caller knows.
         case("known", |head, _| to_handshakes(head, if head.origin() == Some("https://good.example") { accepted(head) } else { status("403 Forbidden", "", "") }), &["--origin", EVIL, "--origin", "https://good.example"], 1, &["origin-rejected"], &[EVIL, "https://good.example"]),
         // Its own origin is rejected, and none at all accepted: it compares with a changed Host.
@@ -83,6 +93,7 @@ fn origin_is_blamed_only_if_another_one_is_accepted() {
 fn flaky_server_is_not_an_origin_fault() {
     assert_none(&check(&[
         case("every second time", |head, count| if count % 2 == 0 { status("403 Forbidden", "", "") } else { accepted(head) }, FOREIGN, 1, &["forbidden"], &["not consistent"]),
+        case("one of several behind Envoy", |head, count| if count % 2 == 0 { status("503 Service Unavailable", "", "upstream connect error or disconnect/reset before headers") } else { accepted(head) }, &[], 1, &["intermediary"], &["could not connect to a server", "once more: accepted; the server is not consistent"]),
         // The probes get a 429.
         case("403 and then 429", |_, count| if count == 0 { status("403 Forbidden", "", "") } else { status("429 Too Many Requests", "", "") }, FOREIGN, 1, &["forbidden"], &["429"]),
     ]));
@@ -104,6 +115,10 @@ fn tls_port_says_so_in_its_body() {
 #[test]
 fn response_of_an_intermediary_is_told_from_one_that_came_through() {
     assert_none(&check(&[
+        case("no server behind Envoy", |head, _| to_handshakes(head, status("503 Service Unavailable", "", "no healthy upstream")), &[], 1, &["intermediary"], &["no server behind it was available", "health check"]),
+        case("a server behind Envoy", |head, _| to_handshakes(head, status("503 Service Unavailable", "", "upstream connect error or disconnect/reset before headers. reset reason: connection failure")), &[], 1, &["intermediary"], &["could not connect to a server", "appProtocol"]),
+        // The empty 403 of what is behind Envoy.
+        case("403 through Envoy", |head, _| to_handshakes(head, status("403 Forbidden", "server: envoy\r\nx-envoy-upstream-service-time: 3\r\n", "")), FOREIGN, 1, &["origin-undecided"], &["--origin"]),
         case("502 of nginx", |_, _| status("502 Bad Gateway", "Server: nginx\r\n", "<center><h1>502 Bad Gateway</h1></center>\r\n<hr><center>nginx</center>"), &[], 1, &["intermediary"], &["nginx"]),
         case("Cloudflare 520", |_, _| status("520 ", "Server: cloudflare\r\nCF-RAY: 1-FRA\r\n", "error code: 520"), &[], 1, &["intermediary"], &["Cloudflare", "520"]),
         case("Cloudflare 521", |_, _| status("521 ", "Server: cloudflare\r\nCF-RAY: 1-FRA\r\n", "error code: 521"), &[], 1, &["intermediary"], &["Cloudflare", "refused"]),
@@ -162,6 +177,15 @@ fn accepted_handshake_may_have_remarks() {
         case("a browser sends its own", |head, _| if head.origin() == Some(&head.own_origin()) { accepted(head) } else { status("403 Forbidden", "", "") }, &[], 0, &[], &[]),
         case("unsafe port", |head, _| accepted(head), &["ws://server.example:6000/ws", "--connect-to", "::{host}"], 0, &["unsafe-port"], &["port"]),
         case("mixed content", |head, _| accepted(head), &["ws://server.example:8000/ws", "--connect-to", "::{host}", "--origin", "https://app.example"], 0, &["mixed-content"], &["wss:"]),
-        case("local network", |head, _| accepted(head), &["ws://{host}/", "--origin", "http://8.8.8.8"], 0, &["local-network-access"], &["147"]),
+        // Another computer of the network reaches for loopback by this, too.
+        case("local network", |head, _| accepted(head), &["ws://{host}/", "--origin", "http://8.8.8.8"], 0, &["local-network-access"], &["147", "from this computer"]),
     ]));
+}
+
+#[test]
+fn address_of_an_option_is_not_the_one_that_a_browser_finds() {
+    let to = format!("::{}", server(|head, _| accepted(head)));
+    let url = "ws://server.example:8000/ws";
+    let report = Report::of(&[url, "--connect-to", &to, "--origin", "http://8.8.8.8"]);
+    assert_eq!(report.json["findings"], serde_json::json!([]));
 }

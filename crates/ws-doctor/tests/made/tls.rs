@@ -204,7 +204,16 @@ fn self_signed_certificate_works_or_is_explained() {
     let address = secure(&leaf, BOTH, None, &[]);
     let file = directory.write("leaf.pem", &leaf.pem);
     failed.extend(run("CA:FALSE", address, &["--ca", &file], 0, &[], &[]));
-    failed.extend(run("not trusted", address, &[], 2, &["tls-untrusted"], &["self-signed"]));
+    let words = &["self-signed", "Let's Encrypt"];
+    failed.extend(run("not trusted", address, &[], 2, &["tls-untrusted"], words));
+    // No public authority issues one.
+    failed.extend(check_at(
+        "local name",
+        "wss://nas.local:{port}/ws",
+        address,
+        &["--resolve", "nas.local:{port}:127.0.0.1"],
+        Expected { exit: 2, codes: &["tls-untrusted"], words: &["`nas.local`", "mkcert"] },
+    ));
 
     let authority = self_signed(true);
     let address = secure(&authority, BOTH, None, &[]);

@@ -108,7 +108,7 @@ fn upgrade_removed_by_a_proxy_is_found() {
             );
         }
     }
-    let server = server("aiohttp_server.py");
+    let (server, uvicorn) = (server("aiohttp_server.py"), server("fastapi_server.py"));
     for lines in [
         "ProxyPass / http://{UPSTREAM}/",
         // The second line is ignored: AH01146.
@@ -118,6 +118,11 @@ fn upgrade_removed_by_a_proxy_is_found() {
         let url = format!("ws://127.0.0.1:{}/ws", proxy.port);
         cases.check(lines, &url, &[], Expected { words: &["upgrade=websocket"], ..STRIPPED });
     }
+    // Apache passes `server: uvicorn` on, and this one has its library.
+    let proxy = Proxy::Apache.start(uvicorn.port, false, "ProxyPass / http://{UPSTREAM}/");
+    let url = format!("ws://127.0.0.1:{}/ws", proxy.port);
+    let words = &["a proxy in front removes Upgrade", "upgrade=websocket"];
+    cases.check("uvicorn behind Apache", &url, &[], Expected { words, ..STRIPPED });
     cases.assert();
 }
 
