@@ -102,8 +102,9 @@ fn app(
     if let Some(hosts) = options.hosts()? {
         app = app.layer(RequestCheckLayer::hosts(hosts).reject_with(ProblemJson::new()));
     }
-    // With its state, or axum would build the layers again for each request.
-    Ok(app.route("/ws", endpoint.clients).with_state(()))
+    let app = app.merge(Router::new().route("/ws", endpoint.clients));
+    // Otherwise axum builds the layers again for each request.
+    Ok(app.with_state(()))
 }
 
 /// The metrics, in the format of Prometheus.
