@@ -3,12 +3,18 @@
 //! `cargo run --example reverse_proxy -- --upstream http://127.0.0.1:8080`, then open a socket to
 //! ws://127.0.0.1:3000 from a page of http://127.0.0.1:3000. `--help` lists the flags.
 
-use std::{convert::Infallible, error::Error, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    error::Error,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     ServiceExt as _,
     body::{Body, HttpBody as _},
-    extract::Request,
+    extract::{ConnectInfo, Request},
     response::IntoResponse,
     response::Response,
 };
@@ -24,7 +30,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tower::{ServiceBuilder, service_fn, util::BoxCloneSyncService};
 use tower_ws_guard::{
-    AllowHost, AllowOrigin, ConfigError, GuardLayer, Handshake, ProblemJson, Rejection,
+    AllowHost, AllowOrigin, ConfigError, GuardLayer, Handshake, Host, ProblemJson, Rejection,
     RequestCheckLayer, accept_key, is_upgrade_request,
 };
 
@@ -136,9 +142,9 @@ async fn forward(
     if let Some(Ok(host)) = parts.uri.authority().map(|authority| authority.as_str().parse()) {
         parts.headers.insert(HOST, host);
     }
-    if parts.headers.get_all(HOST).iter().count() != 1 {
-        return Err(StatusCode::BAD_REQUEST); // RFC 9112 3.2
-    }
+    check_host(&parts.headers)?;
+    let peer = parts.extensions.get().map(|ConnectInfo::<SocketAddr>(peer)| peer.ip());
+    replace_forwarded(&mut parts.headers, peer);
     parts.uri = parts.uri.path_and_query().cloned().ok_or(StatusCode::BAD_REQUEST)?.into();
     parts.version = Version::HTTP_11;
     if body.size_hint().exact().is_none() {
@@ -174,6 +180,35 @@ async fn forward(
         }
     });
     Ok(response)
+}
+
+/// One host, without userinfo: servers disagree on which name in `a@b` counts (RFC 9112 3.2).
+fn check_host(headers: &HeaderMap) -> Result<(), StatusCode> {
+    let mut hosts = headers.get_all(HOST).iter();
+    match (hosts.next().map(|host| Host::parse(host.as_bytes())), hosts.next()) {
+        (Some(Ok(_)), None) => Ok(()),
+        _ => Err(StatusCode::BAD_REQUEST),
+    }
+}
+
+/// Drops what a client says of its connection, and states it anew. The upstream can rely on it if
+/// clients reach it only through this proxy.
+fn replace_forwarded(headers: &mut HeaderMap, peer: Option<IpAddr>) {
+    let is_forwarded = |name: &&HeaderName| {
+        // CGI and its descendants read `_` as `-`.
+        let name = name.as_str().replace('_', "-");
+        name.starts_with("x-forwarded-") || name == "forwarded" || name == "x-real-ip"
+    };
+    for name in headers.keys().filter(is_forwarded).cloned().collect::<Vec<_>>() {
+        headers.remove(name);
+    }
+    if let Some(Ok(peer)) = peer.map(|peer| peer.to_string().parse()) {
+        headers.insert("x-forwarded-for", peer);
+    }
+    if let Some(host) = headers.get(HOST).cloned() {
+        headers.insert("x-forwarded-host", host);
+    }
+    headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
 }
 
 async fn send(request: Request, upstream: &str) -> Result<Response, Box<dyn Error + Send + Sync>> {
@@ -224,7 +259,16 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
-    elements(headers, CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok()).collect()
+    let names = elements(headers, CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok());
+    names.filter(|name| !is_end_to_end(name)).collect()
+}
+
+/// Headers that `Connection` must not name (RFC 9110 7.6.1). Removed, they would make another
+/// request of the one that was checked: `Connection: Origin` would hide the page from the upstream.
+fn is_end_to_end(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    matches!(name, "authorization" | "content-length" | "cookie" | "host" | "origin" | "set-cookie")
+        || name.starts_with("sec-")
 }
 
 fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
@@ -238,5 +282,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let app = app(origins(&options)?, hosts(&options)?, options.upstream);
     let listener = TcpListener::bind(options.listen).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    Ok(axum::serve(listener, app.into_make_service()).await?)
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
+    Ok(axum::serve(listener, app).await?)
 }

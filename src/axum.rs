@@ -1,7 +1,9 @@
 //! Extractors for axum: [`Claims<T>`](crate::Claims), [`Validity`], [`PendingUpgrade`], and with
 //! the feature `axum-ws` [`GuardedUpgrade`].
 //!
-//! [`Claims`] and [`PendingUpgrade`] may be wrapped in `Option`.
+//! [`Claims`] and [`PendingUpgrade`] may be wrapped in `Option`. The guides show how to
+//! [start](crate::guide::getting_started#axum), and how to [replace axum's own
+//! extractor](crate::guide::migrating#from-axums-websocketupgrade).
 //!
 //! An upgrade request must have passed an origin check: a [`GuardLayer`](crate::GuardLayer) or an
 //! [`OriginCheckLayer`](crate::OriginCheckLayer). Otherwise the response is 500

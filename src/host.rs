@@ -20,7 +20,7 @@ use crate::{
 /// The host policy: which `Host` (over HTTP/2 `:authority`) a server serves.
 ///
 /// It protects a server on a local or private address from DNS rebinding, where a page of the
-/// attacker has the same origin as the server.
+/// attacker has the same origin as the server: see [threats](crate::guide::threats#dns-rebinding).
 ///
 /// The case of a name, a trailing dot and the form of an IP address do not matter, and the ports 80
 /// and 443 equal none.

@@ -53,17 +53,24 @@
 //! handshake reaches a policy in any order. But a token check outside of the origin check tells
 //! every page on the web whether a token is valid.
 //!
+//! # Guides
+//!
+//! | | |
+//! |---|---|
+//! | begin | [getting started](guide::getting_started), [browsers and credentials](guide::browsers), [migrating](guide::migrating), [testing](guide::testing) |
+//! | run it | [behind a proxy](guide::proxies), [tenants and changing policies](guide::policies), [a fleet](guide::fleet), [operating](guide::operating), [hardening](guide::hardening) |
+//! | understand it | [rejections by code](guide::rejections), [threats](guide::threats) |
+//!
 //! # Why a handshake was rejected
 //!
-//! [`rejections`] has a section for each code. [`telemetry`] sends the reason to your logs and
-//! metrics. [`AcceptThenClose`] shows it to a script in a browser.
+//! [Rejections by code](guide::rejections) has a section for each. [`telemetry`] sends the reason to
+//! your logs and metrics. [`AcceptThenClose`] shows it to a script in a browser.
 //!
 //! # After the handshake
 //!
 //! [`upgrade`] hands over the connection, [`extension`] negotiates compression, and [`connection`]
-//! has limits and a drain. [`hardening`] says what you must bound in hyper and in your codec,
-//! [`threats`] lists the attacks that this crate is made for, and a
-//! [table](guard#when-something-fails) says what the client sees when a part of your own fails.
+//! has limits and a drain. A [table](guard#when-something-fails) says what the client sees when a
+//! part of your own fails.
 //!
 //! # What this crate does not do
 //!
@@ -112,6 +119,8 @@ pub mod connection;
 mod context;
 pub mod extension;
 pub mod guard;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod handshake;
 mod head;
 mod host;
@@ -129,6 +138,11 @@ mod replaceable;
 mod settings;
 mod subprotocol;
 mod subprotocol_offer;
+#[cfg(not(models))]
+mod sync;
+#[cfg(models)]
+#[path = "../tests/models/src/sync.rs"]
+mod sync;
 pub mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod test_util;
@@ -140,13 +154,6 @@ mod token;
 #[cfg(feature = "headers")]
 mod typed_headers;
 pub mod upgrade;
-
-#[doc = include_str!("../docs/hardening.md")]
-pub mod hardening {}
-#[doc = include_str!("../docs/rejections.md")]
-pub mod rejections {}
-#[doc = include_str!("../docs/threats.md")]
-pub mod threats {}
 
 #[cfg(feature = "lint")]
 #[doc(inline)]

@@ -20,6 +20,8 @@ use crate::{
 
 /// The origin policy: which pages may open a socket. The default allows none.
 ///
+/// See the guide to [browsers](crate::guide::browsers#origins) for which policy to choose.
+///
 /// Origins are compared as (scheme, host, port), so `https://a` equals `https://a:443`. A missing
 /// `Origin` and `null` are rejected unless they are allowed by name. [`or`](Self::or) combines
 /// policies:

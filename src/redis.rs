@@ -37,6 +37,8 @@ use crate::{config::ConfigError, lock::lock};
 ///
 /// With Sentinel, the URL must lead to the current primary, for example through a proxy.
 ///
+/// The guide to [a fleet](crate::guide::fleet) has a server that uses all of it.
+///
 /// # What uses it
 ///
 /// | | in memory | on Redis |

@@ -7,7 +7,7 @@ use std::{
 /// database.
 ///
 /// All clones share it. A handshake sees the old value or the new one. Open connections are not
-/// affected.
+/// affected. See the guide to [changing policies](crate::guide::policies).
 ///
 /// | value | used as |
 /// |---|---|

@@ -37,6 +37,8 @@ use crate::{
 /// | `max_connections` | a number: [`ConnectionLimit::total`] |
 /// | `check_timeout_ms` | milliseconds, 10000 by default: [`GuardLayer::check_timeout`] |
 ///
+/// The guide to [policies](crate::guide::policies) shows what else can change.
+///
 /// Extensions have no key, because the code of the server must know what its codec can do.
 ///
 /// At least one key must allow somebody. Every value may be a string, as in the environment:

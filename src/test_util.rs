@@ -3,7 +3,7 @@
 //! [`handshake`] builds the request of a client. Only hyper's own connections can be upgraded: with
 //! a request that a test builds, a service finds no upgrade. [`HandshakeRequest::upgradable`] adds
 //! one, and returns the client's end of the connection. [`assert_accepted`] and [`assert_rejected`]
-//! check the response.
+//! check the response. The guide to [testing](crate::guide::testing) shows what else to ask.
 //!
 //! # Example
 //!

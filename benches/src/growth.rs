@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use http::{Request, Response, request::Parts};
 use tower::{Layer, Service, service_fn};
 use tower_ws_guard::{
-    AllowHost, AllowOrigin, Drain, GuardLayer, PermessageDeflate, Permit, Sessions, StaticTokens,
+    AllowHost, AllowOrigin, Drain, GuardLayer, PermessageDeflate, Sessions, StaticTokens,
     Subprotocols, TokenPolicy, TokenSource,
 };
 
@@ -246,7 +246,7 @@ fn start_drain(connections: usize) -> Box<dyn Operation> {
         let connections = (0..connections).map(|_| {
             let response = service.call(input::request::<()>(&head)).now_or_never();
             let mut response = response.expect("at once").expect("a response");
-            let permit = response.extensions_mut().remove::<Permit>().expect("a permit");
+            let permit = response.body_mut().take().expect("a permit");
             let mut ended = Box::pin(permit.ended());
             assert!(ended.as_mut().now_or_never().is_none());
             (permit, ended)

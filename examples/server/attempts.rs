@@ -1,6 +1,7 @@
 //! The handshakes behind the buttons of the page: a valid one, and others with one fault each.
 //!
-//! A browser cannot send most of them, so the server sends them over plain TCP, and only to itself.
+//! A browser cannot send most of them, so the server sends them to itself. They reach nothing else:
+//! each has a connection in memory, to an endpoint that counts only attempts.
 
 use std::{
     io,
@@ -17,19 +18,29 @@ use axum::{
 };
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     time::timeout,
 };
-use tower_ws_guard::{Explanation, RejectionKind};
+use tower_ws_guard::{
+    AllowOrigin, Explanation, ProblemJson, RejectionKind, RequestCheckLayer, StaticTokens, Token,
+    VerifyToken,
+};
+
+use crate::serve::Connections;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 const MAX_RESPONSE: u64 = 64 * 1024;
 
-/// What a handshake must send for this server to accept it.
+/// The endpoint of the attempts, and what a handshake must send for it to be accepted.
 #[derive(Clone)]
 pub(crate) struct Attempts {
+    /// With the guard of the server, but for its limits and sessions: an attempt takes no slot of a
+    /// client, and evicts nobody.
+    pub(crate) endpoint: Router,
+    pub(crate) connections: Connections,
+    /// The secret of the page.
+    pub(crate) page: StaticTokens<()>,
     /// The address that the server listens on.
     pub(crate) address: SocketAddr,
     /// A `Host` that the server allows. `None`: the address.
@@ -52,11 +63,18 @@ pub(crate) struct Attempts {
 
 pub(crate) type Explain = Arc<dyn Fn(&Parts) -> Explanation + Send + Sync>;
 
+/// The header with the secret of the page.
+const PAGE_TOKEN: &str = "x-attempts-token";
+
 /// `GET /attempts` lists the handshakes, `POST /attempts/{id}` makes one and returns the result.
-pub(crate) fn routes(attempts: Attempts) -> Router {
+///
+/// An attempt has the server's own token, so only the page of the server, at its `own` origin, may
+/// ask for one. Pages of other sites can read neither that page nor its secret.
+pub(crate) fn routes(attempts: Attempts, own: AllowOrigin) -> Router {
+    let pages = RequestCheckLayer::origins(own.allow_missing()).reject_with(ProblemJson::new());
     Router::new()
         .route("/attempts", get(list))
-        .route("/attempts/{id}", post(make))
+        .route("/attempts/{id}", post(make).layer(pages))
         .with_state(attempts)
 }
 
@@ -75,14 +93,21 @@ async fn list(State(attempts): State<Attempts>) -> Json<Value> {
 async fn make(
     State(attempts): State<Attempts>,
     Path(id): Path<String>,
+    request: Parts,
 ) -> Result<Json<Value>, Failure> {
+    let secret = request.headers.get(PAGE_TOKEN).and_then(|secret| secret.to_str().ok());
+    let secret = Token::new(secret.unwrap_or_default());
+    if attempts.page.verify(secret, &request).await.is_err() {
+        return Err(failure(StatusCode::FORBIDDEN, "this page is not of this server; reload it"));
+    }
     let Some(attempt) = attempts.available().find(|attempt| attempt.id == id) else {
         return Err(failure(StatusCode::NOT_FOUND, "there is no such attempt"));
     };
     let sent = attempts.request(attempt, attempts.bearer.as_deref());
     let shown = attempts.request(attempt, attempts.bearer.as_ref().map(|_| "********"));
 
-    match exchange(attempts.target(), &sent.text, attempts.closes).await {
+    let stream = attempts.connections.in_memory(attempts.endpoint.clone());
+    match exchange(stream, &sent.text, attempts.closes).await {
         Ok(response) => {
             let mut report = report(&shown, &response);
             let head = attempts.explain.as_ref().and_then(|_| head(&sent.text));
@@ -246,7 +271,7 @@ impl Attempts {
         ATTEMPTS.iter().filter(possible)
     }
 
-    /// The address at which the server reaches itself. No part of it comes from the client.
+    /// The address by which a client on this machine names the server.
     fn target(&self) -> SocketAddr {
         let mut target = self.address;
         if target.ip().is_unspecified() {
@@ -328,10 +353,9 @@ struct Response {
     body: Vec<u8>,
 }
 
-async fn exchange(target: SocketAddr, request: &str, closes: bool) -> io::Result<Response> {
+async fn exchange(mut stream: DuplexStream, request: &str, closes: bool) -> io::Result<Response> {
     let mut received = Vec::new();
     let exchange = async {
-        let mut stream = TcpStream::connect(target).await?;
         stream.write_all(request.as_bytes()).await?;
 
         let mut stream = stream.take(MAX_RESPONSE);

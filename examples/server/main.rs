@@ -11,7 +11,6 @@ mod tickets;
 
 use std::{
     fmt::Display,
-    future::pending,
     io,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -20,11 +19,17 @@ use std::{
 };
 
 use axum::{
-    Router,
-    http::request::Parts,
+    Extension, Router,
+    extract::ConnectInfo,
+    http::{
+        HeaderValue,
+        header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY},
+        request::Parts,
+    },
     response::Html,
     routing::{MethodRouter, any, get},
 };
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind};
 use hyper_util::server::graceful::GracefulShutdown;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -36,7 +41,7 @@ use tokio_rustls::TlsAcceptor;
 use tower_ws_guard::{
     AcceptThenClose, AllowHost, AllowOrigin, ConfigError, ConnectionLimit, Drain, EmptyBody,
     GuardLayer, PermessageDeflate, PlainText, ProblemJson, Redis, RejectionResponse,
-    RequestCheckLayer, Sessions, Subprotocols, TokenPolicy, TokenSource, response_fn,
+    RequestCheckLayer, Sessions, StaticTokens, Subprotocols, TokenPolicy, TokenSource, response_fn,
     telemetry::describe_metrics, token::ticket::TicketVerifier,
 };
 
@@ -226,6 +231,7 @@ impl Options {
         &self,
         tickets: Option<&tickets::Store>,
         sessions: &Sessions<Key>,
+        limit: Option<&ConnectionLimit>,
         drain: &Drain,
     ) -> Result<(MethodRouter, Explain), (&'static str, ConfigError)> {
         let style = self.rejection;
@@ -247,7 +253,7 @@ impl Options {
             .map_err(too_short)?
             .sessions(sessions)
             .drain(drain);
-        if let Some(limit) = &self.max_connections {
+        if let Some(limit) = limit {
             guard = guard.limit(limit.clone());
         }
         if let Some(hosts) = self.hosts().map_err(|error| ("--allow-host", error))? {
@@ -351,11 +357,26 @@ impl Options {
         }
     }
 
-    /// What the page must send to be accepted.
-    fn attempts(&self, address: SocketAddr, explain: Explain) -> Attempts {
+    /// What the page must send to be accepted, and its endpoint.
+    fn attempts(
+        &self,
+        address: SocketAddr,
+        secret: &str,
+        tickets: Option<&tickets::Store>,
+        drain: &Drain,
+    ) -> Result<Attempts, (&'static str, ConfigError)> {
+        let own = |error| ("the page", error);
+        let sessions = sessions::sessions(None, false, None).map_err(own)?;
+        let (endpoint, explain) = self.endpoint(tickets, &sessions, None, drain)?;
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let endpoint =
+            Router::new().route("/ws", endpoint).layer(Extension(ConnectInfo(peer))).with_state(());
         let is_bearer =
             self.token_from.is_empty() || self.token_from.contains(&TokenSource::authorization());
-        Attempts {
+        Ok(Attempts {
+            endpoint,
+            connections: Connections { tls: None, head_timeout: self.handshake_timeout() },
+            page: StaticTokens::new([(secret, ())]).map_err(own)?,
             address,
             host: self.allow_host.first().map(|pattern| matching(pattern)),
             origin: self.allow_origin.first().or(self.public_origin.as_ref()).map(|o| matching(o)),
@@ -364,8 +385,41 @@ impl Options {
             tickets: self.tickets.is_some(),
             closes: matches!(self.rejection, Style::Close),
             explain: self.listen.ip().is_loopback().then_some(explain),
-        }
+        })
     }
+
+    /// `/`, and what only its page may ask for.
+    fn page(
+        &self,
+        address: SocketAddr,
+        tickets: Option<&tickets::Store>,
+        drain: &Drain,
+    ) -> Result<Router, (&'static str, ConfigError)> {
+        let secret = new_secret();
+        let yes = |flag| if flag { "yes" } else { "no" };
+        let page = include_str!("page.html")
+            .replace("{tickets}", yes(self.tickets.is_some()))
+            .replace("{tokens}", yes(!self.token.is_empty()))
+            .replace("{attempts}", &secret);
+        // In a frame, a page of another site could make the user click on its buttons.
+        let headers =
+            [(CACHE_CONTROL, "no-store"), (CONTENT_SECURITY_POLICY, "frame-ancestors 'none'")];
+        let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+        let mut own = AllowOrigin::same_origin();
+        if let Some(origin) = &self.public_origin {
+            let public = AllowOrigin::public_origin(origin);
+            own = own.or(public.map_err(|error| ("--public-origin", error))?);
+        }
+        let attempts = self.attempts(address, &secret, tickets, drain)?;
+        Ok(attempts::routes(attempts, own).route("/", get((headers, Html(page)))))
+    }
+}
+
+/// 256 random bits.
+fn new_secret() -> String {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).expect("the operating system has random bytes");
+    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// No window is kept between two messages, so that sockets can share them.
@@ -436,27 +490,16 @@ async fn main() -> io::Result<()> {
     let Stores { sessions, tickets } =
         options.stores().unwrap_or_else(|(flag, error)| wrong_flag(flag, error));
     let drain = Drain::new();
-    let (endpoint, explain) = options
-        .endpoint(tickets.as_ref(), &sessions, &drain)
+    let (endpoint, _) = options
+        .endpoint(tickets.as_ref(), &sessions, options.max_connections.as_ref(), &drain)
         .unwrap_or_else(|(flag, error)| wrong_flag(flag, error));
     let tls = options.tls().unwrap_or_else(|(flag, error)| wrong_flag(flag, error));
 
     let listener = TcpListener::bind(options.listen).await?;
     let address = listener.local_addr()?;
-    let endpoint = Router::new().route("/ws", endpoint);
-    // The page sends its handshakes without TLS, so with TLS they need a port of their own.
-    let plain = match tls {
-        Some(_) => Some(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?),
-        None => None,
-    };
-    let attempts = match &plain {
-        Some(plain) => options.attempts(plain.local_addr()?, explain),
-        None => options.attempts(address, explain),
-    };
-    let page = include_str!("page.html")
-        .replace("{tickets}", if options.tickets.is_some() { "yes" } else { "no" })
-        .replace("{tokens}", if options.token.is_empty() { "no" } else { "yes" });
-    let mut app = attempts::routes(attempts).route("/", get(Html(page)));
+    let mut app = options
+        .page(address, tickets.as_ref(), &drain)
+        .unwrap_or_else(|(flag, error)| wrong_flag(flag, error));
     if options.metrics {
         app = app.route("/metrics", metrics());
     }
@@ -472,23 +515,14 @@ async fn main() -> io::Result<()> {
     if let Some(hosts) = options.hosts().unwrap_or_else(|error| wrong_flag("--allow-host", error)) {
         app = app.layer(RequestCheckLayer::hosts(hosts).reject_with(ProblemJson::new()));
     }
-    app = app.merge(endpoint.clone());
+    app = app.merge(Router::new().route("/ws", endpoint));
     let scheme = if tls.is_some() { "https" } else { "http" };
     let mut stop = stop_signals()?;
     println!("listening on {scheme}://{address}");
     // Otherwise axum builds the layers again for each request.
-    let (app, endpoint) = (app.with_state(()), endpoint.with_state(()));
+    let app = app.with_state(());
     let graceful = GracefulShutdown::new();
     let head_timeout = options.handshake_timeout();
-    let serve_plain = async {
-        match plain {
-            Some(plain) => {
-                serve::serve(plain, Connections { tls: None, head_timeout }, &graceful, endpoint)
-                    .await
-            }
-            None => pending().await,
-        }
-    };
     let stopped = async {
         stop().await;
         let end = Instant::now() + Duration::from_millis(options.drain_timeout);
@@ -502,7 +536,6 @@ async fn main() -> io::Result<()> {
     // The server listens while it drains, so that new clients get a 503.
     let (left, end) = tokio::select! {
         never = serve::serve(listener, Connections { tls, head_timeout }, &graceful, app) => match never {},
-        never = serve_plain => match never {},
         stopped = stopped => stopped,
     };
     match left {

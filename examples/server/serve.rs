@@ -17,7 +17,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, DuplexStream},
     net::{TcpListener, TcpStream},
     sync::Notify,
     time::{sleep, timeout},
@@ -80,6 +80,40 @@ impl Connections {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let first_request = Arc::new(Notify::new());
+        let seen = Arc::clone(&first_request);
+        let app = app.map_request(move |mut request: Request<Incoming>| {
+            seen.notify_one();
+            request.extensions_mut().insert(ConnectInfo(peer));
+            request
+        });
+        let server = self.server();
+        let connection = server
+            .serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(app));
+        let mut connection = pin!(graceful.watch(connection.into_owned()));
+        // Until the first bytes hyper-util does not know which HTTP the client speaks, and no timer
+        // of hyper runs.
+        tokio::select! {
+            biased;
+            _ = &mut connection => return,
+            () = first_request.notified() => {}
+            () = sleep(self.head_timeout) => return,
+        }
+        // An error means that the client left, or sent something other than HTTP.
+        connection.await.ok();
+    }
+
+    /// Serves a connection in memory, without TLS, and returns its other end.
+    pub(crate) fn in_memory(&self, app: Router) -> DuplexStream {
+        let (client, stream) = tokio::io::duplex(16 * 1024);
+        let server = self.server();
+        let connection = server
+            .serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(app));
+        tokio::spawn(connection.into_owned());
+        client
+    }
+
+    fn server(&self) -> auto::Builder<TokioExecutor> {
         let mut server = auto::Builder::new(TokioExecutor::new());
         server
             .http1()
@@ -97,27 +131,7 @@ impl Connections {
             .max_send_buf_size(64 * 1024)
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(20));
-
-        let first_request = Arc::new(Notify::new());
-        let seen = Arc::clone(&first_request);
-        let app = app.map_request(move |mut request: Request<Incoming>| {
-            seen.notify_one();
-            request.extensions_mut().insert(ConnectInfo(peer));
-            request
-        });
-        let connection = server
-            .serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(app));
-        let mut connection = pin!(graceful.watch(connection.into_owned()));
-        // Until the first bytes hyper-util does not know which HTTP the client speaks, and no timer
-        // of hyper runs.
-        tokio::select! {
-            biased;
-            _ = &mut connection => return,
-            () = first_request.notified() => {}
-            () = sleep(self.head_timeout) => return,
-        }
-        // An error means that the client left, or sent something other than HTTP.
-        connection.await.ok();
+        server
     }
 }
 

@@ -1,6 +1,7 @@
 //! A server's response, checked for the client: a status and fields, each on its line.
 #![no_main]
 
+use differential::properties::{KEY, trim};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use libfuzzer_sys::fuzz_target;
 use tower_ws_guard::client::ClientHandshake;
@@ -26,7 +27,7 @@ fuzz_target!(|input: &[u8]| {
         response.headers_mut().append(name, value);
     }
     let request = Request::get("http://chat.example.com/ws")
-        .header("sec-websocket-key", fuzz::KEY)
+        .header("sec-websocket-key", KEY)
         .header("sec-websocket-version", "13")
         .header("sec-websocket-protocol", "chat, v2.chat")
         .header("sec-websocket-extensions", "permessage-deflate; client_max_window_bits, x-a")
@@ -36,7 +37,7 @@ fuzz_target!(|input: &[u8]| {
     let values = |name: &'static str| {
         let lines = response.headers().get_all(name).iter();
         lines
-            .map(|line| String::from_utf8_lossy(fuzz::trim(line.as_bytes())).into_owned())
+            .map(|line| String::from_utf8_lossy(trim(line.as_bytes())).into_owned())
             .collect::<Vec<_>>()
     };
     match ClientHandshake::new(&request).verify(&response) {

@@ -1,10 +1,9 @@
-//! Lines of `Upgrade` and `Connection` in turn.
+//! See the property.
 #![no_main]
 
-use fuzz::{handshake, parse};
+use differential::properties;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    let Some((mut parts, head)) = handshake(&["upgrade", "connection"], input) else { return };
-    parse(&mut parts, &head);
+    properties::lists(input);
 });

@@ -2,8 +2,10 @@
 //! the pattern matches.
 #![no_main]
 
-use differential::{connection, oracle};
-use fuzz::handshake;
+use differential::{
+    connection, oracle,
+    properties::{handshake, trim},
+};
 use http::{Request, Response};
 use libfuzzer_sys::fuzz_target;
 use tower::{Layer, ServiceExt, service_fn};
@@ -21,7 +23,7 @@ fuzz_target!(|input: &[u8]| {
     );
     let accepted = answer.and_then(Result::ok).is_some_and(|response| *response.body());
     let pattern = pattern.to_ascii_lowercase();
-    let expected = oracle::Origin::parse(fuzz::trim(origin.as_bytes()))
+    let expected = oracle::Origin::parse(trim(origin.as_bytes()))
         .is_some_and(|origin| origin.matches(&pattern));
     assert_eq!(accepted, expected, "{pattern} and {origin:?}");
 });

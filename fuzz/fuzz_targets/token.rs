@@ -13,8 +13,8 @@ use differential::{
     connection::run,
     oracle::{self, Source},
     policies,
+    properties::handshake,
 };
-use fuzz::handshake;
 use http::{Request, Response};
 use libfuzzer_sys::fuzz_target;
 use tower::{Layer, ServiceExt, service_fn};

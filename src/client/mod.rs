@@ -4,7 +4,8 @@
 //! [`ClientHandshake`] stores what a request offers. [`verify`](ClientHandshake::verify) then
 //! checks the response as a browser does, and lists all of its faults. Browsers report only that a
 //! connection failed; a [`Finding`] has a stable `code`, the cause in plain words and a fix. The
-//! program `ws-doctor` makes the same checks over the network, and many more.
+//! program `ws-doctor` makes the same checks over the network, and many more. See the guide to
+//! [testing](crate::guide::testing).
 //!
 //! # Example
 //!

@@ -1,22 +1,21 @@
 use std::{
     future::Future,
     pin::pin,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
-    },
+    sync::{Arc, OnceLock, atomic::Ordering::SeqCst},
     time::Duration,
 };
 
 use tokio::{
     runtime::Handle,
-    sync::{Notify, SetOnce},
     task::yield_now,
     time::{Instant, sleep_until},
 };
 
 use super::Ended;
-use crate::rejection::RejectionKind;
+use crate::{
+    rejection::RejectionKind,
+    sync::{AtomicU64, AtomicUsize, Notify, SetOnce},
+};
 
 /// The drain of a server at its shutdown: it rejects new handshakes, and waits for the open
 /// connections.
@@ -74,21 +73,24 @@ pub struct Drain(Arc<State>);
 
 /// The connections are notified lane by lane, so that neither the caller of
 /// [`start`](Drain::start) nor the runtime wakes all of them at once.
-const LANES: usize = 256;
+const LANES: usize = if cfg!(models) { 2 } else { 256 };
 
-/// More than a server can have connections.
+/// In `State::counts`: the drain has started.
+const STARTED: u64 = 1;
+/// One open connection.
+const OPEN: u64 = 2;
+/// One connection that ever entered. Below it is room for more than a server can have open.
 const ENTERED: u64 = 1 << 40;
 
 #[derive(Debug)]
 struct State {
     spread: Duration,
-    has_started: AtomicBool,
     started: SetOnce<()>,
     lanes: Box<[Notify]>,
     /// The lanes before this one are notified.
     notified: AtomicUsize,
-    /// The open connections, and, in units of `ENTERED`, all that ever entered: a handshake counts
-    /// both at once.
+    /// The start, the open connections, and all that ever entered, in one word: a handshake enters
+    /// before the start and is counted, or sees it. No order of several words must be kept.
     counts: AtomicU64,
     /// No connection is left.
     empty: Notify,
@@ -100,7 +102,6 @@ impl Default for State {
     fn default() -> Self {
         Self {
             spread: Duration::ZERO,
-            has_started: AtomicBool::new(false),
             started: SetOnce::new(),
             lanes: (0..LANES).map(|_| Notify::new()).collect(),
             notified: AtomicUsize::new(0),
@@ -131,7 +132,7 @@ impl Drain {
     ///
     /// It does not block: a task notifies the connections.
     pub fn start(&self) {
-        if self.0.has_started.swap(true, SeqCst) {
+        if self.0.counts.fetch_or(STARTED, SeqCst) & STARTED != 0 {
             return;
         }
         self.0.started.set(()).ok();
@@ -148,7 +149,7 @@ impl Drain {
     /// Whether the drain has started.
     #[must_use]
     pub fn has_started(&self) -> bool {
-        self.0.has_started.load(SeqCst)
+        self.0.counts.load(SeqCst) & STARTED != 0
     }
 
     /// Resolves when the drain has started, for the parts of a server that stop then. A connection
@@ -178,19 +179,20 @@ impl Drain {
         }
     }
 
-    /// Counts a connection until the entry is dropped. It counts before it looks at the start, so
-    /// that every connection is either rejected or waited for.
+    /// Counts a connection until the entry is dropped, if the drain has not started.
     pub(crate) fn enter(&self) -> Result<Entry, RejectionKind> {
         let state = &self.0;
+        let before = state.counts.fetch_add(ENTERED + OPEN, SeqCst);
         // With the bits reversed, few connections are spread as evenly as many.
-        let number = (state.counts.fetch_add(ENTERED + 1, SeqCst) / ENTERED) as u8;
-        let entry = Entry { state: Arc::clone(state), lane: number.reverse_bits().into() };
+        let number = ((before / ENTERED) as u8).reverse_bits();
+        let lane = usize::from(number) * LANES / 256;
+        let entry = Entry { state: Arc::clone(state), lane };
         if state.runtime.get().is_none()
             && let Ok(runtime) = Handle::try_current()
         {
             state.runtime.set(runtime).ok();
         }
-        if self.has_started() { Err(RejectionKind::ShuttingDown) } else { Ok(entry) }
+        if before & STARTED != 0 { Err(RejectionKind::ShuttingDown) } else { Ok(entry) }
     }
 }
 
@@ -230,7 +232,7 @@ impl State {
     }
 
     fn connections(&self) -> usize {
-        (self.counts.load(SeqCst) % ENTERED) as usize
+        open(self.counts.load(SeqCst))
     }
 
     async fn wait_until_empty(&self) {
@@ -243,6 +245,11 @@ impl State {
             empty.await;
         }
     }
+}
+
+/// The open connections in `State::counts`.
+const fn open(counts: u64) -> usize {
+    (counts % ENTERED / OPEN) as usize
 }
 
 /// A connection in a [`Drain`].
@@ -270,7 +277,7 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        if self.state.counts.fetch_sub(1, SeqCst) % ENTERED == 1 {
+        if open(self.state.counts.fetch_sub(OPEN, SeqCst)) == 1 {
             self.state.empty.notify_waiters();
         }
     }

@@ -1,14 +1,12 @@
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
-use crate::{config::ConfigError, rejection::RejectionKind};
+use crate::{config::ConfigError, rejection::RejectionKind, sync::AtomicUsize};
 
 /// The maximum number of live connections.
 ///
 /// Clones share their count, so several routes can share a limit. For a limit per user or address
-/// use [`Sessions`](crate::Sessions). See the [module docs](crate::connection) for an example.
+/// use [`Sessions`](crate::Sessions). See the [module docs](crate::connection) for an example, and
+/// [hardening](crate::guide::hardening) for what else to bound.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ConnectionLimit {

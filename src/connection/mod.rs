@@ -12,7 +12,7 @@
 //!   oldest.
 //! - [`Drain`]: the shutdown of a server. It rejects new handshakes with
 //!   [`ShuttingDown`](crate::RejectionKind::ShuttingDown), tells the open connections to end, and
-//!   waits for them.
+//!   waits for them. [Operating](crate::guide::operating#a-drain) has the code.
 //! - [`GuardLayer::max_age`](crate::GuardLayer::max_age): the maximum age of a connection.
 //!
 //! # How a connection ends

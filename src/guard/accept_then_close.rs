@@ -1,10 +1,4 @@
-use std::{
-    collections::VecDeque,
-    fmt,
-    num::NonZeroU16,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::VecDeque, fmt, num::NonZeroU16, sync::Arc, time::Duration};
 
 use http::{Response, StatusCode, header::SEC_WEBSOCKET_PROTOCOL, request::Parts};
 use hyper::upgrade::OnUpgrade;
@@ -22,6 +16,7 @@ use crate::{
     http::transport::Protocol,
     lock::lock,
     rejection::{Rejection, RejectionKind, RejectionResponse},
+    sync::Mutex,
     upgrade::{Handover, HandshakeResponse, PendingDecision},
 };
 

@@ -2,7 +2,7 @@
 
 use std::{mem, sync::Arc, time::Duration};
 
-use http::{Response, StatusCode, request::Parts};
+use http::{Response, request::Parts};
 use tokio::time::Instant;
 
 use super::{
@@ -442,11 +442,8 @@ impl<R> Policy<R> {
     {
         // An ordinary request has nothing behind it that could be mistaken for a second one.
         let close = !self.config.keep_connection && rejection.kind() != Kind::NotWebsocket;
-        // Only a 401 needs them.
-        let challenges = match (&self.config.token, rejection.kind().status()) {
-            (Some(token), StatusCode::UNAUTHORIZED) => Some(token.challenges()),
-            _ => None,
-        };
+        let token = self.config.token.as_ref().filter(|_| rejection.kind().has_challenge());
+        let challenges = token.map(|token| token.challenges());
         reject_dropped(rejection, request, &*self.reject_with, close, challenges.as_ref())
     }
 }

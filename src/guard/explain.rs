@@ -117,7 +117,7 @@ impl Display for Step {
 
 impl<R, C> GuardLayer<R, C> {
     /// Reports the verdict of each step on the head of a request, the rule that decided it, and the
-    /// fix: for support and tests.
+    /// fix: for support and [tests](crate::guide::testing#ask-the-guard).
     ///
     /// No ticket is redeemed and no slot acquired. Steps that have to wait are
     /// [unknown](Verdict::Unknown). [Checks](crate::Check) of your own are called, on a copy of the

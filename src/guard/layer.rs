@@ -26,7 +26,8 @@ use crate::{
 /// `R` makes the response to rejected handshakes. `C` is who completes the handshake: the inner
 /// service ([`Forward`], the default) or this layer ([`Respond`]).
 ///
-/// See the [module docs](crate::guard) for the order of the checks. A policy that is set twice
+/// See the [module docs](crate::guard) for the order of the checks, and the [guides](crate::guide)
+/// for what to do with it. A policy that is set twice
 /// adds, or is an error; where a later call replaces an earlier one, the docs of the method say so.
 ///
 /// ```
@@ -513,7 +514,8 @@ impl<R, C> GuardLayer<R, C> {
     /// Report-only mode: accepts handshakes that a policy would reject, and reports them. Malformed
     /// handshakes, and all handshakes during a drain, are still rejected.
     ///
-    /// Nothing is protected then. Use it to try out a policy on live traffic. The rejection is in
+    /// Nothing is protected then. Use it to [try out a
+    /// policy](crate::guide::operating#a-policy-on-trial) on live traffic. The rejection is in
     /// the extensions of the request as [`Reported`](crate::Reported), and in logs and metrics with
     /// the features `tracing` and `metrics`. A handshake without a valid token has no
     /// [`Claims`](crate::Claims), so handlers must take `Option<Claims<T>>`. In a stack set it on

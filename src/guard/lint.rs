@@ -32,7 +32,8 @@ impl fmt::Display for Lint {
 
 impl<R, C> GuardLayer<R, C> {
     /// Names dangerous combinations of settings: for tests, and to log when the server starts.
-    /// `listens_on` is the address of the server, if it is known.
+    /// `listens_on` is the address of the server, if it is known. See the guide to
+    /// [testing](crate::guide::testing#ask-the-guard).
     ///
     /// | code | danger |
     /// |---|---|

@@ -1,5 +1,7 @@
 //! The guard: all checks in the right order, as one service.
 //!
+#![doc = include_str!("../../docs/nine-steps.svg")]
+//!
 //! A handshake goes through nine steps:
 //!
 //! 1. **Detect**: is it an [upgrade request](crate::is_upgrade_request)? An ordinary request passes

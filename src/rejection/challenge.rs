@@ -3,29 +3,42 @@ use http::HeaderValue;
 #[cfg(feature = "token")]
 use crate::{config::ConfigError, http::field::is_token};
 
-/// The challenges of a 401 (RFC 9110 11.6.1).
+/// The challenges of a 401 (RFC 9110 11.6.1), and of other rejections of a token by `Bearer`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Challenges(Vec<Challenge>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Challenge {
-    token_missing: HeaderValue,
-    /// With the error of RFC 6750 3.1, if the scheme has one.
-    token_invalid: HeaderValue,
+    plain: HeaderValue,
+    /// `Bearer` alone has errors. In the order of [`BearerError`].
+    errors: Option<[HeaderValue; 3]>,
+}
+
+/// The errors of RFC 6750 3.1.
+#[derive(Clone, Copy)]
+pub(super) enum BearerError {
+    InvalidRequest,
+    InvalidToken,
+    InsufficientScope,
 }
 
 impl Challenges {
     /// The default: `Basic`, `Bearer` or both. A browser sends a cookie by itself, so there is
     /// nothing to ask for.
     pub(crate) fn new(basic: bool, bearer: bool) -> Self {
-        let basic = basic.then(|| {
-            let challenge = HeaderValue::from_static(r#"Basic realm="websocket""#);
-            Challenge { token_missing: challenge.clone(), token_invalid: challenge }
+        let basic = basic.then(|| Challenge {
+            plain: HeaderValue::from_static(r#"Basic realm="websocket""#),
+            errors: None,
         });
         let bearer = bearer.then(|| Challenge {
-            token_missing: HeaderValue::from_static(r#"Bearer realm="websocket""#),
-            token_invalid: HeaderValue::from_static(
-                r#"Bearer realm="websocket", error="invalid_token""#,
+            plain: HeaderValue::from_static(r#"Bearer realm="websocket""#),
+            errors: Some(
+                [
+                    r#"Bearer realm="websocket", error="invalid_request""#,
+                    r#"Bearer realm="websocket", error="invalid_token""#,
+                    r#"Bearer realm="websocket", error="insufficient_scope""#,
+                ]
+                .map(HeaderValue::from_static),
             ),
         });
         Self(basic.into_iter().chain(bearer).collect())
@@ -45,16 +58,27 @@ impl Challenges {
                 "a realm is visible ASCII and spaces, without quotes and backslashes",
             )),
         };
-        let is_bearer = scheme.eq_ignore_ascii_case("bearer");
-        let error = if is_bearer { r#", error="invalid_token""# } else { "" };
-        self.0.push(Challenge { token_missing: value("")?, token_invalid: value(error)? });
+        let error = |error: &str| value(&format!(r#", error="{error}""#));
+        let errors = if scheme.eq_ignore_ascii_case("bearer") {
+            Some([error("invalid_request")?, error("invalid_token")?, error("insufficient_scope")?])
+        } else {
+            None
+        };
+        self.0.push(Challenge { plain: value("")?, errors });
         Ok(())
     }
 
-    /// The values of `WWW-Authenticate`.
-    pub(super) fn values(&self, token_is_invalid: bool) -> impl Iterator<Item = &HeaderValue> {
-        self.0.iter().map(move |challenge| {
-            if token_is_invalid { &challenge.token_invalid } else { &challenge.token_missing }
-        })
+    /// The values of `WWW-Authenticate` of a 401.
+    pub(super) fn values(&self, error: Option<BearerError>) -> impl Iterator<Item = &HeaderValue> {
+        self.0.iter().map(move |challenge| with_error(challenge, error).unwrap_or(&challenge.plain))
     }
+
+    /// The values of `WWW-Authenticate` of another status, by the schemes that can name the error.
+    pub(super) fn errors(&self, error: Option<BearerError>) -> impl Iterator<Item = &HeaderValue> {
+        self.0.iter().filter_map(move |challenge| with_error(challenge, error))
+    }
+}
+
+fn with_error(challenge: &Challenge, error: Option<BearerError>) -> Option<&HeaderValue> {
+    Some(&challenge.errors.as_ref()?[error? as usize])
 }

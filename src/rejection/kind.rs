@@ -1,5 +1,6 @@
 use http::StatusCode;
 
+use super::challenge::BearerError;
 use crate::http::Transport;
 
 /// A header that a rejection must have beside those that follow from its status.
@@ -10,8 +11,21 @@ pub(super) enum ExtraHeader {
     Version,
     /// `Retry-After`, in seconds (RFC 9110 10.2.3).
     RetryAfter,
-    /// `error="invalid_token"` in the challenge (RFC 6750 3.1).
+    /// A challenge whose scheme is `Bearer`, with this error.
+    InvalidRequest,
     InvalidToken,
+    InsufficientScope,
+}
+
+impl ExtraHeader {
+    pub(super) const fn bearer_error(self) -> Option<BearerError> {
+        match self {
+            Self::InvalidRequest => Some(BearerError::InvalidRequest),
+            Self::InvalidToken => Some(BearerError::InvalidToken),
+            Self::InsufficientScope => Some(BearerError::InsufficientScope),
+            Self::Nothing | Self::Version | Self::RetryAfter => None,
+        }
+    }
 }
 
 pub(super) struct Row {
@@ -37,7 +51,12 @@ macro_rules! kinds {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum RejectionKind {
-            $($(#[$doc])* $Kind,)*
+            $(
+                $(#[$doc])*
+                ///
+                #[doc = concat!("[Causes and fix](crate::guide::rejections#", $code, ").")]
+                $Kind,
+            )*
             /// A [`Check`](crate::Check) of your own rejected the handshake. See
             /// [`Rejection::custom`](crate::Rejection::custom).
             Custom {
@@ -192,7 +211,7 @@ kinds! {
         "send the token in one of the sources of `TokenPolicy`; scripts in browsers cannot set \
          `Authorization` on a WebSocket: use a cookie, a subprotocol or a ticket in the query";
     /// There are two different credentials in one source, or credentials in two sources.
-    TokenAmbiguous: "token-ambiguous", BAD_REQUEST, Nothing,
+    TokenAmbiguous: "token-ambiguous", BAD_REQUEST, InvalidRequest,
         "there is more than one token",
         "send exactly one token, in one source; behind a proxy that adds its own: \
          `TokenPolicy::first_source_wins`";
@@ -202,7 +221,7 @@ kinds! {
         "get a new token before each attempt to connect: this one is malformed, unknown, expired \
          or was used before";
     /// The credential is known, but not allowed here.
-    TokenForbidden: "token-forbidden", FORBIDDEN, Nothing,
+    TokenForbidden: "token-forbidden", FORBIDDEN, InsufficientScope,
         "the token does not allow this",
         "use a token with the rights that this endpoint requires";
     /// The token verifier, the authorization or the sessions failed.
@@ -278,6 +297,11 @@ impl RejectionKind {
         }
     }
 
+    /// Whether the response may have a challenge.
+    pub(crate) fn has_challenge(self) -> bool {
+        self.status() == StatusCode::UNAUTHORIZED || self.row().extra.bearer_error().is_some()
+    }
+
     /// The cause in plain words. It says nothing about the policy, so an untrusted client may see
     /// it.
     #[must_use]
@@ -291,13 +315,13 @@ impl RejectionKind {
         self.row().fix
     }
 
-    /// The address of its [section](crate::rejections) on the web, or `None` for a custom code.
+    /// The address of its [section](crate::guide::rejections) on the web, or `None` for a custom code.
     #[must_use]
     pub fn url(self) -> Option<String> {
         match self {
             Self::Custom { .. } => None,
             kind => Some(format!(
-                "https://docs.rs/tower-ws-guard/latest/tower_ws_guard/rejections/index.html#{}",
+                "https://docs.rs/tower-ws-guard/latest/tower_ws_guard/guide/rejections/index.html#{}",
                 kind.code()
             )),
         }

@@ -1,7 +1,8 @@
 //! Rejected handshakes: the reason, and the response.
 //!
 //! Every layer of this crate rejects with one type, [`Rejection`]. Its [`RejectionKind`] has a
-//! stable `code` for problem+json bodies, logs and metrics. One [`RejectionResponse`] makes the
+//! stable `code` for problem+json bodies, logs and metrics, and a section in the guide to
+//! [rejections](crate::guide::rejections). One [`RejectionResponse`] makes the
 //! response. Whatever it returns, the layers enforce the protocol: the status is 4xx or 5xx (except
 //! with [`AcceptThenClose`](crate::AcceptThenClose)), the required headers are present, and
 //! `Sec-WebSocket-Accept` is absent.

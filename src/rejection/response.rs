@@ -325,7 +325,7 @@ struct Required<'a> {
     /// RFC 9110 15.5.22: a 426 must send `Upgrade`, and 7.8: with it `Connection: upgrade`.
     has_upgrade: bool,
     close: bool,
-    challenges: &'a Challenges,
+    challenges: Option<&'a Challenges>,
 }
 
 impl<'a> Required<'a> {
@@ -338,7 +338,6 @@ impl<'a> Required<'a> {
         let is_http1 = transport == Transport::Http1;
         let status = kind.status();
         let has_upgrade = is_http1 && status == StatusCode::UPGRADE_REQUIRED;
-        let challenges = challenges.unwrap_or_else(|| &BEARER);
         Self { status, extra: kind.row().extra, is_http1, has_upgrade, close, challenges }
     }
 
@@ -396,10 +395,19 @@ impl<'a> Required<'a> {
             // Random, so that clients do not return at once.
             headers.insert(RETRY_AFTER, (5 + random_below(11)).into());
         }
-        // RFC 9110 15.5.2: a 401 must send a challenge. RFC 6750 3.1: with `error` if there was a
-        // token.
-        if self.status == StatusCode::UNAUTHORIZED && !headers.contains_key(WWW_AUTHENTICATE) {
-            for challenge in self.challenges.values(self.extra == ExtraHeader::InvalidToken) {
+        if headers.contains_key(WWW_AUTHENTICATE) {
+            return;
+        }
+        // RFC 6750 3.1: the challenge names what is wrong with the token.
+        let error = self.extra.bearer_error();
+        if self.status == StatusCode::UNAUTHORIZED {
+            // RFC 9110 15.5.2: a 401 must send a challenge.
+            for challenge in self.challenges.unwrap_or_else(|| &BEARER).values(error) {
+                headers.append(WWW_AUTHENTICATE, challenge.clone());
+            }
+        } else if let (Some(challenges), Some(_)) = (self.challenges, error) {
+            // RFC 6750 3: so must each response to a token that does not enable access.
+            for challenge in challenges.errors(error) {
                 headers.append(WWW_AUTHENTICATE, challenge.clone());
             }
         }

@@ -1,5 +1,7 @@
 //! Logs and metrics: the outcome of each handshake, and the reason.
 //!
+//! The guide to [operating](crate::guide::operating) sets them up, with alerts and a dashboard.
+//!
 //! With the feature `tracing` there is one event per handshake, with the target `tower_ws_guard`:
 //!
 //! | outcome | level | message |

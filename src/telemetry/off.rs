@@ -21,7 +21,7 @@ impl CheckTimer {
 pub(crate) struct HandshakeRecord;
 
 impl HandshakeRecord {
-    pub(crate) fn verified(&mut self) {}
+    pub(crate) fn verified(&self) {}
 
     pub(crate) fn finish<B>(self, _: Option<&Response<B>>, _: Option<&Rejection>) {}
 }

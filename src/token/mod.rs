@@ -11,6 +11,8 @@
 //! 3. [`VerifyToken`] decides, asynchronously. Any failure rejects the handshake.
 //! 4. Inner services find [`Claims<T>`] in the extensions of the request.
 //!
+//! The guide to [credentials](crate::guide::browsers#which-credential) says which one to use when.
+//!
 //! # Order
 //!
 //! Put the [origin check](crate::OriginCheckLayer) outside of the token check: a foreign page must

@@ -188,7 +188,7 @@ impl<C: Clone + Send + Sync + 'static> TokenPolicy<C> {
     /// replaces an earlier one.
     ///
     /// The server must accept such headers, too: hyper's own limits are in
-    /// [`hardening`](crate::hardening).
+    /// [`hardening`](crate::guide::hardening).
     ///
     /// # Errors
     ///
@@ -202,7 +202,8 @@ impl<C: Clone + Send + Sync + 'static> TokenPolicy<C> {
     }
 
     /// Sets the challenge of a 401 (RFC 9110 11.6.1): `SCHEME realm="REALM"`. A second call adds
-    /// one.
+    /// one. That of `Bearer` also names what is wrong with a token, in a 400, 401 or 403 (RFC 6750
+    /// 3.1).
     ///
     /// Without a call it follows the sources: `Basic realm="websocket"` for [`TokenSource::basic`],
     /// no challenge if all sources are cookies, and otherwise `Bearer realm="websocket"`. A

@@ -1,17 +1,17 @@
 use std::{
     future::{Future, poll_fn},
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
     task::Poll,
     time::{Duration, SystemTime},
 };
 
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     connection::{Ended, FirstOf, Validity},
     lock::lock,
+    sync::{Mutex, MutexGuard, Notify},
 };
 
 /// The result of a [verifier](crate::VerifyToken) for a valid token: the claims, and their

@@ -1,7 +1,7 @@
 use std::{
     future::poll_fn,
     mem,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
@@ -13,6 +13,7 @@ use crate::{
     connection::{Permit, WeakPermit},
     http::Transport,
     lock::lock,
+    sync::{Mutex, MutexGuard},
 };
 
 /// One connection between hyper and the application: its state, and the result of the handshake.

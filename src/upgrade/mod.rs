@@ -3,7 +3,8 @@
 //! A [`GuardLayer`](crate::GuardLayer) forwards an accepted handshake to the inner service, which
 //! completes it. With one more call, or with a [`ResponderLayer`](crate::ResponderLayer), the layer
 //! completes the handshake itself: 101 with `Sec-WebSocket-Accept` (over HTTP/2: 200) and the
-//! selected subprotocol. There are two ways to take the connection then:
+//! selected subprotocol ([getting started](crate::guide::getting_started#hyper) has a program).
+//! There are two ways to take the connection then:
 //!
 //! - [`respond`](crate::GuardLayer::respond): the inner service decides. It takes a
 //!   [`PendingUpgrade`] from the extensions of the request (with the feature `axum` it is an

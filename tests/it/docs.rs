@@ -1,17 +1,30 @@
-//! `docs/rejections.md` has a complete and correct section for each rejection kind.
+//! The guides: `docs/rejections.md` has a complete and correct section for each rejection kind, links between
+//! pages lead to sections, and the configurations of proxies are the tested ones.
 
 use tower_ws_guard::RejectionKind;
 
 const PAGE: &str = include_str!("../../docs/rejections.md");
+
+/// The pages of the module `guide`, by the names of their modules.
+const GUIDES: [(&str, &str); 11] = [
+    ("browsers", include_str!("../../docs/browsers.md")),
+    ("fleet", include_str!("../../docs/fleet.md")),
+    ("getting_started", include_str!("../../docs/getting-started.md")),
+    ("hardening", include_str!("../../docs/hardening.md")),
+    ("migrating", include_str!("../../docs/migrating.md")),
+    ("operating", include_str!("../../docs/operating.md")),
+    ("policies", include_str!("../../docs/policies.md")),
+    ("proxies", include_str!("../../docs/proxies.md")),
+    ("rejections", PAGE),
+    ("testing", include_str!("../../docs/testing.md")),
+    ("threats", include_str!("../../docs/threats.md")),
+];
 
 /// The headings before those of the codes.
 const GENERAL: &[&str] = &[
     "Read a failure",
     "From symptom to section",
     "Why 403",
-    "Authentication",
-    "Proxies and firewalls",
-    "Origins",
     "TLS certificates and mixed content",
     "Connection and Upgrade",
     "The accept value",
@@ -23,10 +36,14 @@ const GENERAL: &[&str] = &[
 const PARTS: &[&str] =
     &["**Meaning.** ", "**Causes.** ", "**Client.** ", "**Server.** ", "**Proxy.** "];
 
-/// The lines outside of code blocks.
+/// The lines of the page of rejections outside of code blocks.
 fn prose() -> impl Iterator<Item = &'static str> {
+    prose_of(PAGE)
+}
+
+fn prose_of(page: &'static str) -> impl Iterator<Item = &'static str> {
     let mut in_code = false;
-    PAGE.lines().filter(move |line| {
+    page.lines().filter(move |line| {
         let is_fence = line.trim_start().starts_with("```");
         in_code ^= is_fence;
         !in_code && !is_fence
@@ -105,18 +122,58 @@ fn section_has_every_part_once_and_in_order() {
 }
 
 #[test]
-fn links_lead_to_sections() {
-    let anchor = |heading: &str| heading.to_lowercase().replace(' ', "-");
-    let anchors = sections().into_iter().map(|(heading, _)| anchor(heading)).collect::<Vec<_>>();
+fn section_links_to_its_kind_and_what_causes_it() {
+    let sections = sections();
+    for kind in RejectionKind::ALL {
+        let (_, lines) =
+            sections.iter().find(|(heading, _)| *heading == kind.code()).expect("a section");
+        let link = format!("[`RejectionKind::{kind:?}`]; from ");
+        let line = lines.iter().find(|line| line.starts_with(&link));
+        let causes = line.unwrap_or_else(|| panic!("`{link}` in {}", kind.code()));
+        assert!(causes[link.len()..].contains("[`"), "{}: {causes}", kind.code());
+    }
+}
+
+/// As rustdoc makes it from a heading.
+fn anchor(heading: &str) -> String {
+    heading
+        .to_lowercase()
+        .replace(' ', "-")
+        .replace(|c: char| !c.is_alphanumeric() && c != '-' && c != '_', "")
+}
+
+#[test]
+fn links_between_the_guides_lead_to_sections() {
+    let anchors = |page: &'static str| {
+        prose_of(page)
+            .filter(|line| line.starts_with('#'))
+            .map(|line| anchor(line.trim_start_matches(['#', ' '])))
+            .collect::<Vec<_>>()
+    };
     let mut count = 0;
-    for line in prose() {
-        for link in line.split("](#").skip(1) {
-            let target = link.split_once(')').expect("a link ends").0;
-            assert!(anchors.iter().any(|anchor| anchor == target), "`{target}` in: {line}");
-            count += 1;
+    for (name, page) in GUIDES {
+        for line in prose_of(page) {
+            for link in line.split("](").skip(1) {
+                let (link, _) = link.split_once(')').expect("a link ends");
+                let Some((to, section)) = link.split_once('#') else { continue };
+                let to = if to.is_empty() { name } else { to };
+                let Some((_, target)) = GUIDES.iter().find(|(name, _)| *name == to) else {
+                    // To the documentation of the crate, or to the web.
+                    assert!(
+                        to.starts_with("crate::") || to.starts_with("https://"),
+                        "`{link}` in {name}"
+                    );
+                    continue;
+                };
+                assert!(
+                    anchors(target).iter().any(|anchor| anchor == section),
+                    "`{link}` in {name}"
+                );
+                count += 1;
+            }
         }
     }
-    assert!(count > RejectionKind::ALL.len(), "links are found");
+    assert!(count > 2 * RejectionKind::ALL.len(), "{count}");
 }
 
 #[test]
@@ -124,7 +181,8 @@ fn proxy_snippets_equal_the_tested_configuration() {
     let nginx = include_str!("../proxies/nginx.conf");
     let haproxy = include_str!("../proxies/haproxy.cfg");
     for (first, tested) in [("map $http_upgrade", nginx), ("defaults\n", haproxy)] {
-        let (_, snippet) = PAGE.split_once(first).expect("the snippet");
+        let (_, page) = GUIDES.iter().find(|(name, _)| *name == "proxies").expect("the page");
+        let (_, snippet) = page.split_once(first).expect("the snippet");
         let (snippet, _) = snippet.split_once("```").expect("its end");
         let lines = snippet.lines().map(str::trim);
         // Addresses and names may differ between the page and the tests.
@@ -138,4 +196,33 @@ fn proxy_snippets_equal_the_tested_configuration() {
             "{first}"
         );
     }
+}
+
+#[test]
+fn dashboard_and_alerts_name_metrics_and_codes_that_exist() {
+    let dashboard: serde_json::Value =
+        serde_json::from_str(include_str!("../../docs/grafana.json")).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().expect("targets"));
+    let queries = targets.map(|target| target["expr"].as_str().expect("a query"));
+    let queries = queries.chain([include_str!("../../docs/alerts.yml")]).collect::<Vec<_>>();
+
+    let documented = include_str!("../../src/telemetry/mod.rs");
+    let (mut metrics, mut codes) = (0, 0);
+    for query in queries {
+        let words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for metric in words.filter(|word| word.starts_with("ws_guard_")) {
+            let metric = metric.trim_end_matches("_bucket");
+            assert!(documented.contains(&format!("`{metric}`")), "{metric}");
+            metrics += 1;
+        }
+        let matchers = query.split("code").filter(|rest| rest.starts_with(['=', '!']));
+        for list in matchers.filter_map(|rest| rest.split('"').nth(1)) {
+            for code in list.split('|').filter(|code| code.contains('-')) {
+                assert!(RejectionKind::ALL.iter().any(|kind| kind.code() == code), "{code}");
+                codes += 1;
+            }
+        }
+    }
+    assert!(metrics > 15 && codes > 5, "{metrics} {codes}");
 }

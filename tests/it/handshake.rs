@@ -11,9 +11,9 @@ use std::{
 use http::{Request, Response, Version};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_ws_guard::{
-    AllowHost, AllowOrigin, Check, GuardLayer, Handshake, Origin, PendingUpgrade, ProblemJson,
-    Rejection, RequestOrigin, ResponderLayer, StaticTokens, Subprotocols, TokenPolicy, Transport,
-    check_fn,
+    AllowHost, AllowOrigin, Check, ConnectionLimit, GuardLayer, Handshake, Origin, PendingUpgrade,
+    ProblemJson, Rejection, RequestHead, RequestOrigin, ResponderLayer, StaticTokens, Subprotocols,
+    TokenPolicy, Transport, check_fn,
 };
 
 use crate::common::{self, ACCEPT, Body, KEY, Raw, handshake, plain, send, serve};
@@ -63,6 +63,7 @@ fn rejected() -> Vec<(Raw, ExpectedRejection)> {
         (plain().and("Sec-WebSocket-Key", ""), UPGRADE),
         (plain().and("Sec-WebSocket-Version", ""), UPGRADE),
         (plain().and("Upgrade", "websocket"), CONNECTION),
+        (plain().and("Upgrade", "h2c").and("Upgrade", "websocket"), CONNECTION),
     ];
     for upgrade in
         ["h2c", "websockets", "websocket/13", "web socket", "\"websocket\"", "websocket;q=1"]
@@ -325,18 +326,30 @@ fn accept_key_equals_that_of_tungstenite() {
 #[tokio::test]
 async fn bytes_after_a_rejected_handshake_are_not_a_second_request() {
     let calls = Arc::default();
-    let address = serve(service!(calls)).await;
-    for raw in [
-        handshake().with("Sec-WebSocket-Version", "1777"),
-        handshake().with("Sec-WebSocket-Version", "8"),
-        handshake().with("Origin", "https://evil.example"),
-        handshake().and("Content-Length", "42"),
-        handshake().method("CONNECT"),
+    let policies = serve(service!(calls)).await;
+    let counted = Arc::clone(&calls);
+    let guard = GuardLayer::new(AllowOrigin::same_origin())
+        .check(check_fn(|handshake| match handshake.headers().contains_key("x-bad") {
+            true => Err(Rejection::custom("bad", http::StatusCode::IM_A_TEAPOT)),
+            false => Ok(()),
+        }))
+        .token(TokenPolicy::bearer(StaticTokens::new([("token", ())]).unwrap()));
+    let checked = guard.unwrap().layer(service_fn(move |request| inner(request, counted.clone())));
+    let checked = serve(checked).await;
+    for (address, raw) in [
+        (policies, handshake().with("Sec-WebSocket-Version", "1777")),
+        (policies, handshake().with("Sec-WebSocket-Version", "8")),
+        (policies, handshake().with("Origin", "https://evil.example")),
+        (policies, handshake().and("Content-Length", "42")),
+        (policies, handshake().method("CONNECT")),
+        (checked, handshake()),
+        (checked, handshake().and("Authorization", "Bearer guess")),
+        (checked, handshake().and("Authorization", "Bearer token").and("X-Bad", "1")),
     ] {
         let mut response =
             send(address, &raw.body("GET /internal HTTP/1.1\r\nHost: a\r\n\r\n").bytes()).await;
-        assert!(response.status >= 400);
-        assert!(!response.read_rest().await.contains("HTTP/1.1"));
+        assert!(response.status >= 400, "{response:?}");
+        assert!(!response.read_rest().await.contains("HTTP/1.1"), "{response:?}");
     }
     assert_eq!(calls.load(Ordering::SeqCst), 0);
 }
@@ -362,6 +375,14 @@ async fn connection_is_closed_after_a_handler_declines() {
         assert_eq!((response.status, response.all("connection")), (404, vec!["close"]));
         assert_eq!(response.read_rest().await, "declined");
     }
+    // So it is behind a response that the layer replaces.
+    let completing = service_fn(async |_: Request<hyper::body::Incoming>| {
+        Ok::<_, Infallible>(Response::builder().status(101).body(Body::default()).unwrap())
+    });
+    let limited = guard().limit(ConnectionLimit::total(1).unwrap()).layer(completing);
+    let mut response = send(serve(limited).await, &smuggled()).await;
+    assert_eq!((response.status, response.all("connection")), (500, vec!["close"]));
+    assert_eq!(response.read_rest().await, "");
     // The guard leaves an ordinary request alone, and a handshake too if configured so.
     for (service, raw) in [
         (ServiceBuilder::new().layer(guard()).service(declining), plain()),
@@ -498,13 +519,15 @@ async fn check_sees_the_handshake_as_received() {
         assert!(handshake.subprotocols().eq(["b", "a", "c"]));
         assert_eq!(handshake.extensions().get(), Some(&"before"));
         handshake.extensions_mut().insert("behind");
-        let shown = format!("{handshake:?}");
-        assert!(
-            shown.contains("/ws")
-                && shown.contains("Chat.example.com")
-                && !shown.contains("s3cr3t"),
-            "{shown}"
-        );
+        let head = RequestHead::new(&came).unwrap();
+        for shown in [format!("{handshake:?}"), format!("{head:?}")] {
+            assert!(
+                shown.contains("/ws")
+                    && shown.contains("Chat.example.com")
+                    && !shown.contains("s3cr3t"),
+                "{shown}"
+            );
+        }
         assert_eq!(parts.extensions.get(), Some(&"behind"));
     }
 }

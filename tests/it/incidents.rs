@@ -29,8 +29,8 @@ use tokio::{
 use tower::{Layer, Service, service_fn, util::BoxCloneSyncService};
 use tower_ws_guard::{
     AcceptThenClose, AllowHost, AllowOrigin, CancellationToken, ConnectionLimit, Drain, GuardLayer,
-    PlainText, Rejection, RejectionKind, ResponderLayer, StaticTokens, Subprotocols, Token,
-    TokenPolicy, TokenSource, Upgraded, Verified,
+    PlainText, Rejection, RejectionKind, RequestCheckLayer, ResponderLayer, StaticTokens,
+    Subprotocols, Token, TokenPolicy, TokenSource, Upgraded, Verified,
     token::ticket::{MemoryTicketStore, TicketIssuer, TicketVerifier},
 };
 
@@ -290,6 +290,34 @@ async fn jupyter_server_proxy_cve_2024_28179_authenticated_requests_but_not_sock
     assert_eq!(asked.load(SeqCst), 1);
 }
 
+/// The checks of ordinary requests did not apply to upgrades, so an upgrade could name any host to forward to.
+#[tokio::test]
+async fn next_js_cve_2026_44578_checked_upgrades_less_than_requests() {
+    let asked = Arc::<AtomicUsize>::default();
+    let forward = {
+        let asked = Arc::clone(&asked);
+        async move || asked.fetch_add(1, SeqCst).to_string()
+    };
+    let hosts = || AllowHost::list([HOST]).unwrap();
+    let guard = GuardLayer::new(AllowOrigin::same_origin()).allow_host(hosts());
+    let app = Router::new().fallback(forward).layer(guard).layer(RequestCheckLayer::hosts(hosts()));
+    let address = serve_axum(app).await;
+    for raw in [plain(), handshake()] {
+        for (raw, status) in [
+            (raw.clone().target("http://169.254.169.254/latest/meta-data/"), 400),
+            (raw.clone().target("http://127.0.0.1:6379/"), 400),
+            (raw.clone().target("http://chat.example.com@127.0.0.1/"), 400),
+            (raw.clone().with("Host", "169.254.169.254"), 421),
+            (raw.clone().target("http://127.0.0.1/").with("Host", "127.0.0.1"), 421),
+        ] {
+            assert_eq!(send(address, &raw.bytes()).await.status, status, "{raw:?}");
+        }
+        assert_eq!(asked.swap(0, SeqCst), 0);
+        assert_eq!(send(address, &raw.bytes()).await.status, 200);
+        assert_eq!(asked.swap(0, SeqCst), 1);
+    }
+}
+
 #[tokio::test]
 async fn cline_cve_2026_44211_cve_2026_59723_and_claude_code_cve_2025_52882_required_no_token() {
     // A server on the machine of the user, for its own page and for programs that send no origin.
@@ -330,6 +358,34 @@ async fn mcp_sdk_cve_2026_59950_checked_no_host() {
     assert_eq!(victim.status(&rebound).await, 421);
     let list = Victim::behind(GuardLayer::new(listed())).await;
     assert_eq!(list.status(&rebound).await, 403);
+}
+
+/// Its requests are ordinary ones.
+#[tokio::test]
+async fn rmcp_cve_2026_42559_checked_no_host() {
+    let guard = GuardLayer::new(AllowOrigin::same_origin()).allow_host(AllowHost::loopback());
+    let requests = RequestCheckLayer::hosts(AllowHost::loopback());
+    let victim = Victim::behind((requests, guard)).await;
+    let call = plain()
+        .method("POST")
+        .target("/mcp")
+        .and("Content-Type", "application/json")
+        .and("Content-Length", "2")
+        .body("{}");
+    for (host, ordinary, upgrade) in [
+        ("localhost:8000", 200, 101),
+        ("127.0.0.1:8000", 200, 101),
+        ("evil.example:8000", 421, 421),
+        ("localhost.evil.example:8000", 421, 421),
+        ("192.168.0.7:8000", 421, 421),
+    ] {
+        let same_origin =
+            |raw: Raw| raw.with("Host", host).with("Origin", format!("http://{host}"));
+        assert_eq!(victim.status(&same_origin(call.clone())).await, ordinary, "{host}");
+        assert_eq!(victim.status(&same_origin(handshake())).await, upgrade, "{host}");
+    }
+    assert_eq!(victim.requests.load(SeqCst), 2);
+    eventually(|| victim.sockets.load(SeqCst) == 2).await;
 }
 
 // Tokens
@@ -559,6 +615,38 @@ async fn websocket_smuggle_reflected_a_101() {
     }
 }
 
+/// The proxy forwarded `Upgrade: h2c`, and the 101 of the server behind it opened a tunnel past all checks.
+#[tokio::test]
+async fn traefik_cve_2026_88008_forwarded_an_upgrade_to_h2c() {
+    const SETTINGS: &str = "AAMAAABkAAQAAP__";
+    let seen = service_fn(async |request: Request<Incoming>| {
+        let values = ["upgrade", "connection"].map(|name| &request.headers()[name]);
+        Ok::<_, Infallible>(Response::new(Body::from(format!("{values:?}"))))
+    });
+    let guard = || GuardLayer::new(AllowOrigin::same_origin());
+    // What a proxy behind the guard would forward of a handshake that asks for both.
+    let both = handshake()
+        .with("Upgrade", "h2c, websocket")
+        .with("Connection", "Upgrade, HTTP2-Settings")
+        .and("HTTP2-Settings", SETTINGS);
+    let mut response = send(serve(guard().layer(seen)).await, &both.bytes()).await;
+    let seen = response.read_to_end_or_reset().await;
+    assert!(seen.ends_with(r#"["websocket", "Upgrade"]"#), "{seen}");
+
+    // No upgrade request, so handlers see it. But the server does not switch, and what comes next is checked.
+    let victim = Victim::behind(guard()).await;
+    let h2c = plain()
+        .and("Upgrade", "h2c")
+        .and("Connection", "Upgrade, HTTP2-Settings")
+        .and("HTTP2-Settings", SETTINGS);
+    let next = from("https://evil.example").bytes();
+    let mut response = send(victim.address, &[h2c.bytes(), next].concat()).await;
+    assert_eq!(response.status, 200);
+    let rest = response.read_to_end_or_reset().await;
+    assert!(rest.contains("HTTP/1.1 403 Forbidden"), "{rest}");
+    assert_eq!((victim.requests.load(SeqCst), victim.sockets.load(SeqCst)), (1, 0));
+}
+
 // Denial of service
 
 /// Asserts that the server still works afterwards; a handshake that hangs makes the test hang.
@@ -605,6 +693,24 @@ async fn ws_cve_2024_37890_crashed_on_many_headers() {
         (lines("Origin"), 400),
     ])
     .await;
+}
+
+#[tokio::test]
+async fn granian_cve_2026_42544_panicked_on_a_subprotocol_beyond_ascii() {
+    let guard = || GuardLayer::new(AllowOrigin::same_origin());
+    let by_axum = Router::new().fallback(accept).layer(guard());
+    let chosen = guard().subprotocols(Subprotocols::list(["chat"]).unwrap());
+    for address in [
+        Victim::behind(guard()).await.address,
+        Victim::behind(chosen).await.address,
+        serve_axum(by_axum).await,
+    ] {
+        for value in [&b"\x80\xff"[..], b"chat, \xe9", "chat, caf\u{e9}".as_bytes(), b"\xff"] {
+            let raw = handshake().and("Sec-WebSocket-Protocol", value);
+            assert_eq!(send(address, &raw.bytes()).await.status, 400, "{raw:?}");
+            assert_eq!(send(address, &handshake().bytes()).await.status, 101);
+        }
+    }
 }
 
 /// Extensions are neither read nor selected.

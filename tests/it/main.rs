@@ -29,6 +29,7 @@ mod origin;
 mod rejection;
 mod report_only;
 mod revocations;
+mod rfc;
 mod security;
 mod sessions;
 mod settings;

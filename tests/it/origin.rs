@@ -200,6 +200,8 @@ async fn same_origin_compares_host_and_port() {
         ("127.0.0.1", "http://127.0.0.1", "ok"),
         ("chat.example.com", "https://chat.example.com:8443", NOT_ALLOWED),
         ("chat.example.com:80", "https://chat.example.com", NOT_ALLOWED),
+        ("chat.example.com:8443", "app://chat.example.com:8443", NOT_ALLOWED),
+        ("chat.example.com:21", "ftp://chat.example.com", NOT_ALLOWED),
         ("chat.example.com:443", "http://chat.example.com", NOT_ALLOWED),
         ("chat.example.com", "https://evil.example", NOT_ALLOWED),
         ("chat.example.com", "ws://chat.example.com", "ok"),

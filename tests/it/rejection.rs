@@ -104,6 +104,24 @@ async fn status_and_required_headers_are_kept_from_any_responder() {
 }
 
 #[tokio::test]
+async fn required_header_stands_alone() {
+    let append = |_: &Rejection, _: &Parts, mut prepared: Response<()>| {
+        for (name, value) in [(CONNECTION, "keep-alive"), (CACHE_CONTROL, "public")] {
+            prepared.headers_mut().append(name, HeaderValue::from_static(value));
+        }
+        prepared.map(|()| String::new())
+    };
+    for (request, connection) in
+        [(foreign().request(), &["close"][..]), (foreign().extended_connect(), &[])]
+    {
+        let response = reject_request(request, append).await;
+        let lines = |name| response.headers().get_all(name).iter().collect::<Vec<_>>();
+        assert_eq!(lines(CONNECTION), connection);
+        assert_eq!(lines(CACHE_CONTROL), ["no-store"]);
+    }
+}
+
+#[tokio::test]
 async fn responder_may_change_the_status_and_add_challenges() {
     let hide = |_: &Rejection, _: &Parts, mut prepared: Response<()>| {
         *prepared.status_mut() = StatusCode::NOT_FOUND;

@@ -8,16 +8,17 @@ use std::{
 };
 
 use axum::{Router, extract::Request, middleware::map_request, routing::any};
-use http::{StatusCode, header::UPGRADE};
+use http::{HeaderMap, StatusCode, header::UPGRADE};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::sleep};
+use tower::ServiceBuilder;
 use tower_http::timeout::TimeoutLayer;
 use tower_ws_guard::{
-    AllowOrigin, Ended, GuardLayer, Rejection, ResponderLayer, Sessions, StaticTokens, Token,
-    TokenPolicy, TokenSource, Verified,
+    AllowOrigin, Ended, GuardLayer, Rejection, RequestCheckLayer, ResponderLayer, Sessions,
+    StaticTokens, Token, TokenPolicy, TokenSource, Verified, VersionCheckLayer,
     token::ticket::{TicketIssuer, TicketKey, TicketStore, TicketVerifier},
 };
 
-use crate::common::{RawResponse, handshake, send, serve_axum};
+use crate::common::{ORIGIN, RawResponse, handshake, plain, send, serve_axum};
 
 const SECURITY: &str = include_str!("../../SECURITY.md");
 const THREATS: &str = include_str!("../../docs/threats.md");
@@ -31,7 +32,7 @@ fn rows(page: &'static str) -> impl Iterator<Item = Vec<&'static str>> {
 }
 
 /// The text between backticks.
-fn code(text: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn code(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
@@ -59,7 +60,7 @@ fn tests(file: &str) -> BTreeMap<String, String> {
 }
 
 /// Lists of tests in a text.
-fn in_brackets(text: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn in_brackets(text: &str) -> impl Iterator<Item = &str> {
     let starts = text.match_indices("(`").map(|(start, _)| &text[start..]);
     let of_tests =
         starts.filter(|list| list.starts_with("(`tests/") || list.starts_with("(`examples/"));
@@ -67,7 +68,7 @@ fn in_brackets(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Asserts that a list of tests, each after its file, is not empty and that all exist.
-fn assert_are_there(of: &str, list: &str) {
+pub(crate) fn assert_are_there(of: &str, list: &str) {
     let mut in_file = None;
     let mut held = 0;
     for name in code(list) {
@@ -89,7 +90,7 @@ fn assert_are_there(of: &str, list: &str) {
 fn promises_have_existing_tests() {
     let mut promises = 0;
     for row in rows(SECURITY) {
-        let [promise, held_by] = row[..] else { panic!("{row:?}") };
+        let [promise, .., held_by] = row[..] else { panic!("{row:?}") };
         promises += 1;
         assert_are_there(promise, held_by);
     }
@@ -161,6 +162,78 @@ async fn layer_outside_the_guard_leaves_the_connection_open() {
         assert_eq!((response.status, response.has("connection", "close")), (408, is_inside));
         assert_eq!(response.read_to_end_or_reset().await.contains("internal"), !is_inside);
     }
+}
+
+/// A router rejects a handshake to a path without a route by itself. A `VersionCheckLayer` around the whole
+/// application closes that connection, too.
+#[tokio::test]
+async fn upgrade_to_a_path_without_a_guard_leaves_the_connection_open() {
+    let guard = || GuardLayer::new(AllowOrigin::same_origin());
+    let responder = || ResponderLayer::on_upgraded(async |socket| drop(socket));
+    let app = || {
+        let socket = ServiceBuilder::new().layer(guard()).layer(responder());
+        Router::new().route("/ws", any(()).layer(socket)).route("/internal", any("internal"))
+    };
+    let behind = "GET /internal HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    for (app, is_guarded) in [(app(), false), (app().layer(VersionCheckLayer::new()), true)] {
+        let address = serve_axum(app).await;
+        for (raw, rejected) in [
+            (handshake().target("/nowhere"), 404),
+            // This is a request of the attack on Apache. It is enough for such a proxy.
+            (handshake().target("/nowhere").with("Sec-WebSocket-Version", "1777"), 400),
+            // And this one is well-formed, to a route that has no socket.
+            (handshake().target("/internal"), 200),
+        ] {
+            let mut response = send(address, &raw.clone().body(behind).bytes()).await;
+            let status = if !is_guarded && rejected == 400 { 404 } else { rejected };
+            assert_eq!(response.status, status, "{raw:?}");
+            assert_eq!(response.has("connection", "close"), is_guarded, "{raw:?}");
+            let rest = response.read_to_end_or_reset().await;
+            assert_eq!(rest.contains("HTTP/1.1 200 OK"), !is_guarded, "{raw:?}: {rest}");
+        }
+        // Elsewhere nothing changes.
+        let foreign = handshake().with("Origin", "https://evil.example");
+        assert_eq!(send(address, &handshake().bytes()).await.status, 101);
+        assert_eq!(send(address, &foreign.bytes()).await.status, 403);
+        assert_eq!(send(address, &plain().target("/internal").bytes()).await.status, 200);
+    }
+}
+
+/// The requests by which libraries replace a WebSocket, from a foreign page.
+#[tokio::test]
+async fn polling_is_not_an_upgrade_request() {
+    let requests = [
+        plain().target("/socket.io/?EIO=4&transport=polling"),
+        plain().method("POST").target("/socket.io/?EIO=4&transport=polling&sid=a"),
+        plain().method("POST").target("/sockjs/000/a/xhr_streaming"),
+        plain().target("/events").and("Accept", "text/event-stream"),
+    ];
+    let app = || Router::new().fallback(any("the session"));
+    let guarded = serve_axum(app().layer(GuardLayer::new(AllowOrigin::same_origin()))).await;
+    let requests_too = RequestCheckLayer::origins(AllowOrigin::same_origin().allow_missing());
+    let checked = serve_axum(app().layer(requests_too)).await;
+    for raw in requests {
+        let own = raw.clone().and("Origin", ORIGIN);
+        let foreign = raw.and("Origin", "https://evil.example").and("Cookie", "session=alice");
+        for (address, raw, status) in
+            [(guarded, &foreign, 200), (checked, &foreign, 403), (checked, &own, 200)]
+        {
+            assert_eq!(send(address, &raw.bytes()).await.status, status, "{raw:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn cookie_with_a_token_stays_in_the_request() {
+    let source = TokenSource::cookie("session").unwrap();
+    let tokens = StaticTokens::new([("s3cr3t", ())]).unwrap();
+    let policy = TokenPolicy::from_sources([source], tokens).unwrap();
+    let guard = GuardLayer::new(AllowOrigin::same_origin()).token(policy).unwrap();
+    let shown = async |headers: HeaderMap| headers["cookie"].to_str().unwrap().to_owned();
+    let address = serve_axum(Router::new().fallback(any(shown)).layer(guard)).await;
+    let raw = handshake().and("Cookie", "theme=dark; session=s3cr3t");
+    let mut response = send(address, &raw.bytes()).await;
+    assert_eq!(response.read_to_end_or_reset().await, "theme=dark; session=s3cr3t");
 }
 
 #[tokio::test]

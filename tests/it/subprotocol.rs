@@ -94,6 +94,21 @@ async fn responder_selects_the_subprotocol() {
 
 /// The guard, axum and the wire agree on the subprotocol of a connection.
 #[tokio::test]
+async fn handler_selects_the_subprotocol_where_the_guard_has_no_list() {
+    let select = async |upgrade: GuardedUpgrade| {
+        upgrade.map(|upgrade| upgrade.protocols(["v1.chat"])).on_upgrade(async |_, ()| {})
+    };
+    let app =
+        Router::new().route("/ws", any(select).layer(GuardLayer::new(AllowOrigin::same_origin())));
+    let request = handshake()
+        .and("Sec-WebSocket-Protocol", "v2.chat, v1.chat")
+        .upgradable::<axum::body::Body>();
+    let response = app.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), 101);
+    assert_eq!(response.headers()["sec-websocket-protocol"], "v1.chat");
+}
+
+#[tokio::test]
 async fn axum_names_the_subprotocol_of_the_response() {
     let (sender, mut seen) = mpsc::unbounded_channel();
     let handler = async move |upgrade: GuardedUpgrade| {

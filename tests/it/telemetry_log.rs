@@ -771,11 +771,14 @@ async fn span_is_absent_without_a_subscriber() {
 async fn rejection_sources_are_logged_on_one_short_line() {
     let recorder = Recorder::default();
     let _guard = recorder.install(LevelFilter::TRACE);
+    let visible = r#"a "quoted" word, it's C:\x"#;
     for source in [
         "first\nsecond WARN forged".to_owned(),
         "\u{1b}[2Jx\r\u{202e}".to_owned(),
         "a".repeat(65_536),
+        visible.to_owned(),
     ] {
+        let is_visible = source == visible;
         let check = move |_: &mut Handshake<'_>| {
             Err(Rejection::custom("blocked", StatusCode::FORBIDDEN).with_source(source.clone()))
         };
@@ -788,6 +791,25 @@ async fn rejection_sources_are_logged_on_one_short_line() {
         );
         assert!(!message.contains('\u{202e}'), "{message:?}");
         assert!(message.len() < 600, "{}", message.len());
+        assert!(!is_visible || message.ends_with(visible), "{message:?}");
+    }
+}
+
+#[tokio::test]
+async fn transport_is_logged() {
+    let recorder = Recorder::default();
+    let _guard = recorder.install(LevelFilter::TRACE);
+    for (version, transport) in
+        [(Version::HTTP_11, "HTTP/1"), (Version::HTTP_2, "HTTP/2"), (Version::HTTP_3, "HTTP/3")]
+    {
+        let mut request = match version {
+            Version::HTTP_11 => good().request(),
+            _ => good().extended_connect(),
+        };
+        *request.version_mut() = version;
+        app(guard()).oneshot(request).await.unwrap();
+        let event = recorder.take_one();
+        assert_eq!((&*event.fields["transport"], &*event.fields["code"]), (transport, "accepted"));
     }
 }
 

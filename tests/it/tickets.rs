@@ -20,8 +20,8 @@ use tokio::task::JoinSet;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, util::ServiceFn};
 use tower_ws_guard::{
     AllowHost, AllowOrigin, Claims, GuardLayer, Origin, ProblemJson, Redis, Rejection,
-    RejectionKind, ResponderLayer, StaticTokens, Subprotocols, TokenCheckLayer, TokenPolicy,
-    TokenSource, Validity, VerifyToken, check_fn,
+    RejectionKind, Replaceable, ResponderLayer, StaticTokens, Subprotocols, Token, TokenCheckLayer,
+    TokenPolicy, TokenSource, Validity, VerifyToken, check_fn,
     token::ticket::{
         MemoryTicketStore, Ticket, TicketIssuer, TicketKey, TicketStore, TicketVerifier,
     },
@@ -740,4 +740,22 @@ async fn redis_rejects_an_invalid_url_without_showing_it() {
     for timeout in [Duration::ZERO, Duration::from_secs(61)] {
         assert!(Redis::new("redis://127.0.0.1").unwrap().timeout(timeout).is_err());
     }
+}
+
+#[tokio::test]
+async fn wrapped_store_and_verifier_redeem_a_ticket_once() {
+    let store = Arc::new(MemoryTicketStore::default());
+    let (issuer, verifier) = tickets(&store);
+    let (head, ()) = handshake().request().into_parts();
+    let wrapped = Replaceable::new(verifier.clone().require(|_| true).map_claims(|user| user.name))
+        .or(verifier.clone().boxed().map_claims(|user: User| user.name));
+    let wrapped = Arc::new(wrapped);
+    assert!(wrapped.is_one_time() && Arc::new(verifier).is_one_time());
+    assert!(!StaticTokens::new([("s3cr3t", ())]).unwrap().boxed().is_one_time());
+
+    let ticket = issuer.quota("alice", 1).issue(&user("alice")).await.unwrap();
+    assert!(issuer.quota("alice", 1).issue(&user("alice")).await.is_err());
+    let token = || Token::new(ticket.expose());
+    assert_eq!(wrapped.verify(token(), &head).await.unwrap().claims(), "alice");
+    assert!(wrapped.verify(token(), &head).await.is_err());
 }

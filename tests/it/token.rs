@@ -127,19 +127,40 @@ async fn query_token_is_removed_from_every_uri() {
 
 #[tokio::test]
 async fn www_authenticate_follows_rfc_6750() {
-    let layer = guard(vec![TokenSource::authorization()], &[]);
-    let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
-    let service = ServiceBuilder::new().layer(layer).service(inner);
-    for (raw, challenge) in [
-        (handshake(), r#"Bearer realm="websocket""#),
-        (
-            handshake().and("Authorization", "Bearer x"),
-            r#"Bearer realm="websocket", error="invalid_token""#,
-        ),
+    const REALM: &str = r#"Bearer realm="websocket""#;
+    let error = |error: &str| format!(r#"{REALM}, error="{error}""#);
+    let verifier = |token: Token| {
+        let rejection = match token.expose() {
+            "known" => None,
+            "weak" => Some(RejectionKind::TokenForbidden),
+            _ => Some(RejectionKind::TokenInvalid),
+        };
+        std::future::ready(match rejection {
+            None => Ok::<_, Rejection>(Verified::new(())),
+            Some(kind) => Err(kind.into()),
+        })
+    };
+    let sources = || [TokenSource::authorization(), TokenSource::query("t").unwrap()];
+    let policy = || TokenPolicy::from_sources(sources(), verifier).unwrap();
+    let guard = |policy| GuardLayer::new(AllowOrigin::same_origin()).token(policy).unwrap();
+    let with = |token: &str| handshake().and("Authorization", format!("Bearer {token}"));
+    for (raw, status, expected) in [
+        // Without a token there is no error (3.1).
+        (handshake(), 401, Some(REALM.to_owned())),
+        (with("x"), 401, Some(error("invalid_token"))),
+        (with("weak"), 403, Some(error("insufficient_scope"))),
+        (with("known").target("/ws?t=known"), 400, Some(error("invalid_request"))),
+        (with("known"), 200, None),
+        // Nor at a rejection for another reason.
+        (with("known").with("Origin", "https://evil.example"), 403, None),
     ] {
-        let response = service.clone().oneshot(raw.request()).await.unwrap();
-        assert_eq!(response.status(), 401);
-        assert_eq!(response.headers()["www-authenticate"], challenge);
+        let (found, lines) = challenges(guard(policy()), &raw).await;
+        assert_eq!((found, lines), (status, Vec::from_iter(expected)), "{raw:?}");
+        // Schemes other than `Bearer` have no errors, so only a 401 has a challenge.
+        let other = policy().challenge("Other", "chat").unwrap();
+        let expected =
+            if status == 401 { vec![r#"Other realm="chat""#.to_owned()] } else { vec![] };
+        assert_eq!(challenges(guard(other), &raw).await, (status, expected), "{raw:?}");
     }
 }
 
@@ -319,7 +340,7 @@ async fn challenge_fits_the_sources() {
         let error = TokenPolicy::bearer(tokens()).challenge(scheme, realm).unwrap_err().to_string();
         assert!(error.contains("scheme") || error.contains("realm"), "{error}");
     }
-    // Only a 401 has one.
+    // `Basic` has no errors, so only a 401 has a challenge.
     let forbidden = guard(policy(&["basic"]))
         .check(tower_ws_guard::check_fn(|_| Err(RejectionKind::TokenForbidden.into())));
     assert_eq!(challenges(forbidden, &handshake()).await, (403, vec![]));

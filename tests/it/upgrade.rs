@@ -45,12 +45,13 @@ async fn inner_service_accepts_or_declines_the_pending_upgrade() {
                     pending.on_upgrade(echo_line);
                     response.body(Body::from("not sent..."))
                 }
-                (Some("cancel"), Some(pending)) => {
+                (Some(query @ ("cancel" | "fail")), Some(pending)) => {
                     // The greeting would follow the response.
                     pending.on_upgrade(async |mut socket| {
                         socket.write_all(b"handed over").await.unwrap();
                     });
-                    response.status(403).body(Body::from("not allowed"))
+                    let status = if query == "fail" { 500 } else { 403 };
+                    response.status(status).body(Body::from("not allowed"))
                 }
                 (_, pending) => response.body(Body::from(if pending.is_some() {
                     "declined it"
@@ -76,6 +77,7 @@ async fn inner_service_accepts_or_declines_the_pending_upgrade() {
 
     for (raw, status, body) in [
         (raw.clone().target("/ws?cancel"), 403, "not allowed"),
+        (raw.clone().target("/ws?fail"), 500, "not allowed"),
         (raw.clone().target("/ws?decline"), 200, "declined it"),
         (plain().target("/ws?accept"), 200, "ordinary..."),
     ] {

@@ -11,8 +11,9 @@ use http::{Request, Response, request::Parts};
 use tokio::{io::AsyncWriteExt, time::timeout};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_ws_guard::{
-    AllowOrigin, CancellationToken, GuardLayer, PendingUpgrade, Rejection, RejectionKind,
+    AllowOrigin, CancellationToken, GuardLayer, PendingUpgrade, Permit, Rejection, RejectionKind,
     ResponderLayer, Token, TokenCheckLayer, TokenPolicy, Validity, Verified, VerifyToken,
+    axum::GuardedUpgrade,
 };
 
 use crate::common::{Raw, handshake, send, serve_axum};
@@ -117,6 +118,11 @@ async fn revocation_ends_open_sockets_and_rejects_the_token() {
             let _ = socket.write_all(b"over").await;
         });
     };
+    let upgraded = async |pending: PendingUpgrade| {
+        pending.on_upgrade(async |socket| {
+            socket.ended().await;
+        });
+    };
     let responded = ServiceBuilder::new()
         .layer(GuardLayer::new(AllowOrigin::same_origin()).token(policy.clone()).unwrap())
         .layer(ResponderLayer::new());
@@ -127,22 +133,37 @@ async fn revocation_ends_open_sockets_and_rejects_the_token() {
             drop(socket);
         })
     };
+    let permitted = async |upgrade: GuardedUpgrade<Permit>| {
+        upgrade.on_upgrade(async |socket, permit| {
+            permit.ended().await;
+            drop(socket);
+        })
+    };
     let guarded = GuardLayer::new(AllowOrigin::same_origin()).token(policy).unwrap();
     let app = axum::Router::new()
-        .route("/ws", axum::routing::any(respond).layer(responded))
+        .route("/ws", axum::routing::any(respond).layer(responded.clone()))
+        .route("/upgraded", axum::routing::any(upgraded).layer(responded))
+        .route("/permitted", axum::routing::any(permitted).layer(guarded.clone()))
         .route("/guarded", axum::routing::any(guard).layer(guarded));
     let address = serve_axum(app).await;
 
     let connect =
         async |path: &str, token: &str| send(address, &bearer(token).target(path).bytes()).await;
     let mut alice = connect("/ws", "alice").await;
-    let mut guarded = connect("/guarded", "alice").await;
     let mut bob = connect("/ws", "bob").await;
-    assert_eq!([alice.status, guarded.status, bob.status], [101, 101, 101]);
+    assert_eq!([alice.status, bob.status], [101, 101]);
+    let mut others = Vec::new();
+    for path in ["/upgraded", "/permitted", "/guarded"] {
+        let other = connect(path, "alice").await;
+        assert_eq!(other.status, 101, "{path}");
+        others.push(other);
+    }
 
     sessions.revoke("alice");
     assert_eq!(alice.read_rest().await, "over");
-    assert_eq!(guarded.read_rest().await, "");
+    for mut other in others {
+        assert_eq!(other.read_rest().await, "");
+    }
     assert!(
         timeout(Duration::from_millis(100), bob.read_rest()).await.is_err(),
         "it is another session"

@@ -73,6 +73,14 @@ async fn get(server: &Server, raw: Raw) -> (u16, String) {
     (response.status, response.read_rest().await)
 }
 
+/// The secret of the page.
+async fn secret(server: &Server, host: &str) -> String {
+    let (status, page) = get(server, plain().with("Host", host).target("/")).await;
+    assert_eq!(status, 200);
+    let (_, secret) = page.split_once("data-attempts=\"").expect("a secret in the page");
+    secret.split_once('"').unwrap().0.to_owned()
+}
+
 #[tokio::test]
 async fn page_shows_every_way_to_fail() {
     let server = Server::start(&[
@@ -87,16 +95,14 @@ async fn page_shows_every_way_to_fail() {
         "--tickets",
         "memory",
     ]);
-    let (status, page) = get(&server, plain().target("/")).await;
-    assert_eq!(status, 200);
-    assert!(page.contains("<title>") && page.contains("/attempts"));
-
+    let secret = secret(&server, common::HOST).await;
+    let ask = |target: &str| plain().method("POST").target(target).and("X-Attempts-Token", &secret);
     let (_, attempts) = get(&server, plain().target("/attempts")).await;
     let attempts: serde_json::Value = serde_json::from_str(&attempts).unwrap();
     let mut codes = Vec::new();
     for attempt in attempts.as_array().unwrap() {
         let target = format!("/attempts/{}", attempt["id"].as_str().unwrap());
-        let (status, result) = get(&server, plain().method("POST").target(&target)).await;
+        let (status, result) = get(&server, ask(&target)).await;
         assert_eq!(status, 200);
         assert!(!result.contains("s3cr3t"));
         let result: serde_json::Value = serde_json::from_str(&result).unwrap();
@@ -136,7 +142,73 @@ async fn page_shows_every_way_to_fail() {
             "subprotocol-invalid",
         ]
     );
-    assert_eq!(get(&server, plain().method("POST").target("/attempts/other")).await.0, 404);
+    assert_eq!(get(&server, ask("/attempts/other")).await.0, 404);
+}
+
+#[tokio::test]
+async fn attempts_are_for_the_page_of_the_server() {
+    let (server, other) = (Server::start(&["--token", "s3cr3t"]), Server::start(&[]));
+    let host = server.address.to_string();
+    let mut page = send(server.address, &plain().with("Host", &host).target("/").bytes()).await;
+    assert_eq!(page.all("content-security-policy"), ["frame-ancestors 'none'"]);
+    assert_eq!(page.all("cache-control"), ["no-store"]);
+    page.stream.shutdown().await.unwrap();
+
+    let secret_of_other = secret(&other, &other.address.to_string()).await;
+    let secret = secret(&server, &host).await;
+    assert!(secret.len() == 43 && secret != secret_of_other);
+    let ask = || plain().with("Host", &host).method("POST").target("/attempts/valid");
+    let by_page = || ask().and("X-Attempts-Token", &secret);
+    for (raw, status) in [
+        (ask(), 403),
+        (ask().and("X-Attempts-Token", ""), 403),
+        (ask().and("X-Attempts-Token", "s3cr3t"), 403),
+        (ask().and("X-Attempts-Token", &secret_of_other), 403),
+        (by_page().and("Origin", "https://evil.example"), 403),
+        (by_page().and("Origin", "null"), 403),
+        (by_page().and("Sec-Fetch-Site", "cross-site"), 403),
+        (by_page().with("Host", "evil.example"), 421),
+        (by_page().and("Origin", format!("http://{host}")), 200),
+        (by_page().and("Sec-Fetch-Site", "same-origin"), 200),
+    ] {
+        assert_eq!(get(&server, raw.clone()).await.0, status, "{raw:?}");
+    }
+}
+
+#[tokio::test]
+async fn attempts_take_no_slot_and_evict_nobody() {
+    for mode in ["guard", "responder"] {
+        let server = Server::start(&[
+            "--mode",
+            mode,
+            "--token",
+            "alice",
+            "--max-connections",
+            "1",
+            "--max-per-key",
+            "1",
+            "--evict-oldest",
+        ]);
+        let host = server.address.to_string();
+        let as_alice = |raw: Raw| raw.with("Host", &host).and("Authorization", "Bearer alice");
+        let connect = as_alice(handshake().with("Origin", format!("http://{host}")));
+        let mut open = send(server.address, &connect.bytes()).await;
+        assert_eq!(open.status, 101);
+
+        let secret = secret(&server, &host).await;
+        let ask = plain().with("Host", &host).method("POST").target("/attempts/valid");
+        for _ in 0..3 {
+            let (_, result) = get(&server, ask.clone().and("X-Attempts-Token", &secret)).await;
+            assert!(result.contains("the handshake was accepted"), "{result}");
+        }
+        let (_, list) = get(&server, as_alice(plain().target("/sessions"))).await;
+        assert_eq!(list.matches("since").count(), 1, "{list}");
+        // An empty ping, and its pong.
+        open.stream.write_all(&[0x89, 0x80, 0, 0, 0, 0]).await.unwrap();
+        let mut pong = [0; 2];
+        timeout(TIMEOUT, open.stream.read_exact(&mut pong)).await.unwrap().unwrap();
+        assert_eq!(pong, [0x8a, 0]);
+    }
 }
 
 #[test]

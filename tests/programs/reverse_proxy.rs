@@ -43,7 +43,7 @@ async fn proxy_to_hosts(hosts: Option<AllowHost>, upstream: SocketAddr) -> Socke
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let app = example::app(AllowOrigin::same_origin(), hosts, upstream.to_string().into());
-    let app = ServiceExt::<AxumRequest>::into_make_service(app);
+    let app = ServiceExt::<AxumRequest>::into_make_service_with_connect_info::<SocketAddr>(app);
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
     address
 }
@@ -295,9 +295,63 @@ async fn ordinary_request_cannot_switch_the_upstream() {
     assert!(head.starts_with("GET /page?a=b HTTP/1.1\r\n"), "{head}");
     let names: Vec<_> = head.lines().skip(1).filter_map(|line| line.split_once(": ")).collect();
     // The host of an absolute target counts (RFC 9112 3.2.2).
-    assert_eq!(names, [("host", "other.example"), ("x-kept", "1")]);
+    let forwarded = [("x-forwarded-for", "127.0.0.1"), ("x-forwarded-host", "other.example")];
+    let expected = [&[("host", "other.example"), ("x-kept", "1")][..], &forwarded].concat();
+    assert_eq!(names, [&expected[..], &[("x-forwarded-proto", "http")]].concat());
     assert_eq!(upstream.next().await, "");
     assert!(upstream.next().await.starts_with("GET /second HTTP/1.1\r\n"));
+}
+
+#[tokio::test]
+async fn forwarded_headers_of_the_client_are_replaced() {
+    for raw in [plain(), handshake()] {
+        let forged =
+            ["X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "x_forwarded_for"]
+                .into_iter()
+                .chain(["X-Forwarded-Port", "X-Forwarded-Prefix", "Forwarded", "X-Real-IP"])
+                .fold(raw, |raw, name| raw.and(name, "forged").and(name, "forged"));
+        // The proxy would add its own, and then remove them.
+        let raw = match values(&String::from_utf8(forged.bytes()).unwrap(), "connection")[..] {
+            [] => forged.and("Connection", "X-Forwarded-For"),
+            _ => forged.and("Connection", "X-Forwarded-For, Upgrade"),
+        };
+        let mut upstream = Upstream::start(accept).await;
+        send(proxy(upstream.address).await, &raw.bytes()).await;
+        let head = upstream.next().await;
+        assert!(!head.contains("forged"), "{head}");
+        for (name, expected) in [
+            ("x-forwarded-for", "127.0.0.1"),
+            ("x-forwarded-host", common::HOST),
+            ("x-forwarded-proto", "http"),
+        ] {
+            assert_eq!(values(&head, name), [expected], "{name}: {head}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn connection_takes_no_end_to_end_header_away() {
+    let names = "Origin, host, Cookie, Authorization, Sec-WebSocket-Protocol, Sec-WebSocket-Key, \
+                 Sec-WebSocket-Version, Sec-Fetch-Site, X-Hop";
+    for raw in [
+        plain().and("Origin", common::ORIGIN).and("Connection", names),
+        handshake().with("Connection", format!("Upgrade, {names}")),
+    ] {
+        let raw = raw
+            .and("Sec-WebSocket-Protocol", "chat")
+            .and("Sec-Fetch-Site", "same-origin")
+            .and("Cookie", "session=1")
+            .and("Authorization", "Bearer s3cr3t")
+            .and("X-Hop", "1");
+        let asked = String::from_utf8(raw.bytes()).unwrap();
+        let mut upstream = Upstream::start(accept).await;
+        send(proxy(upstream.address).await, &raw.bytes()).await;
+        let head = upstream.next().await;
+        for name in names.split(", ") {
+            let expected = if name == "X-Hop" { vec![] } else { values(&asked, name) };
+            assert_eq!(values(&head, name), expected, "{name}: {head}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -440,7 +494,12 @@ async fn unsupported_requests_are_rejected() {
         (plain().method("CONNECT").target("127.0.0.1:1"), 501),
         (plain().without("Host"), 400),
         (plain().and("Host", "other.example"), 400),
-        (plain().and("Connection", "Host"), 400),
+        (plain().with("Host", "user@chat.example.com"), 400),
+        (plain().with("Host", "chat.example.com:80@evil.example"), 400),
+        (plain().with("Host", ""), 400),
+        (plain().target("http://user:secret@chat.example.com/"), 400),
+        (handshake().with("Host", "user@chat.example.com"), 400),
+        (handshake().target("http://user@chat.example.com/ws"), 400),
     ] {
         assert_eq!(send(proxy, &raw.bytes()).await.status, status, "{raw:?}");
     }

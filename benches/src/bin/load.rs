@@ -127,6 +127,7 @@ fn others() -> Result<Vec<(&'static str, Vec<PathBuf>)>> {
         "127.0.0.1:0",
         "--allow-origin",
         "https://app.example.com",
+        "--allow-any-host",
         "--mode",
         "guard",
     ];

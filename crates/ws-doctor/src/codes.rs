@@ -86,8 +86,8 @@ codes! {
     NotReached, Error {
         DnsFailed: "dns-failed",
             "the name of the server has no address",
-            "check the spelling of the host, and the name server of this network; --resolve HOST:PORT:ADDRESS \
-             tries an address without the name server";
+            "check the spelling of the host, and the name server of this network: a name of a container, a VPN or a \
+             private zone is known only there; --resolve HOST:PORT:ADDRESS tries an address without the name server";
         ConnectionRefused: "connection-refused",
             "nothing listens at this address and port",
             "start the server, or correct the port; a server that listens on 127.0.0.1 only is not reached from \
@@ -98,7 +98,8 @@ codes! {
         ConnectionReset: "connection-reset",
             "the connection was closed without a response",
             "look into the log of the server for this moment: it closed the connection, crashed, or something on \
-             the way (a firewall, a proxy) did";
+             the way (a firewall, a proxy) did; a published port of a container closes so if the server in it listens \
+             on 127.0.0.1: let it listen on 0.0.0.0";
         TlsUntrusted: "tls-untrusted",
             "the certificate of the server is not from an authority that this machine trusts",
             "let the server send its whole chain (fullchain.pem, not cert.pem); for an authority of your own use \
@@ -149,8 +150,8 @@ codes! {
         LocalNetworkAccess: "local-network-access",
             "browsers ask the user before a public page reaches a local address (Local Network Access: Chromium \
              147, Firefox 154): until then the server sees a connection without a byte",
-            "allow it in the prompt of the browser or in its site settings, or serve the page from the local \
-             network too";
+            "allow it in the prompt of the browser or in its site settings (only a page of https: can ask), or serve \
+             the page from the local network too";
     }
     Rejected, Error {
         OriginRejected: "origin-rejected",
@@ -206,14 +207,16 @@ codes! {
             "give them: `-x http://HOST:PORT -U USER:PASSWORD`; in a browser, log in to the proxy by opening any page";
         BotChallenge: "bot-challenge",
             "a protection against bots responds with a puzzle for browsers, which a WebSocket cannot solve",
-            "exempt the path of the WebSocket from the challenge (Cloudflare: a WAF rule that skips); or let the \
-             page be opened first on the same host, so that its cookie is there";
+            "exempt the path of the WebSocket from the challenge (Cloudflare: a WAF rule with the action *Skip*; *Bot \
+             Fight Mode* has no exceptions: turn it off); or let the page be opened first on the same host, so that \
+             its cookie is there";
         Intermediary: "intermediary",
             "a proxy or a load balancer made this response, not the server",
             "look into its log, and check that it reaches the server";
         RateLimited: "rate-limited",
             "the server gets too many requests (429)",
-            "wait as long as Retry-After says, and connect again with growing delays";
+            "wait as long as Retry-After says, and connect again with growing delays; a limit of your own can be \
+             raised for this path (nginx: `limit_req`, `limit_conn`)";
         Unavailable: "unavailable",
             "the server cannot accept the handshake now (503)",
             "try again later; check that the server behind the proxy runs, and whether it is full";
@@ -261,7 +264,7 @@ codes! {
             "read the text below: most often it is an error message of the server";
         MaskedFrame: "masked-frame",
             "the server masks its frames: Chrome and most libraries fail",
-            "a server must not mask (RFC 6455 5.1): correct its library";
+            "a server must not mask (RFC 6455 5.1): update its library, or correct it";
         ReservedBit: "reserved-bit",
             "the server sends a frame with a reserved bit, or of a reserved kind: clients fail",
             "send compressed messages only if permessage-deflate was agreed; a proxy may have removed the header";

@@ -133,12 +133,8 @@ impl Doctor {
         }
 
         let route = route(options)?;
-        let tls = TlsOptions::new(
-            options.insecure,
-            options.cacert.as_deref(),
-            options.cert.as_deref(),
-            options.key.as_deref(),
-        )?;
+        let tls = TlsOptions::new(options.insecure, "--cacert", options.cacert.as_deref())?
+            .with_client(options.cert.as_deref(), options.key.as_deref())?;
         if !options.ignored.0.is_empty() {
             notes.push(format!(
                 "ignored, as a handshake does not need it: {}",
@@ -236,6 +232,12 @@ impl Doctor {
                 break;
             }
             main = self.main(deadline).await;
+        }
+        let socket = main.received().and_then(|received| received.socket.as_ref());
+        if let Some(socket) = socket.filter(|socket| socket.round_trip.is_none() && self.means.ping)
+        {
+            self.notes
+                .push(format!("no pong came to the ping within {} ms", socket.time.as_millis()));
         }
         let spent = redirects.len();
         let mut seen = Observations { given: self.given.clone(), main, probes: Vec::new() };
@@ -416,6 +418,11 @@ fn token(options: &Options) -> Result<Option<(String, TokenIn)>, String> {
 fn route(options: &Options) -> Result<RouteOptions, String> {
     let mut route = RouteOptions {
         ipv6: if options.ipv4 { Some(false) } else { options.ipv6.then_some(true) },
+        proxy_tls: TlsOptions::new(
+            options.proxy_insecure,
+            "--proxy-cacert",
+            options.proxy_cacert.as_deref(),
+        )?,
         ..RouteOptions::default()
     };
     for entry in &options.resolve {

@@ -92,6 +92,13 @@ pub fn explain(text: &str) -> Vec<Symptom> {
             (score > 0).then_some((score, row))
         })
         .collect::<Vec<_>>();
+    if rows.is_empty() && wanted.len() > 3 {
+        // Such as the name of a product.
+        let is_named = |cell: &str| cell.to_ascii_lowercase().contains(&wanted);
+        let named =
+            symptoms().into_iter().filter(|row| is_named(&row.means) || is_named(&row.todo));
+        return named.take(4).collect();
+    }
     rows.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
     // A row for the number, and one for the message around it.
     let best = rows.iter().map(|(score, _)| *score % 1000).max().unwrap_or_default();

@@ -48,6 +48,7 @@ const VALUES: &[(Option<char>, &str)] = &[
     (Some('r'), "range"),
     (Some('T'), "upload-file"),
     (Some('K'), "config"),
+    (Some('e'), "referer"),
     (None, "ciphers"),
     (None, "connect-timeout"),
     (None, "data-ascii"),

@@ -98,6 +98,12 @@ pub struct Options {
         help_heading = "Way"
     )]
     pub proxy_user: Option<String>,
+    /// Trust the certificates in this file (PEM) for a proxy of https.
+    #[arg(long, value_name = "FILE", help_heading = "Way")]
+    pub proxy_cacert: Option<PathBuf>,
+    /// Accept every certificate of the proxy.
+    #[arg(long, help_heading = "Way")]
+    pub proxy_insecure: bool,
     /// Hosts without a proxy, by comma; `*` is all.
     #[arg(long, value_name = "HOSTS", help_heading = "Way")]
     pub noproxy: Option<String>,

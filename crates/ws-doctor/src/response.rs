@@ -5,6 +5,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 /// The maximum length of a head, in bytes: that of Chromium.
 pub const MAX_HEAD: usize = 256 * 1024;
+/// The begin of a defect.
+pub(crate) const TEXT_IN_FRONT: &str = "there is text in front of the status line";
 
 /// The head of a response as it came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,7 +91,7 @@ pub fn read_head(bytes: &[u8]) -> Progress {
     let mut head = Head { raw: bytes[..end].to_vec(), ..Head::default() };
     if start > 0 {
         let before = String::from_utf8_lossy(&bytes[..start.min(400)]).trim().to_owned();
-        head.defects.push(format!("there is text in front of the status line: `{before}`"));
+        head.defects.push(format!("{TEXT_IN_FRONT}: `{before}`"));
     }
     parse(&bytes[start..end], &mut head);
     Progress::Complete(Box::new(head), end)

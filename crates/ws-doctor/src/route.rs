@@ -26,6 +26,7 @@ use tower::ServiceExt;
 use crate::{
     response::{Head, Progress, read_head},
     target::{Target, is_loopback_name},
+    tls::TlsOptions,
 };
 
 /// The delay after which the next address is tried beside the first (RFC 8305 5).
@@ -43,6 +44,8 @@ pub(crate) struct RouteOptions {
     /// Another host and port for a name and a port; empty and `None` match all (`--connect-to`).
     pub(crate) connect_to: Vec<(String, Option<u16>, String, Option<u16>)>,
     pub(crate) proxy: Option<ProxyChoice>,
+    /// For a proxy that is reached over TLS.
+    pub(crate) proxy_tls: TlsOptions,
 }
 
 /// A proxy, and where the choice came from.
@@ -379,7 +382,7 @@ async fn through_proxy(
     let login = login.map(|value| format!("Proxy-Authorization: {value}\r\n")).unwrap_or_default();
     let request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{login}\r\n");
     if scheme == "https" {
-        let (config, _) = crate::tls::TlsOptions::of_system().config(&[b"http/1.1"]);
+        let (config, _) = options.proxy_tls.config(&[b"http/1.1"]);
         let name =
             host.try_into().map_err(|_| failed("the name of the proxy is not valid".into()))?;
         let handshake =
@@ -387,7 +390,11 @@ async fn through_proxy(
         let stream = timeout_at(deadline, handshake).await;
         let mut stream = stream
             .map_err(|_| failed("TLS to the proxy: no response in time".into()))?
-            .map_err(|error| failed(format!("TLS to the proxy: {error}")))?;
+            .map_err(|error| {
+                failed(format!(
+                    "TLS to the proxy: {error} (--proxy-cacert FILE trusts another authority)"
+                ))
+            })?;
         open_tunnel(&mut stream, &request, deadline).await?;
         return Ok(Link::Tls(Box::new(stream)));
     }

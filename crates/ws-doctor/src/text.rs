@@ -88,6 +88,11 @@ fn line(text: &str) -> String {
     printable(&text.replace('\n', " "))
 }
 
+/// `1 day`, `2 days`.
+pub(crate) fn days(count: u64) -> String {
+    format!("{count} day{}", if count == 1 { "" } else { "s" })
+}
+
 /// A sentence begins with a capital.
 pub(crate) fn capital(text: &str) -> String {
     let mut characters = text.chars();
@@ -145,8 +150,9 @@ fn evidence(report: &Report) -> Vec<String> {
             ));
             lines.push(format!("  issued by {}", line(&certificate.issuer)));
             let left = match tls.days_left {
-                Some(days @ ..0) => format!("{} days ago", -days),
-                Some(days) => format!("{days} days left"),
+                // It is rounded down.
+                Some(ago @ ..0) => format!("{} ago", days(ago.unsigned_abs() - 1)),
+                Some(left) => format!("{} left", days(left.unsigned_abs())),
                 None => String::new(),
             };
             lines.push(format!(

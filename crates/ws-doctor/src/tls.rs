@@ -23,7 +23,7 @@ use tokio_rustls::rustls::{
 use crate::certificate::Certificate;
 
 /// What the options say on TLS.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct TlsOptions {
     pub(crate) insecure: bool,
     /// The certificates of `--cacert`, in place of the system's.
@@ -34,35 +34,38 @@ pub(crate) struct TlsOptions {
 }
 
 impl TlsOptions {
-    /// The certificates of the system, and no client certificate.
-    pub(crate) fn of_system() -> Self {
-        Self { insecure: false, trusted: None, client: None, roots: OnceLock::new() }
-    }
-
-    /// Reads the files.
+    /// Trusts the certificates in the file of `option`, or those of the system.
     ///
     /// # Errors
     ///
     /// Names the option, the file and the fault.
-    pub(crate) fn new(
-        insecure: bool,
-        ca: Option<&Path>,
-        cert: Option<&Path>,
-        key: Option<&Path>,
-    ) -> Result<Self, String> {
+    pub(crate) fn new(insecure: bool, option: &str, ca: Option<&Path>) -> Result<Self, String> {
         let trusted = match ca {
             Some(path) => {
-                let certificates = read_certificates("--cacert", path)?;
+                let certificates = read_certificates(option, path)?;
                 let mut roots = RootCertStore::empty();
                 for certificate in &certificates {
                     roots.add(certificate.clone()).map_err(|error| {
-                        format!("--cacert: {}: not a certificate: {error}", path.display())
+                        format!("{option}: {}: not a certificate: {error}", path.display())
                     })?;
                 }
                 Some(certificates)
             }
             None => None,
         };
+        Ok(Self { insecure, trusted, ..Self::default() })
+    }
+
+    /// Sends the client certificate of `--cert` and `--key`.
+    ///
+    /// # Errors
+    ///
+    /// Names the option, the file and the fault.
+    pub(crate) fn with_client(
+        self,
+        cert: Option<&Path>,
+        key: Option<&Path>,
+    ) -> Result<Self, String> {
         let client = match (cert, key) {
             (None, None) => None,
             (None, Some(_)) => {
@@ -84,7 +87,7 @@ impl TlsOptions {
                 Some(Arc::new(key))
             }
         };
-        Ok(Self { insecure, trusted, client, roots: OnceLock::new() })
+        Ok(Self { client, ..self })
     }
 
     fn roots(&self) -> RootCertStore {

@@ -271,8 +271,9 @@ pub(crate) fn meaning(status: u16, proxy: Proxy) -> Option<&'static str> {
 pub(crate) fn gateway_fix(status: u16, proxy: Proxy) -> String {
     match (status, proxy) {
         (521..=523, _) => {
-            "start the server behind Cloudflare, correct its address in the DNS records, and let its firewall accept \
-             Cloudflare's addresses"
+            "let the server behind Cloudflare listen on the port to which Cloudflare connects: that of the URL, 443 for \
+             wss: and 80 for ws: (80 for both with the encryption mode *Flexible*; an Origin Rule sets another, such as \
+             8080); correct its address in the DNS records; let its firewall accept Cloudflare's addresses"
                 .into()
         }
         (525 | 526, _) => {
@@ -290,6 +291,11 @@ pub(crate) fn gateway_fix(status: u16, proxy: Proxy) -> String {
              server behind it runs"
                 .into()
         }
+        (503, _) => format!(
+            "start the server behind {}, and let it pass its health check (OpenShift, Kubernetes: the service needs a \
+             pod that is ready)",
+            proxy.name()
+        ),
         (403, Proxy::Envoy) => Proxy::Envoy.upgrade().into(),
         (403, proxy) => format!(
             "a rule of {} rejects the request: look for deny, allow, access lists and its web application firewall, \

@@ -10,7 +10,6 @@ use std::{
 };
 
 use http::{header::ORIGIN, request::Parts};
-use tokio::sync::SetOnce;
 
 pub(crate) use self::acquire::{AcquireSession, AcquiredSession};
 #[cfg(feature = "redis")]
@@ -21,6 +20,7 @@ use crate::{
     config::ConfigError,
     context::Claims,
     rejection::{Rejection, RejectionKind},
+    sync::SetOnce,
 };
 
 /// The live connections of each key, such as a user or an address: at most so many of each. They
@@ -30,6 +30,8 @@ use crate::{
 /// [`GuardLayer::sessions`](crate::GuardLayer::sessions), and keep one for your logout. The handler
 /// learns from [`Permit::ended`](crate::Permit::ended) or
 /// [`Upgraded::ended`](crate::Upgraded::ended) that it must close a socket.
+///
+/// The guide to [a fleet](crate::guide::fleet) shows them on several servers.
 ///
 /// The sessions are in memory, for one server. With the feature `redis`,
 #[cfg_attr(feature = "redis", doc = "[`on_redis`](Self::on_redis)")]

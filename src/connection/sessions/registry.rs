@@ -1,15 +1,15 @@
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
     hash::{BuildHasher, Hash, RandomState},
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use super::{Ended, Session, SessionInfo, WhenFull};
-use crate::lock::lock;
+use crate::{
+    lock::lock,
+    sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard},
+};
 
 /// The sessions of this server.
 pub(super) struct Registry<K> {
@@ -27,7 +27,7 @@ struct Shard<K> {
     ended: VecDeque<(Instant, K)>,
 }
 
-const SHARDS: usize = 512;
+const SHARDS: usize = if cfg!(models) { 1 } else { 512 };
 
 /// How long the checks of a handshake may take. After it, it is forgotten when a key was ended.
 pub(super) const LONGEST_HANDSHAKE: Duration = Duration::from_secs(60);

@@ -1,11 +1,11 @@
 use std::{
     collections::HashMap,
-    sync::{PoisonError, RwLock},
+    sync::PoisonError,
     time::{Duration, Instant},
 };
 
 use super::{Key, TokenIdentity, revoked};
-use crate::rejection::Rejection;
+use crate::{rejection::Rejection, sync::RwLock};
 
 #[derive(Default)]
 pub(super) struct MemoryRevocations(RwLock<Entries>);

@@ -4,12 +4,15 @@ use std::{
     fmt,
     future::{Future, ready},
     num::NonZeroUsize,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{TicketKey, TicketStore};
-use crate::lock::lock;
+use crate::{
+    lock::lock,
+    sync::{Mutex, MutexGuard},
+};
 
 /// Stores tickets in memory, for one process. Clones share the tickets.
 ///

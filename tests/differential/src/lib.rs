@@ -6,3 +6,4 @@ pub mod generate;
 pub mod oracle;
 pub mod policies;
 mod pools;
+pub mod properties;

@@ -1,6 +1,6 @@
 //! Remarks: the socket works from here, and may not in a browser.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::{
     codes::{Code, Level, Stage},
@@ -62,7 +62,8 @@ fn connection_list(seen: &Observations) -> Option<Finding> {
         return None;
     }
     Some(Finding::new(Code::ConnectionListRejected).because(format!(
-        "the server accepts `Connection: Upgrade`, and with `Connection: keep-alive, Upgrade`, as Firefox sends it: {}",
+        "it fails in Firefox, which sends `Connection: keep-alive, Upgrade`: the server accepts `Connection: Upgrade` \
+         alone, and responds to the list with {}",
         result(list)
     )))
 }
@@ -153,7 +154,7 @@ fn is_local(address: IpAddr) -> bool {
 }
 
 fn addresses(seen: &Observations) -> Vec<Finding> {
-    let way = &seen.main.way;
+    let (main, way) = (&seen.main, &seen.main.way);
     let mut remarks = Vec::new();
     let Some(connected) = way.connected else { return remarks };
     for attempt in way.attempts.iter().filter(|attempt| attempt.address != connected) {
@@ -171,8 +172,14 @@ fn addresses(seen: &Observations) -> Vec<Finding> {
                 connected.ip()
             )));
         } else if let AttemptOutcome::Failed(_, error) = &attempt.outcome {
-            remarks.push(Finding::new(Code::AddressesDiffer).because(format!(
+            let finding = Finding::new(Code::AddressesDiffer).because(format!(
                 "nothing listens at {address}, and something does at {connected}: clients that try only the first address, such as Node 17 to 19, fail ({error})"
+            ));
+            remarks.push(finding.fix(format!(
+                "let the server listen on {}, too, or use {} in the URL in place of `{}`",
+                address.ip(),
+                SocketAddr::new(connected.ip(), 0).to_string().trim_end_matches(":0"),
+                main.target.host()
             )));
         }
     }

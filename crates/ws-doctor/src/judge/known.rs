@@ -9,6 +9,10 @@ pub(super) struct Known {
     pub(super) fix: &'static str,
 }
 
+/// What to do about `EIO` in the query.
+pub(super) const SOCKET_IO_VERSION: &str = "connect with `EIO=4` in the query, the version of Socket.IO 3 and newer, or \
+                                            set `allowEIO3: true` in the server";
+
 /// A mark in the text of the body, in lower case.
 const BODIES: &[(&str, Known)] = &[
     (
@@ -43,8 +47,7 @@ const BODIES: &[(&str, Known)] = &[
         Known {
             code: Code::Rejected,
             means: "Socket.IO says `Unsupported protocol version`: client and server are of different versions",
-            fix: "connect with `EIO=4` in the query, the version of Socket.IO 3 and newer, or set `allowEIO3: true` in the \
-                  server",
+            fix: SOCKET_IO_VERSION,
         },
     ),
     (

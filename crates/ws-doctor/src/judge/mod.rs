@@ -5,8 +5,10 @@ mod handshake;
 mod known;
 mod origin;
 mod reach;
+mod redirect;
 mod rejected;
 mod socket;
+mod upgrade;
 
 use crate::{
     codes::{Level, Stage},
@@ -108,6 +110,8 @@ fn direct(seen: &Observations, findings: &mut [Finding]) {
         "so what stands in front of it is the cause"
     } else if exchange.status().is_some() && exchange.status() == seen.main.status() {
         "the same, so the server itself is the cause"
+    } else if exchange.status().is_none() && seen.main.status().is_none() {
+        "so it does not work there either"
     } else {
         "which is another result"
     };

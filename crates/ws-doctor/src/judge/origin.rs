@@ -1,10 +1,10 @@
 //! What the origin probes show.
 
-use super::rejected::describe;
 use crate::{
     codes::Code,
     finding::Finding,
     probe::{Observations, Probe, is_better, last_words},
+    report::result,
     who::{self, Proxy},
 };
 
@@ -23,7 +23,7 @@ pub(crate) fn finding(seen: &Observations) -> Option<Finding> {
         Probe::OtherOrigin(origin) if is_better(seen, exchange) => Some(origin),
         _ => None,
     });
-    let main = describe(&seen.main);
+    let main = result(&seen.main);
 
     let Some(sent) = sent else {
         let accepted = if with_own { Some(&own) } else { other };
@@ -77,8 +77,9 @@ pub(crate) fn finding(seen: &Observations) -> Option<Finding> {
                      does not have it"
                 ))
                 .fix(format!(
-                    "{}; if the server has a list: {list}",
-                    proxy.unwrap_or(Proxy::Other).host()
+                    "{}; if the server has a list{}: {list}",
+                    proxy.unwrap_or(Proxy::Other).host(),
+                    setting(seen)
                 )),
         );
     }
@@ -90,6 +91,10 @@ pub(crate) fn is_undecided(seen: &Observations) -> bool {
     !seen.is_flaky() && seen.origin_probes().next().is_some() && finding(seen).is_none()
 }
 
+const TORNADO: &str = " (Tornado: `check_origin`; Jupyter: `c.ServerApp.allow_origin`)";
+const CHANNELS: &str =
+    " (Django Channels: `AllowedHostsOriginValidator` and ALLOWED_HOSTS, or `OriginValidator`)";
+
 /// Where the framework has its list, if the response tells the framework.
 fn setting(seen: &Observations) -> &'static str {
     let probes = seen.probes.iter().map(|(_, exchange)| exchange);
@@ -97,10 +102,10 @@ fn setting(seen: &Observations) -> &'static str {
         [&seen.main].into_iter().chain(probes).filter_map(|exchange| exchange.received());
     let text = received
         .map(|received| {
-            let headers = ["server", "x-powered-by", "x-runtime"];
-            let headers = headers
-                .into_iter()
-                .filter_map(|name| Some(format!("{name}: {}", received.head.text(name)?)));
+            let headers = received.head.headers.iter();
+            let headers = headers.map(|(name, value)| {
+                format!("{name}: {}", String::from_utf8_lossy(&value[..value.len().min(200)]))
+            });
             let text: String = received.text.chars().take(2000).collect();
             let reason = received.head.reason.clone();
             [headers.collect::<Vec<_>>().join("\n"), reason, text, last_words(&seen.main)]
@@ -110,23 +115,19 @@ fn setting(seen: &Observations) -> &'static str {
         .join("\n")
         .to_ascii_lowercase();
     let known = [
-        ("tornadoserver", " (Tornado: `check_origin`)"),
-        (
-            "access denied",
-            " (Django Channels: `AllowedHostsOriginValidator` and ALLOWED_HOSTS, or `OriginValidator`)",
-        ),
-        ("cross origin websockets not allowed", " (Tornado: `check_origin`)"),
-        (
-            "daphne",
-            " (Django Channels: `AllowedHostsOriginValidator` and ALLOWED_HOSTS, or `OriginValidator`)",
-        ),
-        ("x-runtime", " (Rails: `config.action_cable.allowed_request_origins`)"),
-        ("puma", " (Rails: `config.action_cable.allowed_request_origins`)"),
+        ("tornadoserver", TORNADO),
+        ("cross origin websockets not allowed", TORNADO),
+        ("access denied", CHANNELS),
+        ("daphne", CHANNELS),
+        ("x-runtime: ", " (Rails: `config.action_cable.allowed_request_origins`)"),
+        ("server: puma", " (Rails: `config.action_cable.allowed_request_origins`)"),
         ("invalid host/origin header", " (webpack-dev-server: `allowedHosts`)"),
-        ("jetty", " (Spring: `setAllowedOrigins`)"),
-        ("kestrel", " (ASP.NET Core: `WebSocketOptions.AllowedOrigins`)"),
-        ("gunicorn", " (Flask-SocketIO: `cors_allowed_origins`)"),
-        ("werkzeug", " (Flask-SocketIO: `cors_allowed_origins`)"),
+        // Spring's handling of CORS, which a WebSocket goes through, too.
+        ("vary: access-control-request-method", " (Spring: `setAllowedOrigins` of the endpoint)"),
+        ("server: cowboy", " (in Phoenix `check_origin` of the endpoint)"),
+        ("server: kestrel", " (ASP.NET Core: `WebSocketOptions.AllowedOrigins`)"),
+        ("server: gunicorn", " (Flask-SocketIO: `cors_allowed_origins`)"),
+        ("server: werkzeug", " (Flask-SocketIO: `cors_allowed_origins`)"),
     ];
     known.into_iter().find(|(mark, _)| text.contains(mark)).map_or("", |(_, setting)| setting)
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{origin, rejected::tls_port};
+use super::{origin, rejected::tls_port, upgrade::is_vite};
 use crate::{
     certificate::Certificate,
     codes::Code,
@@ -10,6 +10,7 @@ use crate::{
     finding::Finding,
     probe::{Observations, Probe, is_http2, is_usable},
     route::RouteFault,
+    text::days,
     tls::TlsFault,
 };
 
@@ -46,8 +47,8 @@ fn route(seen: &Observations, fault: &RouteFault) -> Finding {
                 .because(format!("the name `{host}` has no address: {error}"));
             if !host.contains('.') {
                 finding.fix(format!(
-                    "`{host}` is a name of a container or of a local network: use it there, or use a name that this \
-                     machine knows; --resolve {host}:{}:ADDRESS tries an address",
+                    "`{host}` is a name of a container or of a local network, which a browser outside of it does not \
+                     know: publish the port, and use the name of the host; --resolve {host}:{}:ADDRESS tries an address",
                     target.port()
                 ))
             } else {
@@ -71,9 +72,10 @@ fn route(seen: &Observations, fault: &RouteFault) -> Finding {
                     Finding::new(Code::ConnectionRefused).because(format!("nothing listens at {address}"));
                 if target.is_loopback() {
                     finding.fix(format!(
-                        "start the server on port {}, or correct the port; inside of a container, this address is \
-                         the container itself",
-                        target.port()
+                        "start the server on port {port}, or correct the port; if it runs in a container, publish the \
+                         port (`-p {port}:{port}`) and let it listen on 0.0.0.0 there; inside of a container, this \
+                         address is the container itself",
+                        port = target.port()
                     ))
                 } else {
                     finding
@@ -125,18 +127,17 @@ fn tls(seen: &Observations, fault: TlsFault, detail: &str) -> Finding {
     let target = &seen.main.target;
     let session = seen.main.tls.clone().unwrap_or_default();
     let certificate = session.chain.first();
-    let days = |seconds: u64| seconds / 86_400;
     match fault {
         TlsFault::Expired => {
             let finding = Finding::new(Code::TlsExpired);
             match certificate {
                 Some(certificate) => {
-                    let ago = days(seen.given.now.saturating_sub(certificate.not_after));
+                    let ago = seen.given.now.saturating_sub(certificate.not_after) / 86_400;
                     finding.because(format!(
-                        "the certificate of `{}` expired on {}, {}",
+                        "the certificate of `{}` expired on {}, {} ago",
                         certificate.subject,
                         certificate.valid.1,
-                        if ago == 1 { "1 day ago".into() } else { format!("{ago} days ago") }
+                        days(ago)
                     ))
                 }
                 None => finding,
@@ -197,10 +198,15 @@ fn tls(seen: &Observations, fault: TlsFault, detail: &str) -> Finding {
             let finding = Finding::new(Code::TlsUntrusted);
             match certificate {
                 Some(certificate) if certificate.self_signed => finding
-                    .because(format!("the certificate of `{}` is self-signed: no authority vouches for it", certificate.subject))
+                    .because(format!(
+                        "the certificate of `{}` is self-signed: no authority vouches for it, and a WebSocket has no \
+                         warning to click through",
+                        certificate.subject
+                    ))
                     .fix(
-                        "for a test use --cacert FILE with this certificate (or -k); for others, get one from an \
-                         authority such as Let's Encrypt",
+                        "get one from an authority such as Let's Encrypt, or add this one to the trusted ones of each \
+                         client; for a test use --cacert FILE (or -k) here, and in a browser open a page of the same \
+                         host and port first, and accept its warning",
                     ),
                 Some(certificate) if session.chain.len() == 1 && seen.given.cacert.is_none() => finding
                     .because(format!(
@@ -369,8 +375,9 @@ fn silent(seen: &Observations, fault: &Fault) -> Vec<Finding> {
                 seen.main.time.as_secs_f64()
             ))
             .fix(
-                "check the path: many servers leave a handshake at a path that is not theirs without a response \
-                 (Socket.IO closes it after a second); some want a subprotocol (--subprotocol)",
+                "check the path: many servers leave a handshake at a path that is not theirs without a response; \
+                 Socket.IO closes it after a second: it wants a client of its own, and the path \
+                 `/socket.io/?EIO=4&transport=websocket`; some servers want a subprotocol (--subprotocol)",
             ),
         Fault::Closed(error) => {
             let finding = Finding::new(Code::ConnectionReset);
@@ -385,14 +392,14 @@ fn silent(seen: &Observations, fault: &Fault) -> Vec<Finding> {
                 "the server accepted the connection, got the request, and sent nothing for {waited:.1} s"
             ));
             match seen.made(&Probe::WithoutUpgrade).and_then(|probe| probe.received()) {
-                Some(page) if String::from_utf8_lossy(&page.body.bytes).contains("/@vite/client") => finding
+                Some(page) if is_vite(page) => finding
                     .detail("an ordinary request shows that it is Vite, which responds only to its subprotocol")
                     .fix("offer it: --subprotocol vite-hmr; with `server.ws`, look at `server.hmr.path` and the token"),
                 Some(page) => finding
                     .detail(format!("an ordinary request gets {}, so the server runs", page.head.status))
                     .fix(
-                        "check the path: many servers leave a handshake at a path that is not theirs without a \
-                         response; some want a subprotocol (--subprotocol)",
+                        "check the path, and the subprotocol: many servers leave a handshake that is not theirs without \
+                         a response (the hot reload of Vite wants `--subprotocol vite-hmr`)",
                     ),
                 None => finding,
             }

@@ -3,23 +3,18 @@
 use serde_json::Value;
 use tower_ws_guard::{RejectionKind, client::FindingKind};
 
-use super::{known::known, origin};
+use super::{handshake::malformed, known::known, origin, redirect, upgrade};
 use crate::{
     codes::Code,
-    exchange::{Exchange, Received},
+    exchange::Received,
     finding::Finding,
     probe::{Observations, Probe, is_usable},
-    target::Target,
+    report::result,
     who::{self, Proxy},
 };
 
-/// The result of an exchange in a few words, for a comparison.
-pub(crate) fn describe(exchange: &Exchange) -> String {
-    crate::report::result(exchange)
-}
-
 /// The status and its reason.
-fn status_line(received: &Received) -> String {
+pub(super) fn status_line(received: &Received) -> String {
     let head = &received.head;
     let known =
         http::StatusCode::from_u16(head.status).ok().and_then(|status| status.canonical_reason());
@@ -40,7 +35,7 @@ pub(crate) fn findings(seen: &Observations, received: &Received) -> Vec<Finding>
     };
     let mut findings = vec![finding];
     if seen.is_flaky() {
-        let again = seen.made(&Probe::Repeat).map(describe).unwrap_or_default();
+        let again = seen.made(&Probe::Repeat).map(result).unwrap_or_default();
         if let Some(first) = findings.first_mut() {
             first.explanation.push_str(&format!("; the same request a second time: {again}"));
             first.fix = format!(
@@ -54,9 +49,8 @@ pub(crate) fn findings(seen: &Observations, received: &Received) -> Vec<Finding>
     {
         first.explanation.push_str("; the probes that could tell the cause got 429, so it is open");
     }
-    let defects = received.head.defects.join("; ");
-    if !defects.is_empty() {
-        findings.push(Finding::new(Code::MalformedResponse).detail(defects));
+    if !received.head.defects.is_empty() {
+        findings.push(malformed(&received.head.defects));
     }
     findings
 }
@@ -99,7 +93,7 @@ fn is_code(code: &str) -> bool {
 
 /// What the server says in its body, in one line: the title and the detail of a problem, or the
 /// begin of the text.
-fn words(received: &Received) -> String {
+pub(super) fn words(received: &Received) -> String {
     let problem: Option<Value> = serde_json::from_slice(&received.body.bytes).ok();
     let text = match problem {
         Some(problem) => {
@@ -130,7 +124,7 @@ fn by_status(seen: &Observations, received: &Received) -> Finding {
         Finding::new(code).because(format!("{}: {explanation}", status_line(received)))
     };
     if status == 511 || is_portal(received) {
-        let words = if status == 511 { words(received) } else { target_of(seen, received) };
+        let words = if status == 511 { words(received) } else { redirect::target(seen, received) };
         return say(Code::CaptivePortal).detail(words);
     }
     if status == 407 {
@@ -146,7 +140,7 @@ fn by_status(seen: &Observations, received: &Received) -> Finding {
         return say(Code::ClientCertificateRequired).detail(words(received));
     }
     if (300..400).contains(&status) {
-        return redirected(seen, received);
+        return redirect::finding(seen, received);
     }
     if let Err(findings) = &received.check
         && findings.as_slice().iter().any(|finding| finding.kind() == FindingKind::VersionRejected)
@@ -195,7 +189,7 @@ fn by_status(seen: &Observations, received: &Received) -> Finding {
             say(Code::RateLimited).detail(after.unwrap_or_default())
         }
         503 => say(Code::Unavailable).detail(words(received)),
-        _ => upgrade(seen, received, &text).unwrap_or_else(|| {
+        _ => upgrade::finding(seen, received, &text).unwrap_or_else(|| {
             if status == 404 {
                 not_found(seen, received)
             } else {
@@ -290,7 +284,7 @@ fn bare_is_accepted(seen: &Observations) -> Option<Finding> {
         return Some(Finding::new(Code::ConnectionListRejected).because(format!(
             "the server rejects `Connection: keep-alive, Upgrade`, as Firefox sends it ({}), and accepts `Connection: \
              Upgrade`",
-            describe(&seen.main)
+            result(&seen.main)
         )));
     }
     accepts(&Probe::Bare).then(|| {
@@ -298,117 +292,13 @@ fn bare_is_accepted(seen: &Observations) -> Option<Finding> {
             .because(format!(
                 "the server rejects the headers of a browser ({}), and accepts with no more than RFC 6455 requires \
                  (--as bare): most likely it fails at the offer of permessage-deflate",
-                describe(&seen.main)
+                result(&seen.main)
             ))
             .fix(
                 "let the server ignore extensions that it does not know; a rule for User-Agent or another header of \
                  browsers is possible too: -H 'Sec-WebSocket-Extensions:' leaves out the offer alone",
             )
     })
-}
-
-/// Whether the upgrade arrived: the same GET without it tells.
-fn upgrade(seen: &Observations, received: &Received, text: &str) -> Option<Finding> {
-    let says_so = SAYS_NO_UPGRADE.iter().any(|words| text.contains(words));
-    let other = seen.made(&Probe::WithoutUpgrade).and_then(Exchange::received);
-    let is_same = other.is_some_and(|other| {
-        other.head.status == received.head.status
-            && skeleton(&other.text) == skeleton(&received.text)
-    });
-    if !is_same && !says_so {
-        return None;
-    }
-    let status = received.head.status;
-    let line = status_line(received);
-    let server = received.head.text("server").unwrap_or_default().to_ascii_lowercase();
-    if status == 404 && server == "uvicorn" {
-        return Some(
-            Finding::new(Code::NoWebsocketHere)
-                .because(format!(
-                    "{line}: uvicorn takes the handshake for an ordinary request: it has no WebSocket library"
-                ))
-                .fix(
-                    "pip install 'uvicorn[standard]' (or websockets, or wsproto), and restart it; its log says `No \
-                     supported WebSocket library detected`",
-                ),
-        );
-    }
-    let proxy = who::named(received);
-    if says_so || proxy.is_some() || matches!(status, 200 | 426) {
-        let proxy = proxy.unwrap_or(Proxy::Other);
-        let evidence = if is_same {
-            "the same request without Upgrade gets the same response"
-        } else {
-            "the server says so"
-        };
-        let page = if status == 200 {
-            "send this path to the server of the WebSocket (in nginx a location with proxy_pass): the response is an \
-             ordinary page, as a fallback serves it for every path; then: "
-        } else {
-            ""
-        };
-        // FastAPI's body.
-        let library = if status == 404 && text.contains("{\"detail\":\"not found\"}") {
-            "; if that is done, uvicorn has no WebSocket library: pip install 'uvicorn[standard]'"
-        } else {
-            ""
-        };
-        return Some(
-            Finding::new(Code::UpgradeStripped)
-                .because(format!(
-                    "{line}: the upgrade did not arrive ({evidence}): {} in front does not pass it on, or nothing at \
-                     the path `{}` speaks WebSocket",
-                    proxy.name(),
-                    seen.main.target.path()
-                ))
-                .detail(words(received))
-                .fix(format!("{page}{}{library}", proxy.upgrade())),
-        );
-    }
-    if status == 404 {
-        return None;
-    }
-    Some(
-        Finding::new(Code::NoWebsocketHere)
-            .because(format!(
-                "{line}: nothing at the path `{}` speaks WebSocket: an ordinary request gets the same response",
-                seen.main.target.path()
-            ))
-            .detail(words(received))
-            .fix(
-                format!(
-                    "check the path, and that the WebSocket support of the server is enabled; {}",
-                    Proxy::Other.upgrade()
-                ),
-            ),
-    )
-}
-
-/// What servers say when the upgrade did not arrive.
-const SAYS_NO_UPGRADE: &[&str] = &[
-    "no websocket upgrade hdr",
-    "can \"upgrade\" only to \"websocket\"",
-    "\"connection\" must be \"upgrade\"",
-    "'upgrade' token not found",
-    "connection header did not include 'upgrade'",
-    "`upgrade` header did not include",
-    "not a websocket handshake",
-    "missing upgrade",
-    "invalid upgrade header",
-    "upgrade required",
-    "expected upgrade",
-    "expected a websocket",
-    "not a websocket request",
-    "websocket upgrade required",
-];
-
-/// The text without what changes from request to request: words with digits in them.
-fn skeleton(text: &str) -> String {
-    let words = text.split(|c: char| !c.is_ascii_alphanumeric());
-    words
-        .filter(|word| !word.bytes().any(|byte| byte.is_ascii_digit()))
-        .collect::<Vec<_>>()
-        .join(" ")
 }
 
 fn is_tls_port(text: &str) -> bool {
@@ -455,62 +345,4 @@ fn is_portal(received: &Received) -> bool {
     ["captive", "hotspot", "portal.", "/portal", "wifi", "guestlogin", "generate_204", "fgtauth"]
         .iter()
         .any(|mark| location.contains(mark))
-}
-
-fn target_of(seen: &Observations, received: &Received) -> String {
-    let location = received.head.text("location");
-    location
-        .map(|location| match seen.main.target.redirected(&location) {
-            Some(_) => format!("it leads to `{location}`"),
-            None => format!("it leads to `{location}`, which is no web address"),
-        })
-        .unwrap_or_default()
-}
-
-fn redirected(seen: &Observations, received: &Received) -> Finding {
-    let from = &seen.main.target;
-    let status = status_line(received);
-    let finding = Finding::new(Code::Redirected);
-    let Some(location) = received.head.text("location") else {
-        return finding
-            .because(format!("{status}: the server redirects without saying where (no Location)"));
-    };
-    let Some(to) = from.redirected(&location) else {
-        return finding.because(format!(
-            "{status}: the server redirects to `{location}`, which is no web address"
-        ));
-    };
-    let path = to.path().to_ascii_lowercase();
-    let is_login = ["login", "signin", "sign-in", "sign_in", "auth", "sso", "saml"]
-        .iter()
-        .any(|word| path.contains(word));
-    let (why, fix) = if is_login {
-        (
-            format!("to a login page, `{}`: the handshake has no valid session", from.page(&location)),
-            "send the cookie of the session with -b 'NAME=VALUE'; let the server respond to a handshake with 401 \
-             in place of a redirect"
-                .to_owned(),
-        )
-    } else if is_same_but(from, &to, |from| from.with_tls(true))
-        || (!from.tls() && to.tls() && from.host() == to.host())
-    {
-        ("from ws: to wss:".to_owned(), format!("use {to}"))
-    } else if to.path().trim_end_matches('/') == from.path().trim_end_matches('/')
-        && to.authority() == from.authority()
-    {
-        ("to the path with another slash at its end".to_owned(), format!("use {to}"))
-    } else if to.host() != from.host() {
-        (format!("to another host, `{}`", to.host()), format!("use {to}"))
-    } else {
-        (format!("to `{to}`"), format!("use {to}"))
-    };
-    finding
-        .because(format!(
-            "{status}: the server redirects {why}; browsers do not follow a redirect of a WebSocket"
-        ))
-        .fix(format!("{fix}; -L follows it here"))
-}
-
-fn is_same_but(from: &Target, to: &Target, change: impl Fn(&Target) -> Target) -> bool {
-    change(from) == *to
 }

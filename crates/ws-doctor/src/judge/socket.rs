@@ -2,7 +2,7 @@
 
 use tower_ws_guard::RejectionKind;
 
-use super::origin;
+use super::{known::SOCKET_IO_VERSION, origin};
 use crate::{
     codes::Code,
     exchange::{End, Received, Socket},
@@ -60,10 +60,7 @@ fn fault_of(seen: &Observations, fault: &Fault) -> Finding {
             let finding = Finding::new(Code::NotAFrame)
                 .because(format!("behind the 101 comes text, not a WebSocket frame: `{short}`"));
             if short.contains("Unsupported protocol version") {
-                finding.fix(
-                    "connect with `EIO=4` in the query, the version of Socket.IO 3 and newer, or set `allowEIO3: true` in \
-                     the server",
-                )
+                finding.fix(SOCKET_IO_VERSION)
             } else if short.starts_with("HTTP/1.") {
                 finding.fix(
                     "a second handler of the same server wrote it (Node: two listeners for `upgrade`, such as `ws` with \

@@ -11,6 +11,7 @@ const CASES: &[(&str, &[&str])] = &[
     ("522", &["Cloudflare"]),
     ("431", &["cookies"]),
     ("407", &["proxy"]),
+    ("ESP32", &["sec-websocket-accept"]),
     ("failed: Invalid frame header", &["101"]),
     ("A server must not mask any frames that it sends to the client.", &["masked"]),
     ("net::ERR_BLOCKED_BY_LOCAL_NETWORK_ACCESS_CHECKS", &["147"]),

@@ -128,6 +128,7 @@ fn redirect_names_the_url_to_use() {
     assert_none(&check(&[
         case("https", |head, _| status("301 Moved Permanently", &format!("Location: https://{}/ws\r\n", head.get("host").unwrap()), ""), &[], 1, &["redirected"], &["wss://{host}/ws"]),
         case("slash", |_, _| status("308 Permanent Redirect", "Location: /ws/\r\n", ""), &[], 1, &["redirected"], &["ws://{host}/ws/"]),
+        case("slash of a path with a name like a login's", |_, _| status("301 Moved Permanently", "Location: /auth/\r\n", ""), &["ws://{host}/auth"], 1, &["redirected"], &["use ws://{host}/auth/"]),
         case("login", |_, _| status("302 Found", "Location: https://login.example/oauth2/authorize?client_id=1\r\n", ""), &[], 1, &["redirected"], &["login"]),
         case("portal", |_, _| status("302 Found", "Location: http://10.0.0.1/captiveportal/index.html\r\n", ""), &[], 1, &["captive-portal"], &["log in"]),
     ]));

@@ -122,6 +122,9 @@ fn set_cookie_is_masked_and_show_secrets_shows() {
     });
     let url = format!("ws://{address}/ws");
     assert_hidden(&[&url], &["s3cr3t"]);
+    let location = "Location: https://user:s3cr3t@login.example/?access_token=s3cr3t\r\n";
+    let address = server(move |_, _| status("302 Found", location, ""));
+    assert_hidden(&[&format!("ws://{address}/ws")], &["s3cr3t"]);
     let shown = printed(&output(&[&url, "-v", "--show-secrets"]));
     assert!(shown.contains("session=s3cr3t"), "{shown}");
 }

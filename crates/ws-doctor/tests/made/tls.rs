@@ -7,7 +7,7 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
     date_time_ymd,
 };
 use tokio_rustls::rustls::{
@@ -298,4 +298,29 @@ fn failed_tls_handshake_is_named() {
     ));
     failed.extend(run("unknown name", name_required, &[], 2, &["tls-failed"], &[NAME]));
     assert_none(&failed);
+}
+
+#[test]
+fn proxy_of_https_has_authorities_of_its_own() {
+    let directory = Directory::new("proxy");
+    let authority = Authority::new();
+    let identity = authority.issue(|params| {
+        params.subject_alt_names = vec![SanType::DnsName("localhost".try_into().unwrap())];
+    });
+    // It responds to CONNECT with a 101.
+    let proxy = secure(&identity, BOTH, None, &[]);
+    let file = directory.write("proxy.pem", &authority.pem);
+    let url = "ws://server.example/ws";
+    let failed = |words| Expected { exit: 2, codes: &["proxy-failed"], words };
+    let through = ["-x", "https://localhost:{port}"];
+    let cases: [(&str, &[&str], &[&str]); 4] = [
+        ("system's", &[], &["UnknownIssuer", "--proxy-cacert"]),
+        ("of the server", &["--cacert", &file, "-k"], &["UnknownIssuer", "--proxy-cacert"]),
+        ("of the proxy", &["--proxy-cacert", &file], &["responded to CONNECT with 101"]),
+        ("any", &["--proxy-insecure"], &["responded to CONNECT with 101"]),
+    ];
+    let differences = cases.into_iter().flat_map(|(name, arguments, words)| {
+        check_at(name, url, proxy, &[&through, arguments].concat(), failed(words))
+    });
+    assert_none(&differences.collect::<Vec<_>>());
 }

@@ -235,6 +235,6 @@ fn port_does_not_speak_tls() {
     let address = server(|head, _| accepted(head));
     insta::assert_snapshot!(
         "plain_port",
-        text(address, &["wss://127.0.0.1:{port}/ws", "--max-time", "3", "--origin", PAGE])
+        text(address, &["wss://127.0.0.1:{port}/ws", "--max-time", "8", "--origin", PAGE])
     );
 }
