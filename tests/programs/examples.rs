@@ -52,7 +52,7 @@ mod tenants;
 #[allow(dead_code)]
 mod tickets;
 
-use std::{future::pending, net::SocketAddr, time::Duration};
+use std::{fs, future::pending, net::SocketAddr, path::Path, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::{SinkExt, StreamExt};
@@ -619,4 +619,27 @@ async fn assert_closed(socket: &mut WebSocketStream<TcpStream>, code: u16, reaso
     let message = timeout(Duration::from_secs(30), socket.next()).await.expect("a close frame");
     let Some(Ok(Message::Close(Some(frame)))) = message else { panic!("{message:?}") };
     assert_eq!((u16::from(frame.code), &*frame.reason), (code, reason));
+}
+
+#[test]
+fn index_lists_every_example() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let index = fs::read_to_string(examples.join("README.md")).unwrap();
+    for entry in fs::read_dir(&examples).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let expected = match name.strip_suffix(".rs") {
+            Some(example) => format!("`cargo run --example` [`{example}`]({name})"),
+            None if entry.file_type().unwrap().is_dir() => format!("]({name}/"),
+            None => name,
+        };
+        assert!(
+            index.contains(&expected) || expected == "README.md",
+            "examples/README.md has no row with {expected}"
+        );
+    }
+    let links = index.split("](").skip(1).map(|rest| rest.split_once(')').unwrap().0);
+    for link in links.filter(|link| !link.contains("://")) {
+        assert!(examples.join(link).is_file(), "examples/README.md links to {link}");
+    }
 }

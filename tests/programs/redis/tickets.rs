@@ -1,10 +1,14 @@
 //! One-time tickets of several servers.
 
+#[path = "../../../examples/tickets_redis.rs"]
+#[allow(dead_code)]
+mod example;
+
 use std::{error::Error, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value;
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{net::TcpListener, task::JoinSet, time::sleep};
 use tower_ws_guard::token::ticket::{RedisTicketStore, TicketIssuer};
 
 use super::{
@@ -371,5 +375,37 @@ async fn example_servers_survive_a_redis_outage() {
         for ticket in [&ticket.await, &taken, &kept] {
             assert_knock(other.address, &with(ticket), REJECTED).await;
         }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn example_redeems_the_tickets_of_all_its_servers() {
+    let redis = RedisServer::start().await;
+    let mut servers = Vec::new();
+    for _ in 0..2 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        servers.push(listener.local_addr().unwrap());
+        let url = redis.url();
+        tokio::spawn(async move { example::serve(listener, &url).await.unwrap() });
+    }
+    let own = |raw: Raw| raw.with("Host", "chat.localhost").with("Origin", "http://chat.localhost");
+    let post = plain().method("POST").target("/tickets").and("Content-Length", "0");
+    let post = own(post).and("Authorization", "Bearer s3cr3t").and("Connection", "close");
+    // The first commands may take longer than a second on a busy machine.
+    let mut issued = soon(async {
+        loop {
+            let issued = send(servers[0], &post.bytes()).await;
+            if issued.status == 201 {
+                return issued;
+            }
+        }
+    })
+    .await;
+    let body: Value = serde_json::from_str(&issued.read_rest().await).unwrap();
+    let ticket = body["ticket"].as_str().unwrap();
+    let used = own(handshake().target(&format!("/ws?ticket={ticket}")));
+    for (server, expected) in [(servers[1], REDEEMED), (servers[0], REJECTED)] {
+        assert_knock(server, &used, expected).await;
     }
 }

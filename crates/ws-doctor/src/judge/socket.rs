@@ -184,8 +184,9 @@ fn closed(seen: &Observations, socket: &Socket) -> Finding {
         }
         // A handler that fails sends a close frame in most libraries.
         _ if is_mute && seconds < 0.1 => finding.fix(
-            "look for a second listener for `upgrade` in the same server, which ends what is not its own (Node: \
-             Next.js, Vite): let one listener decide by path, or give the socket its own port\nif there is none, look into the log of the server: an exception, or a credential that it misses",
+            "look for a second listener for `upgrade` in the same server, which ends what is not its own (in Node, \
+             that of Next.js): let one listener decide by path, or give the socket its own port\n\
+             if there is none, look into the log of the server: an exception, or a credential that it misses",
         ),
         _ => finding.fix(
             "look into the log of the server for this moment: an exception in its handler, a credential or a first \

@@ -175,16 +175,18 @@ pub fn is_left(head: &Head, policy: &Policy, offers: &[String]) -> bool {
 
 /// What `WWW-Authenticate` says in the answer with this code, in any order.
 pub fn challenges(policy: &Policy, code: &str) -> Vec<&'static str> {
-    if !["token-missing", "token-invalid"].contains(&code) {
-        return Vec::new();
-    }
-    let basic = policy.sources.contains(&Source::Basic);
+    let challenge = match code {
+        "token-missing" => "Bearer realm=\"websocket\"",
+        "token-invalid" => "Bearer realm=\"websocket\", error=\"invalid_token\"",
+        "token-ambiguous" => "Bearer realm=\"websocket\", error=\"invalid_request\"",
+        "token-forbidden" => "Bearer realm=\"websocket\", error=\"insufficient_scope\"",
+        _ => return Vec::new(),
+    };
+    // Only a 401 asks for something else than a token.
+    let basic = ["token-missing", "token-invalid"].contains(&code)
+        && policy.sources.contains(&Source::Basic);
     let bearer =
         policy.sources.iter().any(|source| !matches!(source, Source::Basic | Source::Cookie(_)));
-    let challenge = match code {
-        "token-invalid" => "Bearer realm=\"websocket\", error=\"invalid_token\"",
-        _ => "Bearer realm=\"websocket\"",
-    };
     let challenges = [basic.then_some("Basic realm=\"websocket\""), bearer.then_some(challenge)];
     challenges.into_iter().flatten().collect()
 }
