@@ -4,6 +4,8 @@ import { createRequire } from "node:module";
 import { launch, until } from "./browser.mjs";
 import { answer, inTime } from "./stdio.mjs";
 
+// A task presses many buttons, and each has a time of its own.
+const TIMEOUT = 180_000;
 const tasks = { attempts, connect, opening, flood, audit, commands };
 
 const browser = await launch(process.argv[2]);
@@ -17,13 +19,15 @@ try {
     } finally {
       await close();
     }
-  });
+  }, TIMEOUT);
 } finally {
   await browser.close();
 }
 
 /** Presses a button, and waits for its result. */
 async function press(page, id, title) {
+  // Another result may be shown, even of the same button.
+  await page.evaluate(() => (document.getElementById("result-title").textContent = ""));
   await page.click(`#attempt-${id}`);
   await inTime(until(page, (it) => document.getElementById("result-title").textContent === it && document.getElementById("verdict").checkVisibility(), title));
 }
