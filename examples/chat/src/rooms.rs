@@ -15,10 +15,7 @@ use redis::{
     AsyncCommands, Client, RedisError,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
-use tokio::{
-    sync::broadcast::{self, error::RecvError},
-    time::sleep,
-};
+use tokio::{sync::broadcast, time::sleep};
 
 const CHANNELS: &str = "chat:room:";
 
@@ -124,10 +121,7 @@ pub(crate) struct Membership {
 impl Membership {
     /// `None` if the member has missed messages.
     pub(crate) async fn next(&mut self) -> Option<Utf8Bytes> {
-        match self.inbox.recv().await {
-            Ok(message) => Some(message),
-            Err(RecvError::Lagged(_) | RecvError::Closed) => None,
-        }
+        self.inbox.recv().await.ok()
     }
 
     pub(crate) async fn send(&self, message: String) -> Result<(), RedisError> {

@@ -1,7 +1,7 @@
 //! One-time tickets of several servers.
 
 #[path = "../../../examples/tickets_redis.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, clippy::duplicate_mod, reason = "two programs share a file")]
 mod example;
 
 use std::{error::Error, time::Duration};
