@@ -640,6 +640,14 @@ fn check_sources(browser: &str) {
         let results = run(&["node", "page.mjs", browser], &[step]);
         assert_eq!(results[0]["log"][2], format!("message: {TEXT}"), "{source}: {results:?}");
     }
+    // No script can send a header.
+    let server = Server::start(&["--token", "s3cr3t"]);
+    let form = json!({ "token": "s3cr3t", "subprotocol": "", "text": TEXT, "rejected": "error,close,note" });
+    let step = json!({ "url": url(&server), "task": "connect", "form": form });
+    let results = run(&["node", "page.mjs", browser], &[step]);
+    assert_eq!(results[0]["state"], "Not connected", "{results:?}");
+    assert_opening(&server);
+    assert!(server.rejection().starts_with("token-missing"));
 }
 
 #[test]

@@ -273,7 +273,7 @@ function showSources() {
   $("own-source").replaceChildren(...server.sources.map((source) => option(source, source, false)));
   const usable = [...tickets, ...server.sources].find(isForScripts);
   if (usable) $("carrier").value = usable;
-  else $("carrier-hint").textContent = "A script cannot send headers. Start the server with --tickets memory, or with --token-from cookie:NAME, query:NAME or a subprotocol.";
+  else $("carrier-hint").textContent = "A script cannot send headers. Start the server with --tickets memory, or with --token-from cookie:NAME, query:NAME or a subprotocol. Until then the token is not sent.";
 }
 
 /* Your own handshake */
@@ -454,7 +454,8 @@ $("connection").addEventListener("submit", async (event) => {
     const url = new URL(endpoint);
     const offered = $("subprotocol").value.split(",").map((name) => name.trim()).filter(Boolean);
     const source = $("carrier").value;
-    let token = server.tokens ? $("token").value : "";
+    // No source, if a script can use none.
+    let token = server.tokens && source ? $("token").value : "";
     if (token && source === "ticket") token = await getTicket(token, opening.signal);
     const { cookie, query, subprotocols = [] } = token ? carry(source, token) : {};
     if (query) url.searchParams.set(...query);
