@@ -352,6 +352,8 @@ function curl(request) {
   if (!version?.startsWith("HTTP/1.") || !path.startsWith("/")) return "# curl cannot send this request line";
   const parts = ["curl -i --no-progress-meter --max-time 2", version === "HTTP/1.0" ? "--http1.0" : "--http1.1"];
   if (server.tls) parts.push("--insecure");
+  // The server does not offer it by ALPN.
+  if (server.tls && version === "HTTP/1.0") parts.push("--no-alpn");
   if (method !== (body ? "POST" : "GET")) parts.push(`-X ${quote(method)}`);
   const isSent = ([name, value]) => !(name === "Host" && value === location.host) && name !== "Content-Length";
   for (const [name, value] of headers.filter(isSent)) parts.push(`-H ${quote(value ? `${name}: ${value}` : `${name};`)}`);
