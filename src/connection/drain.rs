@@ -159,7 +159,7 @@ impl Drain {
         async move { *state.started.wait().await }
     }
 
-    /// The number of open connections.
+    /// The number of open connections. A handshake that is being rejected counts for an instant.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.0.connections()

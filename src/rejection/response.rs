@@ -289,8 +289,9 @@ fn respond<B>(
     if !is_error(response.status()) {
         *response.status_mut() = status;
     }
+    let status = response.status();
     let headers = response.headers_mut();
-    required.restore(headers);
+    required.restore(headers, status);
     headers.remove(SEC_WEBSOCKET_ACCEPT);
     if transport == Transport::ExtendedConnect {
         headers.remove(UPGRADE);
@@ -373,11 +374,11 @@ impl<'a> Required<'a> {
         self.each(|name, value| {
             headers.insert(name, value);
         });
-        self.add_others(headers);
+        self.add_others(headers, self.status);
     }
 
     /// Restores the headers that the user has removed or changed.
-    fn restore(&self, headers: &mut HeaderMap) {
+    fn restore(&self, headers: &mut HeaderMap, status: StatusCode) {
         self.each(|name, value| {
             // There are few, and usually they are there.
             let mut lines = headers.iter().filter(|(there, _)| **there == name);
@@ -386,11 +387,11 @@ impl<'a> Required<'a> {
                 headers.insert(name, value);
             }
         });
-        self.add_others(headers);
+        self.add_others(headers, status);
     }
 
     /// Adds a delay and a challenge. Those of the user's own stay.
-    fn add_others(&self, headers: &mut HeaderMap) {
+    fn add_others(&self, headers: &mut HeaderMap, status: StatusCode) {
         if self.extra == ExtraHeader::RetryAfter && !headers.contains_key(RETRY_AFTER) {
             // Random, so that clients do not return at once.
             headers.insert(RETRY_AFTER, (5 + random_below(11)).into());
@@ -405,8 +406,11 @@ impl<'a> Required<'a> {
             for challenge in self.challenges.unwrap_or_else(|| &BEARER).values(error) {
                 headers.append(WWW_AUTHENTICATE, challenge.clone());
             }
-        } else if let (Some(challenges), Some(_)) = (self.challenges, error) {
-            // RFC 6750 3: so must each response to a token that does not enable access.
+        } else if let (Some(challenges), Some(_), true) =
+            (self.challenges, error, status == self.status)
+        {
+            // RFC 6750 3: so must each response to a token that does not enable access. A user may
+            // hide that there is such a thing behind another status.
             for challenge in challenges.errors(error) {
                 headers.append(WWW_AUTHENTICATE, challenge.clone());
             }

@@ -10,8 +10,8 @@ use http::{
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_ws_guard::{
     AllowOrigin, ConnectionLimit, Drain, EmptyBody, GuardLayer, PlainText, ProblemJson, Rejection,
-    RejectionKind, RejectionResponse, StaticTokens, TokenCheckLayer, TokenPolicy, check_fn,
-    response_fn,
+    RejectionKind, RejectionResponse, StaticTokens, Token, TokenCheckLayer, TokenPolicy, Verified,
+    check_fn, response_fn,
 };
 
 use crate::{
@@ -132,6 +132,30 @@ async fn responder_may_change_the_status_and_add_challenges() {
     assert_eq!(response.status(), 404);
     let challenges = response.headers().get_all("www-authenticate").iter().collect::<Vec<_>>();
     assert_eq!(challenges, [r#"Bearer realm="websocket""#, r#"Custom realm="x""#]);
+}
+
+#[tokio::test]
+async fn responder_may_hide_a_forbidden_endpoint() {
+    let forbidden = TokenPolicy::bearer(async |_: Token| -> Result<Verified<()>, Rejection> {
+        Err(RejectionKind::TokenForbidden.into())
+    });
+    for (hidden, expected) in
+        [(false, Some(r#"Bearer realm="websocket", error="insufficient_scope""#)), (true, None)]
+    {
+        let hide = move |_: &Rejection, _: &Parts, mut prepared: Response<()>| {
+            prepared.headers_mut().remove("www-authenticate");
+            if hidden {
+                *prepared.status_mut() = StatusCode::NOT_FOUND;
+            }
+            prepared
+        };
+        let guard = GuardLayer::new(AllowOrigin::same_origin()).token(forbidden.clone()).unwrap();
+        let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+        let request = handshake().and("Authorization", "Bearer s3cr3t").request();
+        let response = guard.reject_with(response_fn(hide)).layer(inner).oneshot(request).await;
+        let challenge = response.unwrap().headers().get("www-authenticate").cloned();
+        assert_eq!(challenge.as_ref().map(|value| value.to_str().unwrap()), expected);
+    }
 }
 
 #[tokio::test]

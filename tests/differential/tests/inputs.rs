@@ -1,7 +1,7 @@
 //! The properties of the parsers for every short input, and for the inputs that are stored for the fuzz targets.
 //!
-//! An input is a sequence of pieces: words of the grammar, and bytes that it treats in their own way. With `INPUT_LENGTH=1` the
-//! sequences are a piece longer.
+//! An input is a sequence of pieces: words of the grammar, and bytes that it treats in their own way. With `INPUT_LENGTH=N` the
+//! sequences are N pieces longer.
 
 use std::{env, fs, panic, path::Path, thread};
 
