@@ -18,7 +18,7 @@ use crate::{
     report::Report,
     request::{Plan, Style, TokenIn, Variant, is_token_byte, new_key},
     route::{ProxyChoice, RouteOptions},
-    secrets::{Secrets, is_credential, is_secret},
+    secrets::{Secrets, is_credential, is_secret, token_in},
     target::Target,
     tls::TlsOptions,
 };
@@ -230,7 +230,7 @@ impl Doctor {
                 break;
             };
             redirects.push(format!("{} ({})", main.target, main.status().unwrap_or_default()));
-            if to.authority() != main.target.authority() {
+            if to.origin() != main.target.origin() {
                 self.drop_credentials();
             }
             self.means.plan.target = to;
@@ -313,15 +313,21 @@ impl Doctor {
         exchange(&self.means, &variant, &detour, until).await
     }
 
-    /// As curl does for a redirect to another host.
+    /// As curl does for a redirect to another host, port or scheme.
     fn drop_credentials(&mut self) {
+        self.means.tls.client = None;
+        (self.given.credential, self.given.client_certificate) = (false, false);
+        self.given.subprotocols.retain(|name| token_in(name).is_none());
         let plan = &mut self.means.plan;
         plan.token = None;
         plan.basic = None;
         plan.cookies.clear();
         plan.headers.retain(|(name, _)| !is_credential(name));
-        self.notes
-            .push("the redirect leads to another host, so credentials were not sent there".into());
+        plan.subprotocols.retain(|name| token_in(name).is_none());
+        let note = "the redirect leads to another host, port or scheme, so credentials were not sent there";
+        if !self.notes.iter().any(|other| other == note) {
+            self.notes.push(note.into());
+        }
     }
 }
 

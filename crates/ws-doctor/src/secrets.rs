@@ -149,6 +149,7 @@ pub(crate) fn is_credential(name: &str) -> bool {
             &*name,
             "auth"
                 | "authorization"
+                | "proxyauthorization"
                 | "pwd"
                 | "pw"
                 | "pass"
@@ -175,6 +176,17 @@ pub(crate) fn is_secret(name: &str, value: &str) -> bool {
             && value.len() >= 16
             && value.bytes().any(|byte| byte.is_ascii_digit())
             && value.bytes().any(|byte| byte.is_ascii_alphabetic())
+}
+
+/// The credential that a subprotocol carries, if it looks like one: behind the prefix of Kubernetes
+/// and Phoenix, a JWT, or a long text.
+#[must_use]
+pub(crate) fn token_in(subprotocol: &str) -> Option<&str> {
+    if subprotocol.starts_with("base64url.bearer.") {
+        return subprotocol.rsplit('.').next();
+    }
+    let jwt = subprotocol.find("eyJ").map(|at| &subprotocol[at..]);
+    jwt.or_else(|| (subprotocol.len() > 24).then_some(subprotocol))
 }
 
 /// Masks the values of query parameters that are named like credentials, and the passwords in
