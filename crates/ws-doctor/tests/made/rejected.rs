@@ -37,6 +37,7 @@ fn status_determines_the_code() {
         case("401, expired", |head, _| to_handshakes(head, status("401 Unauthorized", "WWW-Authenticate: Bearer error=\"invalid_token\", error_description=\"The token has expired\"\r\n", "")), &["--token", "abcdefgh"], 1, &["unauthorized"], &["`The token has expired`", "before each connection"]),
         case("401, expired, by its body", |head, _| to_handshakes(head, status("401 Unauthorized", "", "{\"message\":\"jwt expired\"}")), &["--token", "abcdefgh"], 1, &["unauthorized"], &["`jwt expired`", "before each connection"]),
         case("404", |head, _| to_handshakes(head, status("404 Not Found", "", "no such page")), &[], 1, &["not-found"], &["path"]),
+        case("many 1xx", |head, _| to_handshakes(head, raw("HTTP/1.1 103 Early Hints\r\n\r\n".repeat(9))), &[], 1, &["rejected", "malformed-response"], &["103"]),
         case("418", |head, _| to_handshakes(head, status("418 I'm a teapot", "", "short and stout")), &[], 1, &["rejected"], &["418"]),
         case("429", |_, _| status("429 Too Many Requests", "Retry-After: 17\r\n", ""), &[], 1, &["rate-limited"], &["17"]),
         case("503", |head, _| to_handshakes(head, status("503 Service Unavailable", "", "")), &[], 1, &["unavailable"], &[]),
