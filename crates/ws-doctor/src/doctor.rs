@@ -119,6 +119,9 @@ impl Doctor {
             secrets.add(basic);
             secrets.add(basic.split_once(':').map_or(&**basic, |(_, password)| password));
         }
+        for token in plan.subprotocols.iter().filter_map(|name| token_in(name)) {
+            secrets.add(token);
+        }
         let pairs = plan.cookies.iter().flat_map(|cookies| cookies.split(';'));
         pairs.filter_map(|pair| pair.split_once('=')).for_each(|(_, value)| secrets.add(value));
         let query = plan.target.query().filter(|(name, value)| is_secret(name, value));
@@ -170,6 +173,7 @@ impl Doctor {
         let credential = plan.token.is_some()
             || plan.basic.is_some()
             || !plan.cookies.is_empty()
+            || plan.subprotocols.iter().any(|name| token_in(name).is_some())
             || plan.headers.iter().any(|(name, _)| is_credential(name))
             || plan.target.query().any(|(name, value)| is_secret(&name, &value));
         let given = Given {

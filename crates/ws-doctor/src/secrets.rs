@@ -222,8 +222,8 @@ pub(crate) fn token_in(subprotocol: &str) -> Option<&str> {
     jwt.or_else(|| (subprotocol.len() > 24).then_some(subprotocol))
 }
 
-/// Masks the values of query parameters that are named like credentials, and the passwords in
-/// URLs.
+/// Masks the values of parameters of queries and fragments that are named like credentials, and the
+/// passwords in URLs.
 fn mask_named(text: &str) -> String {
     let mut output = String::with_capacity(text.len());
     let mut rest = text;
@@ -250,7 +250,7 @@ fn mask_named(text: &str) -> String {
     let text = output;
     let mut output = String::with_capacity(text.len());
     let mut rest = &*text;
-    while let Some(at) = rest.find(['?', '&']) {
+    while let Some(at) = rest.find(['?', '&', '#']) {
         let (before, after) = rest.split_at(at + 1);
         output.push_str(before);
         let after_entity = after.strip_prefix("amp;").unwrap_or(after);
@@ -421,6 +421,7 @@ mod tests {
                 "wss://a.example/?room=1&access_token=***&x=y",
             ),
             ("/ws?TOKEN=a%20b#c", "/ws?TOKEN=***#c"),
+            ("https://a.example/#access_token=abc&x=y", "https://a.example/#access_token=***&x=y"),
             // SignalR's, and not the number or the name of a room.
             ("/hub?id=KXn1N4xg0rYb3wYQ_x-9tA", "/hub?id=***"),
             ("/ws?id=1234567890123456&user=7", "/ws?id=1234567890123456&user=7"),

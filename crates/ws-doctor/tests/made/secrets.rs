@@ -107,6 +107,17 @@ fn credential_is_masked_wherever_it_is_given() {
     assert_hidden(&[&url, "-b", "session=s3cr3t"], &["s3cr3t"]);
     assert_hidden(&[&url, "-u", "user:s3cr3t"], &["s3cr3t"]);
     assert_hidden(&[&url, "-H", "Authorization: Bearer s3cr3t"], &["s3cr3t"]);
+    for name in
+        ["base64url.bearer.x.czNjcjN0", "token.eyJczNjcjN0.x.y", "czNjcjN0czNjcjN0czNjcjN0czNjcjN0"]
+    {
+        assert_hidden(&[&url, "--subprotocol", name], &["czNjcjN0"]);
+        assert_hidden(&[&url, "-H", &format!("Sec-WebSocket-Protocol: a, {name}")], &["czNjcjN0"]);
+    }
+    let proxy = server(|_, _| status("407 Not s3cr3t", "", "s3cr3t"));
+    assert_hidden(&[&url, "-x", &format!("http://user:s3cr3t@{proxy}")], &["s3cr3t"]);
+    let in_fragment = "Location: https://a.example/#access_token=s3cr3t&x=y\r\n";
+    let address = server(move |_, _| status("302 Found", in_fragment, ""));
+    assert_hidden(&[&format!("ws://{address}/ws")], &["s3cr3t"]);
     // Messages of errors included.
     assert_hidden(&["ws://user:s3cr3t@server.example:99999/ws"], &["s3cr3t"]);
     assert_hidden(&[&url, "-x", "http://user:s3cr3t@127.0.0.1:1"], &["s3cr3t"]);
