@@ -18,7 +18,7 @@ use crate::{
     report::Report,
     request::{Plan, Style, TokenIn, Variant, is_token_byte, new_key},
     route::{ProxyChoice, RouteOptions},
-    secrets::{Secrets, is_credential, is_secret},
+    secrets::{Secrets, is_credential, is_secret, token_in},
     target::Target,
     tls::TlsOptions,
 };
@@ -119,6 +119,9 @@ impl Doctor {
             secrets.add(basic);
             secrets.add(basic.split_once(':').map_or(&**basic, |(_, password)| password));
         }
+        for token in plan.subprotocols.iter().filter_map(|name| token_in(name)) {
+            secrets.add(token);
+        }
         let pairs = plan.cookies.iter().flat_map(|cookies| cookies.split(';'));
         pairs.filter_map(|pair| pair.split_once('=')).for_each(|(_, value)| secrets.add(value));
         let query = plan.target.query().filter(|(name, value)| is_secret(name, value));
@@ -170,6 +173,7 @@ impl Doctor {
         let credential = plan.token.is_some()
             || plan.basic.is_some()
             || !plan.cookies.is_empty()
+            || plan.subprotocols.iter().any(|name| token_in(name).is_some())
             || plan.headers.iter().any(|(name, _)| is_credential(name))
             || plan.target.query().any(|(name, value)| is_secret(&name, &value));
         let given = Given {
@@ -230,7 +234,7 @@ impl Doctor {
                 break;
             };
             redirects.push(format!("{} ({})", main.target, main.status().unwrap_or_default()));
-            if to.authority() != main.target.authority() {
+            if to.origin() != main.target.origin() {
                 self.drop_credentials();
             }
             self.means.plan.target = to;
@@ -313,15 +317,21 @@ impl Doctor {
         exchange(&self.means, &variant, &detour, until).await
     }
 
-    /// As curl does for a redirect to another host.
+    /// As curl does for a redirect to another host, port or scheme.
     fn drop_credentials(&mut self) {
+        self.means.tls.client = None;
+        (self.given.credential, self.given.client_certificate) = (false, false);
+        self.given.subprotocols.retain(|name| token_in(name).is_none());
         let plan = &mut self.means.plan;
         plan.token = None;
         plan.basic = None;
         plan.cookies.clear();
         plan.headers.retain(|(name, _)| !is_credential(name));
-        self.notes
-            .push("the redirect leads to another host, so credentials were not sent there".into());
+        plan.subprotocols.retain(|name| token_in(name).is_none());
+        let note = "the redirect leads to another host, port or scheme, so credentials were not sent there";
+        if !self.notes.iter().any(|other| other == note) {
+            self.notes.push(note.into());
+        }
     }
 }
 

@@ -24,6 +24,8 @@ use crate::{
 
 /// How long the rest of a body, or of bytes that are not HTTP, is waited for.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
+/// How many responses 1xx may come in front of the final one.
+const MAX_INTERIM: usize = 8;
 
 /// A request, and what came of it.
 #[derive(Debug)]
@@ -260,7 +262,7 @@ async fn converse(
             if body.complete || rest.len() >= MAX_BODY {
                 break;
             }
-            match timeout_at(until, stream.read_buf(&mut rest)).await {
+            match in_time(until, stream.read_buf(&mut rest)).await {
                 Ok(Ok(1..)) => {}
                 _ => break,
             }
@@ -349,6 +351,14 @@ fn lost(error: &io::Error, client_certificate_wanted: bool) -> Fault {
     }
 }
 
+/// As [`timeout_at`], which never ends a loop of reads that are ready at once.
+pub(crate) async fn in_time<F: Future>(deadline: Instant, read: F) -> Result<F::Output, ()> {
+    if Instant::now() >= deadline {
+        return Err(());
+    }
+    timeout_at(deadline, read).await.map_err(drop)
+}
+
 /// Reads the head of the final response, and what came behind it.
 async fn read_response(
     stream: &mut dyn Stream,
@@ -357,13 +367,21 @@ async fn read_response(
 ) -> Result<(Head, Vec<u8>), Fault> {
     let mut bytes = Vec::new();
     let mut is_hopeless = false;
+    let mut interim = 0;
     loop {
         if bytes.ends_with(b"\n") || bytes.len() > 4 {
             match read_head(&bytes) {
-                Progress::Complete(head, length) => {
+                Progress::Complete(mut head, length) => {
                     let rest = bytes.split_off(length);
                     // RFC 9110 15.2: the final response follows any other 1xx.
                     if !matches!(head.status, 100 | 102..=199) {
+                        return Ok((*head, rest));
+                    }
+                    interim += 1;
+                    if interim > MAX_INTERIM {
+                        head.defects.push(format!(
+                            "more than {MAX_INTERIM} responses 1xx came, and no final one (RFC 9110 15.2)"
+                        ));
                         return Ok((*head, rest));
                     }
                     bytes = rest;
@@ -382,7 +400,7 @@ async fn read_response(
             is_hopeless = true;
             deadline = deadline.min(Instant::now() + GRACE);
         }
-        let read = timeout_at(deadline, stream.read_buf(&mut bytes)).await;
+        let read = in_time(deadline, stream.read_buf(&mut bytes)).await;
         let ended = match read {
             Ok(Ok(1..)) => continue,
             Err(_) if bytes.is_empty() => return Err(Fault::NoResponse),
@@ -439,7 +457,7 @@ pub(crate) async fn watch_socket<S: AsyncRead + AsyncWrite + Unpin + ?Sized>(
         if frames.is_done() {
             break End::Open;
         }
-        match timeout_at(until, stream.read(&mut buffer)).await {
+        match in_time(until, stream.read(&mut buffer)).await {
             Err(_) => break End::Open,
             Ok(Ok(0)) => break End::Eof,
             Ok(Ok(length)) => frames.feed(&buffer[..length], start.elapsed()),

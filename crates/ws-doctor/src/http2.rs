@@ -10,7 +10,9 @@ use tokio::{
 
 use crate::{
     body::{self, Body, MAX_BODY},
-    exchange::{Detour, Exchange, Fault, GRACE, Means, Received, Stream, received, watch_socket},
+    exchange::{
+        Detour, Exchange, Fault, GRACE, Means, Received, Stream, in_time, received, watch_socket,
+    },
     response::Head,
 };
 
@@ -72,7 +74,7 @@ pub(crate) async fn converse(
         let mut bytes = Vec::new();
         let until = deadline.min(Instant::now() + GRACE);
         while bytes.len() < MAX_BODY && body::has_body(&head) {
-            let Ok(Some(Ok(data))) = timeout_at(until, body.data()).await else { break };
+            let Ok(Some(Ok(data))) = in_time(until, body.data()).await else { break };
             bytes.extend_from_slice(&data);
             let _ = body.flow_control().release_capacity(data.len());
         }

@@ -8,12 +8,12 @@ use crate::{
     certificate::Certificate,
     exchange::{End, Exchange, Fault, Outcome, Received},
     finding::Finding,
-    frames::Event,
+    frames::{Event, Fault::NotAFrame},
     judge::{Judgement, Verdict},
     probe::{Observations, Probe, is_usable},
     request::Plan,
     route::{AttemptOutcome, RouteFault},
-    secrets::Secrets,
+    secrets::{Secrets, is_set_cookie},
     who,
 };
 
@@ -217,6 +217,7 @@ impl Report {
         redirects: &[String],
     ) -> Self {
         let main = &seen.main;
+        let secrets = &with_cookies(secrets, seen);
         let mask = |text: &str| secrets.mask(text);
         let received = main.received();
         let findings = judgement.findings.into_iter().map(|finding| Finding {
@@ -348,12 +349,46 @@ fn request(plan: &Plan, exchange: &Exchange, secrets: &Secrets) -> String {
     line + &headers
 }
 
+/// The secrets of the user, and the cookies that the server sets: it may repeat them anywhere.
+fn with_cookies(secrets: &Secrets, seen: &Observations) -> Secrets {
+    let mut secrets = secrets.clone();
+    let exchanges = seen.probes.iter().map(|(_, exchange)| exchange);
+    for exchange in [&seen.main].into_iter().chain(exchanges) {
+        match &exchange.outcome {
+            Outcome::Response(received) => {
+                secrets.add_cookies(&String::from_utf8_lossy(&received.head.raw));
+                secrets.add_cookies(&received.text);
+                let socket = received.socket.as_ref();
+                if let Some(NotAFrame(text)) =
+                    socket.and_then(|socket| socket.frames.fault.as_ref())
+                {
+                    secrets.add_cookies(text);
+                }
+            }
+            Outcome::Failed(Fault::Incomplete { bytes, .. } | Fault::NotHttp(bytes)) => {
+                secrets.add_cookies(&String::from_utf8_lossy(bytes));
+            }
+            Outcome::Failed(_) => {}
+        }
+    }
+    secrets
+}
+
 /// The head as it came, with its secrets masked line by line.
 fn head(received: &Received, secrets: &Secrets) -> String {
     let text = String::from_utf8_lossy(&received.head.raw);
-    let lines = text.lines().map(|line| match line.split_once(':') {
-        Some((name, value)) => format!("{name}: {}", secrets.header(name.trim(), value.trim())),
-        None => secrets.mask(line),
+    let mut is_cookie = false;
+    let lines = text.lines().map(|line| {
+        if is_cookie && line.starts_with([' ', '\t']) {
+            // The value goes on.
+            return format!(" {}", secrets.header("set-cookie", line.trim()));
+        }
+        let header = line.split_once(':');
+        is_cookie = header.is_some_and(|(name, _)| is_set_cookie(name));
+        match header {
+            Some((name, value)) => format!("{name}: {}", secrets.header(name.trim(), value.trim())),
+            None => secrets.mask(line),
+        }
     });
     lines.collect::<Vec<_>>().join("\n").trim_end().to_owned()
 }

@@ -131,7 +131,9 @@ fn parse(bytes: &[u8], head: &mut Head) {
             (0, line) => parse_status_line(line, head),
             (_, []) => {}
             (_, [b' ' | b'\t', ..]) => {
-                defect(head, "a header continues on the next line (obsolete folding)", line);
+                let name = head.headers.last().map(|(name, _)| name.clone()).unwrap_or_default();
+                let what = "a header continues on the next line (obsolete folding)";
+                defect(head, what, name.as_bytes());
                 if let Some((_, value)) = head.headers.last_mut() {
                     value.push(b' ');
                     value.extend_from_slice(line.trim_ascii());
@@ -148,6 +150,8 @@ fn parse(bytes: &[u8], head: &mut Head) {
 fn defect(head: &mut Head, what: &str, line: &[u8]) {
     // One of a kind is enough.
     if head.defects.len() < 8 && !head.defects.iter().any(|defect| defect.starts_with(what)) {
+        // A value may be a secret.
+        let line = line.split(|&byte| byte == b':').next().unwrap_or_default();
         let line = &line[..line.len().min(120)];
         head.defects.push(format!("{what}: `{}`", String::from_utf8_lossy(line)));
     }

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::Uri;
 use hyper_util::{
     client::{
@@ -143,12 +144,15 @@ impl ProxyChoice {
         })
     }
 
-    /// The password, which is never shown.
+    /// The password, and the login that is sent: they are never shown.
     pub(crate) fn secrets(&self) -> Vec<String> {
         let basic = self.intercept.basic_auth().and_then(|value| value.to_str().ok());
         let basic = basic.and_then(|value| value.strip_prefix("Basic "));
+        let login = basic.and_then(|basic| STANDARD.decode(basic).ok());
+        let login = login.and_then(|login| String::from_utf8(login).ok());
+        let password = login.and_then(|login| Some(login.split_once(':')?.1.to_owned()));
         let raw = self.intercept.raw_auth().map(|(_, password)| password.to_owned());
-        basic.map(str::to_owned).into_iter().chain(raw).collect()
+        basic.map(str::to_owned).into_iter().chain(password).chain(raw).collect()
     }
 }
 

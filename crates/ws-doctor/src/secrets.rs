@@ -8,6 +8,8 @@ use base64::{
 const MASK: &str = "***";
 /// A shorter secret would be found in every text.
 const MIN: usize = 4;
+/// Texts are searched for no more than these, if a server sets many cookies.
+const MAX_FORMS: usize = 1024;
 
 /// Masks secrets in texts.
 #[derive(Clone, Default)]
@@ -58,6 +60,32 @@ impl Secrets {
         }
         // The longest first, so that one that contains another is masked as a whole.
         self.plain.sort_by_key(|form| std::cmp::Reverse(form.len()));
+    }
+
+    /// Adds the values of all lines `Set-Cookie` of a text, malformed and continued ones too.
+    pub(crate) fn add_cookies(&mut self, text: &str) {
+        let mut is_cookie = false;
+        for line in text.lines() {
+            let value = match line.split_once(':') {
+                Some((name, value)) if is_set_cookie(name) => {
+                    is_cookie = true;
+                    value.split_once('=').map_or(value, |(_, value)| value)
+                }
+                _ if is_cookie && line.starts_with([' ', '\t']) => {
+                    line.split_once('=').map_or(line, |(_, value)| value)
+                }
+                _ => {
+                    is_cookie = false;
+                    continue;
+                }
+            };
+            let value = value.split(';').next().unwrap_or_default().trim().trim_matches('"');
+            // A word such as `deleted` is no secret, and may stand in the report.
+            let is_word = value.len() < 16 && value.bytes().all(|byte| byte.is_ascii_lowercase());
+            if !is_word && self.plain.len() < MAX_FORMS {
+                self.add(value);
+            }
+        }
     }
 
     /// The text without secrets.
@@ -125,6 +153,11 @@ impl Secrets {
     }
 }
 
+/// Whether it is the name of `Set-Cookie`, white space around it aside.
+pub(crate) fn is_set_cookie(name: &str) -> bool {
+    name.trim().eq_ignore_ascii_case("set-cookie")
+}
+
 /// Whether a header, a parameter or a field is named like a credential.
 #[must_use]
 pub(crate) fn is_credential(name: &str) -> bool {
@@ -149,6 +182,7 @@ pub(crate) fn is_credential(name: &str) -> bool {
             &*name,
             "auth"
                 | "authorization"
+                | "proxyauthorization"
                 | "pwd"
                 | "pw"
                 | "pass"
@@ -177,8 +211,19 @@ pub(crate) fn is_secret(name: &str, value: &str) -> bool {
             && value.bytes().any(|byte| byte.is_ascii_alphabetic())
 }
 
-/// Masks the values of query parameters that are named like credentials, and the passwords in
-/// URLs.
+/// The credential that a subprotocol carries, if it looks like one: behind the prefix of Kubernetes
+/// and Phoenix, a JWT, or a long text.
+#[must_use]
+pub(crate) fn token_in(subprotocol: &str) -> Option<&str> {
+    if subprotocol.starts_with("base64url.bearer.") {
+        return subprotocol.rsplit('.').next();
+    }
+    let jwt = subprotocol.find("eyJ").map(|at| &subprotocol[at..]);
+    jwt.or_else(|| (subprotocol.len() > 24).then_some(subprotocol))
+}
+
+/// Masks the values of parameters of queries and fragments that are named like credentials, and the
+/// passwords in URLs.
 fn mask_named(text: &str) -> String {
     let mut output = String::with_capacity(text.len());
     let mut rest = text;
@@ -205,7 +250,7 @@ fn mask_named(text: &str) -> String {
     let text = output;
     let mut output = String::with_capacity(text.len());
     let mut rest = &*text;
-    while let Some(at) = rest.find(['?', '&']) {
+    while let Some(at) = rest.find(['?', '&', '#']) {
         let (before, after) = rest.split_at(at + 1);
         output.push_str(before);
         let after_entity = after.strip_prefix("amp;").unwrap_or(after);
@@ -234,7 +279,7 @@ fn match_at(bytes: &[u8], start: usize, secret: &[u8]) -> Option<usize> {
     let mut at = start;
     for (count, &wanted) in secret.iter().enumerate() {
         let rest = &bytes[at..];
-        let is_cut = rest.is_empty() || rest.starts_with("…".as_bytes());
+        let is_cut = matches!(rest, [] | [b'`', ..]) || rest.starts_with("…".as_bytes());
         if is_cut && count >= MIN {
             return Some(at);
         }
@@ -362,6 +407,7 @@ mod tests {
         let secrets = secrets("abcdefghij");
         assert_eq!(secrets.mask("x abcdefg…"), "x ***…");
         assert_eq!(secrets.mask("x abcdefg"), "x ***");
+        assert_eq!(secrets.mask("`x abcdefg`"), "`x ***`");
         assert_eq!(secrets.mask("x abcdefg y"), "x abcdefg y");
     }
 
@@ -375,6 +421,7 @@ mod tests {
                 "wss://a.example/?room=1&access_token=***&x=y",
             ),
             ("/ws?TOKEN=a%20b#c", "/ws?TOKEN=***#c"),
+            ("https://a.example/#access_token=abc&x=y", "https://a.example/#access_token=***&x=y"),
             // SignalR's, and not the number or the name of a room.
             ("/hub?id=KXn1N4xg0rYb3wYQ_x-9tA", "/hub?id=***"),
             ("/ws?id=1234567890123456&user=7", "/ws?id=1234567890123456&user=7"),

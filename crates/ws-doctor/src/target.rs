@@ -146,7 +146,7 @@ impl Target {
         self.url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned()))
     }
 
-    /// The origin of a page of this server.
+    /// The origin of a page of this server: scheme, host and port.
     pub(crate) fn origin(&self) -> String {
         let scheme = if self.tls() { "https" } else { "http" };
         format!("{scheme}://{}", self.authority())

@@ -58,6 +58,7 @@ pub(crate) fn findings(seen: &Observations, received: &Received) -> Vec<Finding>
 fn own_code(received: &Received) -> Option<Finding> {
     let problem: Option<Value> = serde_json::from_slice(&received.body.bytes).ok();
     let field = |name: &str| problem.as_ref()?.get(name)?.as_str().map(str::to_owned);
+    let quoted = |name: &str| field(name).map(|text| short(&text));
     let code = field("code").filter(|code| is_code(code)).or_else(|| {
         // `PlainText`: the title, and the code in parentheses at the end.
         let (_, code) = received.text.trim_end().strip_suffix(')')?.rsplit_once('(')?;
@@ -72,21 +73,31 @@ fn own_code(received: &Received) -> Option<Finding> {
     if kind.is_none() && !is_problem {
         return None;
     }
-    let title = field("title").or_else(|| kind.map(|kind| kind.title().to_owned()));
-    let words = title.into_iter().chain(field("detail")).collect::<Vec<_>>().join("; ");
+    let title = quoted("title").or_else(|| kind.map(|kind| kind.title().to_owned()));
+    let words = title.into_iter().chain(quoted("detail")).collect::<Vec<_>>().join("; ");
     let words = if words.is_empty() { code.clone() } else { words };
     let explanation = format!("the server says why ({}): {words}", status_line(received));
-    let fix = match (kind, field("fix")) {
+    let fix = match (kind, quoted("fix")) {
         (Some(kind), _) => kind.fix().to_owned(),
-        (None, Some(fix)) => fix,
+        (None, Some(fix)) => format!("the server advises: `{fix}`"),
         (None, None) => "look up the code in the documentation of the server".into(),
     };
     Some(Finding::of_server(&code, explanation, &fix))
 }
 
-/// A name as codes are: short, and safe to show as one.
+/// A text of the server in one line, which cannot end the quotation of it.
+fn short(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ").replace('`', "'");
+    let short: String = line.chars().take(300).collect();
+    if short.len() < line.len() { short + "…" } else { short }
+}
+
+/// A name as codes are: short, safe to show as one, and none of ours.
 fn is_code(code: &str) -> bool {
+    let is_kind = RejectionKind::ALL.iter().any(|kind| kind.code() == code);
+    let is_ours = code == "accepted" || Code::ALL.iter().any(|ours| ours.as_str() == code);
     (1..=64).contains(&code.len())
+        && (is_kind || !is_ours)
         && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 

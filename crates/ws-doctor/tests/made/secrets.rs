@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::{
     common::{program, run},
-    serve::{Head, Reply, accepted, server, status, switch},
+    serve::{Head, Reply, Then, accepted, raw, server, status, switch},
 };
 
 const TOKEN: &str = "s3cr3t+t0ken/of=mine";
@@ -107,9 +107,38 @@ fn credential_is_masked_wherever_it_is_given() {
     assert_hidden(&[&url, "-b", "session=s3cr3t"], &["s3cr3t"]);
     assert_hidden(&[&url, "-u", "user:s3cr3t"], &["s3cr3t"]);
     assert_hidden(&[&url, "-H", "Authorization: Bearer s3cr3t"], &["s3cr3t"]);
+    for name in
+        ["base64url.bearer.x.czNjcjN0", "token.eyJczNjcjN0.x.y", "czNjcjN0czNjcjN0czNjcjN0czNjcjN0"]
+    {
+        assert_hidden(&[&url, "--subprotocol", name], &["czNjcjN0"]);
+        assert_hidden(&[&url, "-H", &format!("Sec-WebSocket-Protocol: a, {name}")], &["czNjcjN0"]);
+    }
+    let proxy = server(|_, _| status("407 Not s3cr3t", "", "s3cr3t"));
+    assert_hidden(&[&url, "-x", &format!("http://user:s3cr3t@{proxy}")], &["s3cr3t"]);
+    let in_fragment = "Location: https://a.example/#access_token=s3cr3t&x=y\r\n";
+    let address = server(move |_, _| status("302 Found", in_fragment, ""));
+    assert_hidden(&[&format!("ws://{address}/ws")], &["s3cr3t"]);
     // Messages of errors included.
     assert_hidden(&["ws://user:s3cr3t@server.example:99999/ws"], &["s3cr3t"]);
     assert_hidden(&[&url, "-x", "http://user:s3cr3t@127.0.0.1:1"], &["s3cr3t"]);
+}
+
+#[test]
+fn set_cookie_is_masked_where_the_server_repeats_it_or_writes_it_wrongly() {
+    const COOKIE: &str = "Set-Cookie: sid=s3cr3tS3cr3t; Path=/\r\n";
+    for reply in [
+        (|_: &Head| status("403 Forbidden", COOKIE, "no: s3cr3tS3cr3t")) as fn(&Head) -> Reply,
+        |_| status("403 Forbidden", "Set-Cookie : sid=s3cr3tS3cr3t\r\n", ""),
+        |_| status("403 Forbidden", "Set-Cookie: sid=\r\n s3cr3tS3cr3t\r\n", ""),
+        |_| status("403 Forbidden", "Set-Cookie:\r\n\tsid=s3cr3tS3cr3t\r\n", ""),
+        |_| status("403 Forbidden", "Set-Cookie: sid=s3cr3tS3cr3t\u{1}\r\n", ""),
+        |_| raw(format!("HTTP/1.1 200 OK\r\n{COOKIE}")),
+        |_| raw(format!("{COOKIE}\r\n")),
+        |head| accepted(head).and(format!("HTTP/1.1 403 No\r\n{COOKIE}\r\n")).then(Then::Close),
+    ] {
+        let address = server(move |head, _| reply(head));
+        assert_hidden(&[&format!("ws://{address}/ws")], &["s3cr3t"]);
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ use tokio_rustls::rustls::{
 
 use crate::{
     common::{Directory, Expected, assert_none},
-    serve::{accepted, check_at, listen, read_something, respond},
+    serve::{Head, Reply, accepted, check_at, listen, read_something, respond, server, status},
 };
 
 const NAME: &str = "server.example";
@@ -83,6 +83,16 @@ fn secure(
     clients_of: Option<&Authority>,
     alpn: &[&str],
 ) -> SocketAddr {
+    secure_with(identity, versions, clients_of, alpn, accepted)
+}
+
+fn secure_with(
+    identity: &Identity,
+    versions: &[&'static SupportedProtocolVersion],
+    clients_of: Option<&Authority>,
+    alpn: &[&str],
+    reply: impl Fn(&Head) -> Reply + Send + Sync + 'static,
+) -> SocketAddr {
     let builder = ServerConfig::builder_with_protocol_versions(versions);
     let builder = match clients_of {
         Some(authority) => {
@@ -102,7 +112,7 @@ fn secure(
         let tcp = stream.try_clone().unwrap();
         let mut stream = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), stream);
         // The client is to find the error.
-        respond(&mut stream, &tcp, accepted).ok();
+        respond(&mut stream, &tcp, &reply).ok();
     })
 }
 
@@ -258,6 +268,52 @@ fn client_certificate_is_demanded_in_both_versions() {
         ));
     }
     assert_none(&failed);
+}
+
+#[test]
+fn redirect_to_another_scheme_or_port_gets_no_credentials() {
+    let directory = Directory::new("redirects");
+    let ours = Authority::new();
+    let trust = directory.write("ours.pem", &ours.pem);
+    let client = directory.write("client.pem", &ours.issue(|_| {}).pem);
+    let redirecting = |location: String| {
+        let reply = move |_: &Head| status("307 Temporary Redirect", &location, "");
+        secure_with(&ours.issue(|_| {}), BOTH, None, &[], reply)
+    };
+
+    let (sender, heads) = std::sync::mpsc::channel();
+    let plain = server(move |head, _| {
+        sender.send(head.0.clone()).ok();
+        accepted(head)
+    });
+    let first = redirecting(format!("Location: ws://{NAME}/ws\r\n"));
+    let (to_first, to_plain) = (format!("{NAME}:443:{first}"), format!("{NAME}:80:{plain}"));
+    let way = ["--cacert", &trust, "--connect-to", &to_first, "--connect-to", &to_plain, "-L"];
+    let credentials = [
+        "--token=t0ken",
+        "-b=a=c00kie",
+        "-u=user:passw0rd",
+        "--subprotocol=base64url.bearer.x.dDBrZW4",
+        "-HSec-WebSocket-Protocol: eyJhbGciOi.e30.x, bearer",
+        "-HX-API-Key: k3y",
+    ];
+    let arguments = [&way[..], &credentials].concat();
+    let expected = Expected { exit: 1, codes: &["subprotocol-not-echoed"], words: &[] };
+    let failed = check_at("scheme", "wss://server.example/ws", first, &arguments, expected);
+    assert_none(&failed);
+    let head = heads.recv_timeout(std::time::Duration::from_secs(10)).unwrap();
+    assert!(head.contains("Sec-WebSocket-Protocol: bearer\r\n"), "{head}");
+    for secret in ["Authorization", "Cookie", "base64url", "eyJ", "X-API-Key"] {
+        assert!(!head.contains(secret), "{secret}: {head}");
+    }
+
+    let demanding = secure(&ours.issue(|_| {}), BOTH, Some(&ours), &[]);
+    let first = redirecting(format!("Location: wss://{NAME}:{}/ws\r\n", demanding.port()));
+    let to = format!("{NAME}::{}:", demanding.ip());
+    let arguments = ["--cacert", &trust, "--connect-to", &to, "-L", "--cert", &client];
+    let words = &["--cert"];
+    let expected = Expected { exit: 2, codes: &["tls-client-certificate"], words };
+    assert_none(&check_at("port", URL, first, &arguments, expected));
 }
 
 #[test]
