@@ -63,8 +63,8 @@
 //!
 //! # Why a handshake was rejected
 //!
-//! [Rejections by code](guide::rejections) has a section for each code. [`telemetry`] sends the reason
-//! to your logs and metrics. [`AcceptThenClose`] shows it to a script in a browser.
+//! [Rejections by code](guide::rejections) has a section for each code. [`telemetry`] sends the
+//! reason to your logs and metrics. [`AcceptThenClose`] shows it to a script in a browser.
 //!
 //! # After the handshake
 //!
@@ -76,8 +76,8 @@
 //!
 //! - `Origin` protects the users of browsers. It authenticates nobody.
 //! - The layers end at the 101. The codec bounds frames, their size and their rate.
-//! - Ordinary requests pass. If a handler responds to one with 101, as a proxy may that passes on
-//!   the response of its upstream, the layers do not see it.
+//! - Ordinary requests pass. The layers do not see if a handler responds to one with 101, such as a
+//!   proxy that passes on the response of its upstream.
 //!
 //! # Features
 //!
