@@ -1,10 +1,11 @@
-//! Guides: how to use this crate, page by page. They hold no code of the crate.
+//! Guides: how to use this crate, page by page. These modules have no items.
 //!
 //! **Begin**
 //!
-//! - [Getting started](getting_started): axum, hyper, a stack of tower layers, tonic beside it.
+//! - [Getting started](getting_started): axum, hyper, a stack of tower layers, tonic on the same
+//!   port.
 //! - [Browsers and credentials](browsers): what a page can send, and which credential to use.
-//! - [Migrating](migrating) from `from_fn`, from `ValidateRequestHeader` and from axum's settings.
+//! - [Migrating](migrating) from `from_fn`, `ValidateRequestHeaderLayer` and axum's settings.
 //! - [Testing](testing) a policy, without a socket.
 //!
 //! **Run it**
@@ -12,13 +13,13 @@
 //! - [Behind a proxy](proxies): nginx, HAProxy, Apache httpd, Caddy, Envoy, Traefik, Cloudflare, AWS.
 //! - [Tenants and changing policies](policies).
 //! - [A fleet](fleet) of servers that share a Redis.
-//! - [Operating](operating) it: logs, metrics, alerts, report-only mode, the drain.
+//! - [Operating](operating): logs, metrics, alerts, report-only mode, the drain.
 //! - [Hardening](hardening): what you must bound in hyper, axum and your codec.
 //!
 //! **Understand it**
 //!
 //! - [Rejections by code](rejections): meaning, causes and fix of each.
-//! - [Threats](threats) and incidents, and what is up to you.
+//! - [Threats](threats): attacks, incidents in other software, and what is up to you.
 //!
 //! The nine steps of a handshake are in [`guard`].
 
@@ -33,7 +34,7 @@ pub mod browsers {}
 #[doc = include_str!("../docs/fleet.md")]
 pub mod fleet {}
 
-/// Getting started: axum, hyper, a stack of tower layers, and tonic beside it.
+/// Getting started: axum, hyper, a stack of tower layers, and tonic on the same port.
 #[doc = include_str!("../docs/getting-started.md")]
 pub mod getting_started {}
 
@@ -42,7 +43,7 @@ pub mod getting_started {}
 #[doc = include_str!("../docs/hardening.md")]
 pub mod hardening {}
 
-/// Migrating: from `from_fn`, from tower-http's `ValidateRequestHeader`, from axum's settings.
+/// Migrating: from `from_fn`, from tower-http's `ValidateRequestHeaderLayer`, from axum's settings.
 #[doc = include_str!("../docs/migrating.md")]
 pub mod migrating {}
 

@@ -2,8 +2,8 @@
 //!
 //! A browser lets any page open a WebSocket to your server with your user's cookies. CORS and CSRF
 //! layers do not prevent that. Most servers are also lax on the protocol, so one part of a system
-//! may take a request for ordinary that another part takes for a WebSocket. These layers reject
-//! both before a handler sees them, and say why.
+//! may take a request for a WebSocket that another part takes for an ordinary request. These layers
+//! reject foreign pages and malformed handshakes before a handler sees them, and say why.
 //!
 //! | layer | accepts |
 //! |---|---|
@@ -11,7 +11,7 @@
 //! | [`VersionCheckLayer`] | well-formed handshakes: RFC 6455 4.2.1 in full, RFC 8441 over HTTP/2 |
 //! | [`OriginCheckLayer`] | handshakes from allowed pages, to allowed hosts |
 //! | [`TokenCheckLayer`] | handshakes with exactly one valid credential; provides its [`Claims`] |
-//! | [`ResponderLayer`] | completes handshakes: 101 with `Sec-WebSocket-Accept` and the subprotocol, and the connection |
+//! | [`ResponderLayer`] | well-formed handshakes, and completes them: sends the 101 and hands over the connection |
 //!
 //! Ordinary requests pass untouched, without an allocation. [`is_upgrade_request`] is the
 //! classifier. [`RequestCheckLayer`] applies host and origin policies to ordinary requests, too.
@@ -63,8 +63,8 @@
 //!
 //! # Why a handshake was rejected
 //!
-//! [Rejections by code](guide::rejections) has a section for each. [`telemetry`] sends the reason to
-//! your logs and metrics. [`AcceptThenClose`] shows it to a script in a browser.
+//! [Rejections by code](guide::rejections) has a section for each code. [`telemetry`] sends the
+//! reason to your logs and metrics. [`AcceptThenClose`] shows it to a script in a browser.
 //!
 //! # After the handshake
 //!
@@ -76,8 +76,8 @@
 //!
 //! - `Origin` protects the users of browsers. It authenticates nobody.
 //! - The layers end at the 101. The codec bounds frames, their size and their rate.
-//! - Ordinary requests pass. If a handler responds to one with 101, as a proxy that passes on the
-//!   response of its upstream may do, the layers do not see it.
+//! - Ordinary requests pass. The layers do not see if a handler responds to one with 101, such as a
+//!   proxy that passes on the response of its upstream.
 //!
 //! # Features
 //!
@@ -91,11 +91,11 @@
 //! | `client` | [`client`]: the check of a server's response, for tests of your own |
 //! | `headers` | `headers::Header` for [`ExtensionOffer`], [`SubprotocolOffer`] and [`Origin`], for axum-extra's `TypedHeader` |
 //! | `http2` | WebSocket over HTTP/2; without it an extended `CONNECT` is rejected, because its protocol cannot be read, unless an adapter sets [`ConnectProtocol`] |
-//! | `lint` | [`GuardLayer::lint`]: names dangerous combinations of settings; has the list of public suffixes |
-//! | `jwt` | [JSON Web Tokens](token::jwt), with [keys that rotate](token::jwt::JwtKeys::refresh); on `jsonwebtoken` with RustCrypto |
+//! | `lint` | [`GuardLayer::lint`]: names dangerous combinations of settings; includes the list of public suffixes |
+//! | `jwt` | [JSON Web Tokens](token::jwt), with [keys that rotate](token::jwt::JwtKeys::refresh); built on `jsonwebtoken` with RustCrypto |
 //! | `tickets` | [one-time tickets](token::ticket), in memory or in a store of your own |
 //! | `redis` | [`Redis`]: [`Sessions`], [`Revocations`] and one-time tickets for several servers; implies `tickets` |
-//! | `redis-tls` | TLS to Redis (`rediss://`), on rustls with *ring*; implies `redis` |
+//! | `redis-tls` | TLS to Redis (`rediss://`), built on rustls with *ring*; implies `redis` |
 //! | `serde` | [`Settings`]: policies from configuration files and the environment |
 //! | `tracing` | [an event](telemetry) for each handshake, and a span for each connection |
 //! | `metrics` | [counters and histograms](telemetry) of handshakes and connections |

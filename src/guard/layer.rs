@@ -515,7 +515,7 @@ impl<R, C> GuardLayer<R, C> {
     /// handshakes, and all handshakes during a drain, are still rejected.
     ///
     /// Nothing is protected then. Use it to [try out a
-    /// policy](crate::guide::operating#a-policy-on-trial) on live traffic. The rejection is in
+    /// policy](crate::guide::operating#report-only-mode) on live traffic. The rejection is in
     /// the extensions of the request as [`Reported`](crate::Reported), and in logs and metrics with
     /// the features `tracing` and `metrics`. A handshake without a valid token has no
     /// [`Claims`](crate::Claims), so handlers must take `Option<Claims<T>>`. In a stack set it on

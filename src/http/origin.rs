@@ -12,6 +12,7 @@ use super::field::{SingletonField, all_in, alphanumeric_and, trim};
 
 /// The maximum length in bytes. Browsers send less, because a name has 253 bytes at most.
 const MAX_LENGTH: usize = 512;
+const TOO_LONG: InvalidOrigin = InvalidOrigin("an origin has at most 512 bytes");
 
 /// The origin of a request: the page that opens the socket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -100,7 +101,7 @@ pub struct Origin<'a> {
 }
 
 impl<'a> Origin<'a> {
-    /// Parses at most 512 bytes of ASCII:
+    /// Parses ASCII, at most 512 bytes as sent and in the normal form:
     ///
     /// - for `http`, `https`, `ws`, `wss` and `ftp`, a name in punycode, an IPv4 address in its
     ///   usual form, or an IPv6 address in brackets. One trailing dot belongs to the name: it makes
@@ -114,13 +115,17 @@ impl<'a> Origin<'a> {
     /// The value is anything else, including `null`, which is not a tuple origin.
     pub fn parse(value: &'a [u8]) -> Result<Self, InvalidOrigin> {
         if value.len() > MAX_LENGTH {
-            return Err(InvalidOrigin("an origin has at most 512 bytes"));
+            return Err(TOO_LONG);
         }
         let value = match std::str::from_utf8(value) {
             Ok(value) if value.is_ascii() => value,
             _ => return Err(InvalidOrigin("an origin is ASCII; write the name in punycode")),
         };
         let (scheme, authority) = split_scheme(value)?;
+        // The normal form of `wss://…` and of `qrc:` is longer, and must parse, too.
+        if scheme.len() + "://".len() + authority.len() > MAX_LENGTH {
+            return Err(TOO_LONG);
+        }
         let is_of_web = matches!(&*scheme, "http" | "https" | "ftp");
         // Shorter than a search for a substring, because most origins have few bytes.
         let colon = authority.bytes().rposition(|byte| byte == b':');
@@ -482,8 +487,17 @@ mod tests {
             assert!(why.is_err_and(|why| !why.is_empty()), "{invalid}");
         }
         assert!(Origin::parse(b"https://b\xfccher").is_err());
-        let of_length = |length| format!("https://{}", "a".repeat(length - "https://".len()));
-        assert!(Origin::parse(of_length(512).as_bytes()).is_ok());
-        assert!(Origin::parse(of_length(513).as_bytes()).is_err());
+        for (length, start, parses) in [
+            (512, "https://", true),
+            (513, "https://", false),
+            (510, "wss://", true),
+            (511, "wss://", false),
+        ] {
+            let origin = format!("{start}{}", "a".repeat(length - start.len()));
+            assert_eq!(Origin::parse(origin.as_bytes()).is_ok(), parses, "{length} {start}");
+        }
+        let of_scheme = |length| format!("{}:", "a".repeat(length - 1));
+        assert!(Origin::parse(of_scheme(510).as_bytes()).is_ok());
+        assert!(Origin::parse(of_scheme(511).as_bytes()).is_err());
     }
 }

@@ -188,8 +188,11 @@ impl Client {
             return Ok(Self::Http1 { address, head: with("Origin", origin), status: http1 });
         }
         let connect = (0..CLIENTS).map(|_| async move {
-            let stream = TokioIo::new(TcpStream::connect(address).await?);
-            let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
+            let stream = TcpStream::connect(address).await?;
+            // As browsers do: otherwise a handshake waits for the acknowledgement of the last reset.
+            stream.set_nodelay(true)?;
+            let (executor, stream) = (TokioExecutor::new(), TokioIo::new(stream));
+            let (mut sender, connection) = http2::handshake(executor, stream).await?;
             tokio::spawn(connection);
             // The client may send extended CONNECTs after the settings of the server.
             let ordinary = Request::get("http://app.example.com/").body(Empty::new())?;

@@ -131,8 +131,10 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let accept = move |request: http::Request<Incoming>| {
-        let pending = request.extensions().get::<PendingUpgrade>().expect("handshakes only");
-        pending.on_upgrade(take);
+        // HTTP/2 begins with an ordinary request.
+        if let Some(pending) = request.extensions().get::<PendingUpgrade>() {
+            pending.on_upgrade(take);
+        }
         ready(Ok::<_, Infallible>(Answer::default()))
     };
     let service = ServiceBuilder::new().layer(guard.respond()).service_fn(accept);

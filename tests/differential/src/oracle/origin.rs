@@ -30,7 +30,7 @@ fn page_scheme(scheme: &str) -> &str {
 }
 
 impl Origin {
-    /// 512 bytes are documented as the most.
+    /// 512 bytes are documented as the most, of the value and of its normal form.
     pub fn parse(value: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(value).ok().filter(|text| text.len() <= 512)?;
         let text = text.to_ascii_lowercase();
@@ -48,6 +48,10 @@ impl Origin {
             None if rest.is_empty() => ("", None),
             None => return None,
         };
+        let authority = rest.strip_prefix("//").unwrap_or(rest);
+        if format!("{}://{authority}", page_scheme(scheme)).len() > 512 {
+            return None;
+        }
         let host = match host.strip_prefix('[') {
             Some(literal) => canonical(literal.strip_suffix(']')?.parse().ok()?),
             None if has_domain => Some(host).filter(|host| is_domain(host))?.to_owned(),
