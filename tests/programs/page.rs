@@ -549,45 +549,43 @@ fn check_page(browser: &str) {
             "note: It never opened. Only the server knows why: look at its log, or at the handshakes above.",
         ]),
     };
-    for mode in ["guard", "responder"] {
-        for transport in [IN_THE_CLEAR, OVER_TLS] {
-            let flags = [FLAGS, transport, &["--mode", mode]].concat();
-            let live = Server::start(&flags);
-            // For the buttons, so that each server has its own log.
-            let other = Server::start(&flags);
-            let connect = |token, subprotocol| {
-                let form = json!({ "token": token, "subprotocol": subprotocol, "text": TEXT, "rejected": "error,close,note" });
-                json!({ "url": url(&live), "task": "connect", "form": form })
-            };
-            let steps = [
-                json!({ "url": url(&other), "task": "attempts" }),
-                connect("s3cr3t", "other, v2.chat"),
-                connect("guess", "v2.chat"),
-                connect("", ""),
-                connect("s3cr3t", "other"),
-            ];
-            let results = run(&["node", "page.mjs", browser], &steps);
-            let buttons: Vec<_> =
-                HANDSHAKES.iter().map(|(id, code)| shown_in_browser(id, code)).collect();
-            assert_eq!(results[0], json!(buttons), "{mode} {transport:?}");
-            for (result, accepted) in results[1..].iter().zip([true, false, false, false]) {
-                assert_eq!(
-                    *result,
-                    json!({ "state": "Not connected", "log": log(accepted) }),
-                    "{mode} {transport:?}"
-                );
-            }
+    for (mode, transport) in [("guard", IN_THE_CLEAR), ("responder", OVER_TLS)] {
+        let flags = [FLAGS, transport, &["--mode", mode]].concat();
+        let live = Server::start(&flags);
+        // For the buttons, so that each server has its own log.
+        let other = Server::start(&flags);
+        let connect = |token, subprotocol| {
+            let form = json!({ "token": token, "subprotocol": subprotocol, "text": TEXT, "rejected": "error,close,note" });
+            json!({ "url": url(&live), "task": "connect", "form": form })
+        };
+        let steps = [
+            json!({ "url": url(&other), "task": "attempts" }),
+            connect("s3cr3t", "other, v2.chat"),
+            connect("guess", "v2.chat"),
+            connect("", ""),
+            connect("s3cr3t", "other"),
+        ];
+        let results = run(&["node", "page.mjs", browser], &steps);
+        let buttons: Vec<_> =
+            HANDSHAKES.iter().map(|(id, code)| shown_in_browser(id, code)).collect();
+        assert_eq!(results[0], json!(buttons), "{mode} {transport:?}");
+        for (result, accepted) in results[1..].iter().zip([true, false, false, false]) {
+            assert_eq!(
+                *result,
+                json!({ "state": "Not connected", "log": log(accepted) }),
+                "{mode} {transport:?}"
+            );
+        }
+        assert_opening(&live);
+        for code in ["token-invalid", "token-missing", "subprotocol-unsupported"] {
             assert_opening(&live);
-            for code in ["token-invalid", "token-missing", "subprotocol-unsupported"] {
-                assert_opening(&live);
-                let rejection = live.rejection();
-                assert!(rejection.starts_with(code), "{rejection}");
-            }
-            assert_opening(&other);
-            for (_, code) in HANDSHAKES.iter().filter(|(_, code)| !code.is_empty()) {
-                let rejection = other.rejection();
-                assert!(rejection.starts_with(&format!("{code}: ")), "{code}: {rejection}");
-            }
+            let rejection = live.rejection();
+            assert!(rejection.starts_with(code), "{rejection}");
+        }
+        assert_opening(&other);
+        for (_, code) in HANDSHAKES.iter().filter(|(_, code)| !code.is_empty()) {
+            let rejection = other.rejection();
+            assert!(rejection.starts_with(&format!("{code}: ")), "{code}: {rejection}");
         }
     }
 }
