@@ -496,7 +496,7 @@ mod tests {
             let origin = format!("{start}{}", "a".repeat(length - start.len()));
             assert_eq!(Origin::parse(origin.as_bytes()).is_ok(), parses, "{length} {start}");
         }
-        let of_scheme = |length| format!("{}:", "a".repeat(length - 1));
+        let of_scheme = |length: usize| format!("{}:", "a".repeat(length - 1));
         assert!(Origin::parse(of_scheme(510).as_bytes()).is_ok());
         assert!(Origin::parse(of_scheme(511).as_bytes()).is_err());
     }

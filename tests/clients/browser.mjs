@@ -28,7 +28,8 @@ const launchers = {
       browser: "firefox",
       executablePath: process.env.FIREFOX || "/usr/bin/firefox-esr",
       acceptInsecureCerts: true,
-      extraPrefsFirefox: { "network.proxy.type": 0 },
+      // A click would miss what still scrolls.
+      extraPrefsFirefox: { "network.proxy.type": 0, "ui.prefersReducedMotion": 1 },
     });
     return {
       open: async () => {

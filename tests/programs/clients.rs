@@ -16,7 +16,6 @@ use tokio_tungstenite::{
         protocol::{CloseFrame, frame::coding::CloseCode},
     },
 };
-use tower_ws_guard::RejectionKind;
 
 use crate::{
     common::{ACCEPT, KEY},
@@ -67,7 +66,7 @@ const VALID: Case = Case {
     expected: Accepted(""),
 };
 
-const FLAGS: &[&str] = &[
+pub(crate) const FLAGS: &[&str] = &[
     "--token",
     "s3cr3t",
     "--token-from",
@@ -181,8 +180,8 @@ fn check(
     assert!(server.has_no_more_rejections());
 }
 
-const IN_THE_CLEAR: &[&str] = &[];
-const OVER_TLS: &[&str] = &["--tls-self-signed"];
+pub(crate) const IN_THE_CLEAR: &[&str] = &[];
+pub(crate) const OVER_TLS: &[&str] = &["--tls-self-signed"];
 
 /// The server in both modes, and a second one that serves pages of another origin.
 fn servers(
@@ -538,153 +537,4 @@ fn chromium_receives_the_close_reason() {
 #[ignore = "needs Firefox, Node and its packages: tests/clients/install"]
 fn firefox_receives_the_close_reason() {
     check_closed("firefox", |_, expected| by_events(expected));
-}
-
-const HANDSHAKES: &[(&str, &str)] = &[
-    ("valid", ""),
-    ("foreign-origin", "origin-not-allowed"),
-    ("missing-origin", "origin-missing"),
-    ("null-origin", "origin-not-allowed"),
-    ("malformed-origin", "origin-invalid"),
-    ("two-origins", "origin-repeated"),
-    ("foreign-host", "host-not-allowed"),
-    ("missing-host", "host-invalid"),
-    ("missing-token", "token-missing"),
-    ("wrong-token", "token-invalid"),
-    ("two-tokens", "token-ambiguous"),
-    ("wrong-version", "version-unsupported"),
-    ("missing-version", "version-missing"),
-    ("malformed-version", "version-invalid"),
-    ("missing-key", "key-missing"),
-    ("malformed-key", "key-invalid"),
-    ("two-keys", "key-repeated"),
-    ("missing-upgrade", "upgrade-missing"),
-    ("broken-connection", "connection-missing"),
-    ("post", "method-not-allowed"),
-    ("http-1-0", "http-version"),
-    ("body", "body-present"),
-    ("unsupported-subprotocol", "subprotocol-unsupported"),
-    ("malformed-subprotocols", "subprotocol-invalid"),
-];
-
-/// The expected text of the page for a handshake.
-fn shown(id: &str, code: &str) -> Value {
-    let without_backticks = |text: &str| text.replace('`', "");
-    let kind = RejectionKind::ALL.iter().find(|kind| kind.code() == code);
-    let (status, cause, fix) = match kind {
-        None => (
-            "101 Switching Protocols".into(),
-            "the handshake was accepted".into(),
-            "nothing".into(),
-        ),
-        Some(kind) => (
-            kind.status().to_string(),
-            without_backticks(kind.title()),
-            without_backticks(kind.fix()),
-        ),
-    };
-    json!({
-        "id": id,
-        "visible": true,
-        "tag": status[..3],
-        "status": status,
-        "code": code,
-        "cause": cause,
-        "fix": fix,
-        "browser": match kind {
-            None => "open",
-            Some(_) => "error\nclose\n  code: 1006\n  reason: \"\"\n  wasClean: false",
-        },
-    })
-}
-
-/// Presses every button of the example page, and connects by its form.
-fn check_page(browser: &str) {
-    let log = |accepted: bool| match accepted {
-        true => json!([
-            "open: protocol \"v2.chat\"",
-            format!("sent: {TEXT}"),
-            format!("message: {TEXT}"),
-            "close: code 1000, reason \"bye\", wasClean true",
-        ]),
-        false => json!([
-            "error: (the event has no details)",
-            "close: code 1006, reason \"\", wasClean false",
-            "note: It never opened. Only the server knows why: look at its log, or at the handshakes below.",
-        ]),
-    };
-    for mode in ["guard", "responder"] {
-        for transport in [IN_THE_CLEAR, OVER_TLS] {
-            let flags = [FLAGS, transport, &["--mode", mode]].concat();
-            let live = Server::start(&flags);
-            // For the buttons, so that each server has its own log.
-            let other = Server::start(&flags);
-            let address = |server: &Server| format!("{}://{}/", server.scheme, server.address);
-            let connect = |token, subprotocol| {
-                let rejected = "error,close,note";
-                let form = json!({ "token": token, "subprotocol": subprotocol, "text": TEXT, "refused": rejected });
-                json!({ "url": address(&live), "live": form })
-            };
-            let steps = [
-                json!({ "url": address(&other) }),
-                connect("s3cr3t", "other, v2.chat"),
-                connect("guess", "v2.chat"),
-                connect("", ""),
-                connect("s3cr3t", "other"),
-            ];
-            let results = run(&["node", "page.mjs", browser], &steps);
-            let buttons: Vec<_> = HANDSHAKES.iter().map(|(id, code)| shown(id, code)).collect();
-            assert_eq!(results[0], json!(buttons), "{mode} {transport:?}");
-            for (result, accepted) in results[1..].iter().zip([true, false, false, false]) {
-                assert_eq!(
-                    *result,
-                    json!({ "state": "Not connected", "log": log(accepted) }),
-                    "{mode} {transport:?}"
-                );
-            }
-            for code in ["token-invalid", "token-missing", "subprotocol-unsupported"] {
-                let rejection = live.rejection();
-                assert!(rejection.starts_with(code), "{rejection}");
-            }
-            for (_, code) in HANDSHAKES.iter().filter(|(_, code)| !code.is_empty()) {
-                let rejection = other.rejection();
-                assert!(rejection.starts_with(&format!("{code}: ")), "{code}: {rejection}");
-            }
-        }
-    }
-}
-
-/// Gets a ticket for a token, and connects with it.
-fn check_tickets_on_the_page(browser: &str) {
-    for mode in ["guard", "responder"] {
-        let server = Server::start(&["--token", "s3cr3t", "--tickets", "memory", "--mode", mode]);
-        let url = format!("http://{}/", server.address);
-        let connect = |token, rejected| json!({ "url": url, "live": { "token": token, "subprotocol": "", "text": TEXT, "refused": rejected } });
-        let steps = [connect("s3cr3t", ""), connect("s3cr3t", ""), connect("guess", "error")];
-        let results = run(&["node", "page.mjs", browser], &steps);
-        let line =
-            |result: usize, line: usize| results[result]["log"][line].as_str().unwrap_or_default();
-        for result in [0, 1] {
-            assert!(line(result, 0).starts_with("ticket: "), "{results:?}");
-            assert_eq!(line(result, 1), "open: protocol \"\"");
-            assert_eq!(line(result, 3), format!("message: {TEXT}"));
-        }
-        assert_ne!(line(0, 0), line(1, 0));
-        assert_eq!(results[2]["log"], json!(["error: Error: a valid token is required"]));
-        assert!(server.has_no_more_rejections());
-    }
-}
-
-#[test]
-#[ignore = "needs Chromium, Node and its packages: tests/clients/install"]
-fn chromium_on_the_example_page() {
-    check_page("chromium");
-    check_tickets_on_the_page("chromium");
-}
-
-#[test]
-#[ignore = "needs Firefox, Node and its packages: tests/clients/install"]
-fn firefox_on_the_example_page() {
-    check_page("firefox");
-    check_tickets_on_the_page("firefox");
 }

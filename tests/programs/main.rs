@@ -10,6 +10,7 @@ mod example_server;
 mod examples;
 mod jwt_rotation;
 mod lifecycle;
+mod page;
 mod proxies;
 mod raw_clients;
 mod real_clients;
