@@ -17,7 +17,8 @@ use crate::{
 pub struct OriginChecked;
 
 /// The claims of a verified token. They are in the extensions of the request, and with the feature
-/// `axum` they are an extractor.
+/// `axum` they are an extractor. Without it axum's `Handler` is not satisfied by a function that
+/// takes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "a wrapper to match on, as `Claims(user)`")]
 pub struct Claims<T>(pub T);
