@@ -3,7 +3,7 @@
 //! `cargo run --example hyper_responder`, then open a socket to ws://127.0.0.1:3000 from a page of
 //! http://127.0.0.1:3000.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -15,19 +15,23 @@ use hyper_util::{
     server::conn::auto,
     service::TowerToHyperService,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::sleep};
 use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 use tower::{ServiceBuilder, service_fn};
 use tower_ws_guard::{AllowHost, AllowOrigin, GuardLayer, ProblemJson, Upgraded};
 
-pub(crate) async fn serve(listener: TcpListener) -> std::io::Result<()> {
+pub(crate) async fn serve(listener: TcpListener) {
     let guard = GuardLayer::new(AllowOrigin::same_origin())
         .allow_host(AllowHost::loopback())
         .reject_with(ProblemJson::new())
         .on_upgraded(echo);
     let service = ServiceBuilder::new().layer(guard).service(service_fn(other_requests));
     loop {
-        let (stream, _) = listener.accept().await?;
+        let Ok((stream, _)) = listener.accept().await else {
+            // The client is gone, or too many files are open. Neither ends the server.
+            sleep(Duration::from_millis(100)).await;
+            continue;
+        };
         let service = TowerToHyperService::new(service.clone());
         tokio::spawn(async move {
             let server = auto::Builder::new(TokioExecutor::new());
@@ -58,5 +62,6 @@ async fn echo(socket: Upgraded) {
 async fn main() -> std::io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:3000").await?;
     println!("listening on http://{}", listener.local_addr()?);
-    serve(listener).await
+    serve(listener).await;
+    Ok(())
 }

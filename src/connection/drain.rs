@@ -27,7 +27,7 @@ use crate::{
 /// requests are served.
 ///
 /// ```no_run
-/// use std::{pin::pin, time::Duration};
+/// use std::time::Duration;
 /// use axum::{Router, extract::ws::{CloseFrame, Message}, routing::any};
 /// use tower_ws_guard::{AllowOrigin, Drain, GuardLayer, Permit, axum::GuardedUpgrade};
 ///
@@ -38,33 +38,29 @@ use crate::{
 /// let guard = GuardLayer::new(AllowOrigin::same_origin()).drain(&drain);
 /// let handler = async |upgrade: GuardedUpgrade<Permit>| {
 ///     upgrade.on_upgrade(async |mut socket, permit| {
-///         let mut ended = pin!(permit.ended());
-///         loop {
-///             tokio::select! {
-///                 Some(Ok(message)) = socket.recv() => println!("{message:?}"),
-///                 ended = &mut ended => {
-///                     let (code, reason) = (ended.close_code(), ended.reason().into());
-///                     drop(socket.send(Message::Close(Some(CloseFrame { code, reason }))).await);
-///                     break;
-///                 }
-///                 else => break,
+///         let messages = async {
+///             while let Some(Ok(message)) = socket.recv().await {
+///                 println!("{message:?}");
 ///             }
-///         }
+///         };
+///         let ended = tokio::select! {
+///             () = messages => return,
+///             ended = permit.ended() => ended,
+///         };
+///         let (code, reason) = (ended.close_code(), ended.reason().into());
+///         socket.send(Message::Close(Some(CloseFrame { code, reason }))).await.ok();
 ///     })
 /// };
 /// let app = Router::new().route("/ws", any(handler).layer(guard));
 ///
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-/// let stop = drain.clone();
-/// tokio::spawn(async move {
+/// // The server listens until the sockets are gone, and rejects new handshakes with 503.
+/// let drained = async move {
 ///     shutdown_signal().await;
-///     stop.start();
-/// });
-/// let server = axum::serve(listener, app).with_graceful_shutdown(drain.started()).into_future();
-/// tokio::spawn(server);
-/// drain.started().await;
-/// let left = drain.wait(Duration::from_secs(10)).await;
-/// println!("{left} connections are cut off");
+///     let left = drain.wait(Duration::from_secs(10)).await;
+///     println!("{left} connections are cut off");
+/// };
+/// axum::serve(listener, app).with_graceful_shutdown(drained).await?;
 /// # Ok(())
 /// # }
 /// ```
