@@ -43,7 +43,7 @@ const AXUM_FROM_FN: &str = "axum's `ws`, origin in a `from_fn`";
 const FASTWEBSOCKETS: &str = "hyper, fastwebsockets";
 const FASTWEBSOCKETS_ORIGIN: &str = "hyper, fastwebsockets, origin compared";
 
-/// All axum servers have `read_buffer_size(4096)`, because larger buffers cost more than
+/// All servers on tungstenite, axum's among them, have `read_buffer_size(4096)`, because larger buffers cost more than
 /// everything else, and vary.
 const ACCEPTING: &[(&str, &str, &str)] = &[
     (AXUM, "axum-4k", AXUM),

@@ -33,7 +33,10 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use tokio_tungstenite::{WebSocketStream, tungstenite::handshake::server as tungstenite};
+use tokio_tungstenite::{
+    WebSocketStream, accept_hdr_async_with_config,
+    tungstenite::{handshake::server as tungstenite, protocol::WebSocketConfig},
+};
 use tower::{Service, ServiceBuilder, service_fn};
 use tower_ws_guard::{
     AllowOrigin, ConnectionLimit, Drain, GuardLayer, PendingUpgrade, Permit, Upgraded,
@@ -291,7 +294,7 @@ async fn hyper_tungstenite(mut request: http::Request<Incoming>) -> Result<Answe
         return Ok(forbidden());
     }
     let (response, upgrade) =
-        hyper_tungstenite::upgrade(&mut request, None).expect("handshakes only");
+        hyper_tungstenite::upgrade(&mut request, Some(small_buffer())).expect("handshakes only");
     tokio::spawn(async {
         if let Ok(socket) = upgrade.await {
             echo_tungstenite(socket).await;
@@ -305,9 +308,15 @@ async fn accept_hdr_async(stream: TcpStream) {
         true => Ok(response),
         false => Err(forbidden().map(|_| None)),
     };
-    if let Ok(socket) = tokio_tungstenite::accept_hdr_async(stream, check).await {
+    let accepted = accept_hdr_async_with_config(stream, check, Some(small_buffer()));
+    if let Ok(socket) = accepted.await {
         echo_tungstenite(socket).await;
     }
+}
+
+/// As axum's servers have it.
+fn small_buffer() -> WebSocketConfig {
+    WebSocketConfig::default().read_buffer_size(4096)
 }
 
 /// Checks nothing, and always sends the response to the key of the load test.

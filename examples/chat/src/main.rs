@@ -197,13 +197,13 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         }
     };
 
-    let operator = TcpListener::bind(options.operate).await?;
+    let operator = listen(options.operate).await?;
     println!("metrics and health on http://{}", operator.local_addr()?);
     let operator = axum::serve(operator, operate::routes(metrics, rooms, drain.clone()));
     tokio::spawn(operator.into_future());
 
     let stop = stop_signal()?;
-    let listener = TcpListener::bind(options.listen).await?;
+    let listener = listen(options.listen).await?;
     println!("listening on http://{}", listener.local_addr()?);
     let stopping = drain.clone();
     // The server listens while it drains: handshakes get a 503, with which nginx tries the next
@@ -228,6 +228,10 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         () = deadline => tracing::warn!("requests are cut off"),
     }
     Ok(())
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, String> {
+    TcpListener::bind(address).await.map_err(|error| format!("{address}: {error}"))
 }
 
 /// Resolves for SIGTERM or Ctrl-C, also for an earlier one.

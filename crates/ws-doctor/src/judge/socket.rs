@@ -180,7 +180,7 @@ fn closed(seen: &Observations, socket: &Socket) -> Finding {
         (None, Some(4009)) => finding
             .fix("add the origin to the allowed ones (Laravel Reverb: `allowed_origins` in config/reverb.php)"),
         _ if texts().next().is_some() => {
-            finding.fix("the message above says why; look into the log of the server for the same moment")
+            finding.fix("if the message above does not say why, look into the log of the server for the same moment")
         }
         // A handler that fails sends a close frame in most libraries.
         _ if is_mute && seconds < 0.1 => finding.fix(
