@@ -139,7 +139,8 @@ fn rust(options: &Options) -> String {
         add("accept_unmatched_subprotocols()".into());
     }
     if options.deflate {
-        add("extensions(PermessageDeflate::new())".into());
+        let deflate = "PermessageDeflate::new()\n        .server_window_bits(9..=15)?\n        .server_no_context_takeover()\n        .client_no_context_takeover()";
+        add(format!("extensions({deflate})"));
     }
     if let Some(tokens) = tokens(options) {
         before += &tokens;

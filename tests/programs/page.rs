@@ -411,7 +411,10 @@ fn shown() -> Result<Router, ConfigError> {
     let guard = GuardLayer::new(AllowOrigin::list(["https://app.example.com"])?.or(AllowOrigin::same_origin()).allow_missing().allow_null())
         .allow_host(AllowHost::list(["chat.example.com", "localhost:*"])?)
         .subprotocols(Subprotocols::list(["chat"])?)
-        .extensions(PermessageDeflate::new())
+        .extensions(PermessageDeflate::new()
+            .server_window_bits(9..=15)?
+            .server_no_context_takeover()
+            .client_no_context_takeover())
         .token(tokens)?
         .require_websocket()
         .reject_with(ProblemJson::new())
