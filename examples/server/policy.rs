@@ -46,7 +46,7 @@ fn warnings(options: &Options, lints: &[String]) -> Vec<String> {
     dangerous.map(|(_, text)| text.to_owned()).chain(lints.iter().cloned()).collect()
 }
 
-/// The flags that differ from the defaults. Tokens are not shown.
+/// The flags that differ from the defaults, for a shell. Tokens are not shown.
 fn flags(options: &Options) -> Vec<String> {
     let mut flags = Vec::new();
     let mut set = |flag: &str, is_set: bool| {
@@ -56,25 +56,26 @@ fn flags(options: &Options) -> Vec<String> {
     };
     set("mode guard", matches!(options.mode, Mode::Guard));
     for origin in &options.allow_origin {
-        set(&format!("allow-origin {origin}"), true);
+        set(&format!("allow-origin {}", quoted(origin)), true);
     }
     set("same-origin", options.same_origin);
     if let Some(origin) = &options.public_origin {
-        set(&format!("public-origin {origin}"), true);
+        set(&format!("public-origin {}", quoted(origin)), true);
     }
     set("allow-missing-origin", options.allow_missing_origin);
     set("allow-null-origin", options.allow_null_origin);
     set("no-browsers", options.no_browsers);
     set("dangerous-any-origin", options.dangerous_any_origin);
     for host in &options.allow_host {
-        set(&format!("allow-host {host}"), true);
+        set(&format!("allow-host {}", quoted(host)), true);
     }
     set("allow-any-host", options.allow_any_host);
-    for _ in &options.token {
-        set("token ********", true);
+    for index in 1..=options.token.len() {
+        let number = if index == 1 { String::new() } else { index.to_string() };
+        set(&format!("token \"$TOKEN{number}\""), true);
     }
     for source in &options.token_from {
-        set(&format!("token-from {source}"), true);
+        set(&format!("token-from {}", quoted(&source.to_string())), true);
     }
     set("first-token", options.first_token);
     set(
@@ -85,7 +86,7 @@ fn flags(options: &Options) -> Vec<String> {
         set(&format!("tickets {}", kind_of_store(store)), true);
     }
     for name in &options.subprotocol {
-        set(&format!("subprotocol {name}"), true);
+        set(&format!("subprotocol {}", quoted(name)), true);
     }
     set("accept-unmatched-subprotocols", options.accept_unmatched_subprotocols);
     set("deflate", options.deflate);
@@ -114,6 +115,16 @@ fn flags(options: &Options) -> Vec<String> {
     set("report-only", options.report_only);
     set("metrics", options.metrics);
     flags
+}
+
+/// A word of a shell.
+fn quoted(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:/".contains(&byte);
+    if word.bytes().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 /// Its URL may hold a password.

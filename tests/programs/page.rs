@@ -376,7 +376,7 @@ async fn attempts_take_no_slot_and_evict_nobody() {
 #[tokio::test]
 async fn policy_is_shown_on_a_private_address_only() {
     let page = Page::start(&["--token", "s3cr3t", "--sessions", "memory", "--deflate"]).await;
-    assert_eq!(page.policy["flags"], json!(["--token ********", "--deflate"]));
+    assert_eq!(page.policy["flags"], json!([r#"--token "$TOKEN""#, "--deflate"]));
     assert!(!page.policy.to_string().contains("s3cr3t"));
     let unguarded = handshake().target("/unguarded").with("Host", &page.host);
     assert_eq!(send(page.server.address, &unguarded.bytes()).await.status, 101);
@@ -454,9 +454,29 @@ async fn shown_rust_compiles() {
     let policy = plain().target("/policy").with("Host", "localhost");
     let policy: Value = serde_json::from_str(&get(&server, policy).await.1).unwrap();
     assert_eq!(policy["rust"].as_str().unwrap(), lines);
+    assert_eq!(words_of_a_shell(&policy), SHOWN);
+}
+
+#[tokio::test]
+async fn shown_flags_are_words_of_a_shell() {
+    #[rustfmt::skip]
+    let flags = [
+        "--allow-origin", "http://localhost:*", "--allow-origin", "https://*.example.com",
+        "--token", "t", "--token", "t2", "--token-from", "pair:it's", "--subprotocol", "$HOME&`id`",
+    ];
+    let page = Page::start(&flags).await;
+    assert_eq!(words_of_a_shell(&page.policy), flags);
+    assert_eq!(page.policy["flags"][0], "--allow-origin 'http://localhost:*'");
+}
+
+/// What a program gets from a shell that runs it with the flags of the page.
+fn words_of_a_shell(policy: &Value) -> Vec<String> {
     let flags: Vec<_> =
         policy["flags"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
-    assert_eq!(flags.join(" ").replace("********", "t"), SHOWN.join(" "));
+    let command = format!("printf '%s\\n' {}", flags.join(" "));
+    let mut shell = Command::new("sh");
+    let output = shell.args(["-c", &command]).env("TOKEN", "t").env("TOKEN2", "t2").output();
+    String::from_utf8(output.unwrap().stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
 // In a browser
