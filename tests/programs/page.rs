@@ -102,7 +102,7 @@ async fn page_shows_every_way_to_fail() {
         assert_eq!(report["verdict"]["tone"], "good", "{id}: {report}");
         assert_eq!(report["log"].as_array().unwrap().len(), usize::from(!accepted), "{report}");
         // Of a ticket, the steps say that its verifier has to wait.
-        let rejecting = if id == "used-ticket" { "unknown" } else { "rejected" };
+        let rejecting = if id == "unknown-ticket" { "unknown" } else { "rejected" };
         let steps = report["steps"].as_array().unwrap();
         let rejects = steps.iter().any(|step| step["verdict"] == rejecting);
         assert_eq!(rejects, !accepted, "{id}: {report}");
@@ -222,6 +222,31 @@ async fn dangerous_servers_are_marked() {
     }
 }
 
+/// A rejection that has nothing to do with the fault proves nothing.
+#[tokio::test]
+async fn rejection_for_another_reason_is_not_good() {
+    // Nothing listens there.
+    let page = Page::start(&["--token", "s3cr3t", "--tickets", "redis://127.0.0.1:1"]).await;
+    let verdict = &page.attempt("unknown-ticket").await["verdict"];
+    assert_eq!(
+        (&verdict["tone"], &verdict["title"]),
+        (&json!("warn"), &json!("Rejected for another reason"))
+    );
+    assert!(verdict["text"].as_str().unwrap().contains("`verifier-failed`"), "{verdict}");
+    assert_eq!(page.attempt("wrong-token").await["verdict"]["tone"], "good");
+}
+
+#[tokio::test]
+async fn reason_is_known_for_each_style_of_rejections() {
+    for style in ["empty", "plain", "problem", "close"] {
+        let page = Page::start(&["--rejection", style, "--token", "s3cr3t"]).await;
+        for id in page.ids().await {
+            let report = page.attempt(&id).await;
+            assert_eq!(report["verdict"]["tone"], "good", "{style} {id}: {report}");
+        }
+    }
+}
+
 /// The page can send a valid handshake with each source of tokens, and others that differ.
 #[tokio::test]
 async fn attempts_use_the_first_source_of_tokens() {
@@ -252,6 +277,10 @@ async fn attempts_use_the_first_source_of_tokens() {
         ] {
             let report = page.attempt(id).await;
             assert_eq!(report["accepted"], accepted, "{source} {id}: {report}");
+            // A marker cannot be offered twice.
+            let is_malformed = (source, id) == ("pair:bearer", "two-tokens");
+            let tone = if is_malformed { "warn" } else { "good" };
+            assert_eq!(report["verdict"]["tone"], tone, "{source} {id}: {report}");
             let shown = report.to_string();
             assert!(!shown.contains("s3cr3t") && !shown.contains("czNjcjN0"), "{shown}");
         }

@@ -12,6 +12,7 @@ mod wire;
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Arc, OnceLock},
 };
 
 use axum::{
@@ -24,7 +25,7 @@ use axum::{
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tower_ws_guard::{
-    RejectionKind,
+    Rejection, RejectionKind,
     guard::{Step, Verdict},
 };
 
@@ -125,7 +126,19 @@ impl Attempts {
         let _running = self.running.acquire().await.map_err(io::Error::other)?;
         let log = Kept::default();
         let kept = log.clone();
-        let keep = from_fn(move |request, next: Next| kept.during(next.run(request)));
+        let rejected = Arc::new(OnceLock::new());
+        let reason = Arc::clone(&rejected);
+        let keep = from_fn(move |request, next: Next| {
+            let (response, reason) = (kept.during(next.run(request)), Arc::clone(&reason));
+            async move {
+                let response = response.await;
+                // Not every style of rejections names it.
+                if let Some(rejection) = response.extensions().get::<Rejection>() {
+                    reason.set(rejection.kind()).ok();
+                }
+                response
+            }
+        });
         let guarded = Router::new().route("/ws", self.guarded.clone()).layer(keep);
         let unguarded = Router::new().route("/ws", any(unguarded::accept));
         let response = exchange(guarded, &request.text, self.closes).await?;
@@ -142,7 +155,7 @@ impl Attempts {
         report["verdict"] = ought.judge(&Outcome {
             accepted: response.opens && response.close().is_none(),
             report_only: self.report_only,
-            kind: kind(&response),
+            kind: rejected.get().copied(),
             would_reject: would_reject.map(|rejection| rejection.kind()),
         });
         if self.is_private {

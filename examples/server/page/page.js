@@ -48,7 +48,7 @@ const post = (path, body) => load(path, { method: "POST", headers: { "Page-Token
 /** A status of a list, with the words that a screen reader says for its color and column. */
 const tag = (who, tone, status) =>
   element("span", [element("span", `, ${who}: ${TONES[tone]}, `, { class: "hidden" }), String(status)], { class: `tag ${tone} ${who}` });
-const TONES = { good: "as it should be", bad: "wrong", warn: "let in by a flag", neutral: "no verdict" };
+const TONES = { good: "as it should be", bad: "wrong", warn: "look at it", neutral: "no verdict" };
 
 /** Whether what axum alone did is what ought to happen. */
 const unguardedTone = (ought, { opens }) => (ought === "reject" ? (opens ? "bad" : "good") : "neutral");
@@ -205,8 +205,8 @@ async function runAll() {
       counts[verdict.tone] += 1;
       if (unguardedTone(ought, unguarded) === "bad") counts.unguarded += 1;
     }
-    const allowed = counts.warn ? `, ${counts.warn} let in by a flag` : "";
-    $("tally").textContent = `The guard: ${counts.good} as they should be${allowed}, ${counts.bad} wrong. axum alone: ${counts.unguarded} attacks and faults let in.`;
+    const others = counts.warn ? `, ${counts.warn} to look at` : "";
+    $("tally").textContent = `The guard: ${counts.good} as they should be${others}, ${counts.bad} wrong. axum alone: ${counts.unguarded} attacks and faults let in.`;
   } catch (error) {
     problem(`Not all handshakes were sent: ${error.message}`);
   }
