@@ -84,9 +84,13 @@ fn app(
     let Stores { sessions, tickets } = options.stores()?;
     let endpoint = options.endpoint(tickets.as_ref(), &sessions, drain)?;
     let accounts = options.accounts()?;
+    let warnings = policy::warnings(options, &endpoint.lints);
+    for warning in &warnings {
+        tracing::warn!("dangerous: {warning}");
+    }
 
     let attempts = Attempts::new(options, address, endpoint.attempts, endpoint.explain);
-    let page = Page::new(options, &endpoint.lints, drain, attempts)?;
+    let page = Page::new(options, &warnings, drain, attempts)?;
     let mut app = page::routes(page);
     if options.metrics {
         app = app.route("/metrics", metrics());

@@ -49,12 +49,12 @@ struct Inner {
 impl Page {
     pub(crate) fn new(
         options: &Options,
-        lints: &[String],
+        warnings: &[String],
         drain: &Drain,
         attempts: Attempts,
     ) -> Result<Self, WrongFlag> {
         let token = new_token();
-        let mut policy = policy::describe(options, lints);
+        let mut policy = policy::describe(options, warnings);
         policy["token"] = token.clone().into();
         Ok(Self(Arc::new(Inner {
             policy,

@@ -5,8 +5,8 @@ use tower_ws_guard::TokenSource;
 
 use crate::options::{Mode, Options, Style};
 
-/// For the page. `lints` are dangerous combinations of flags.
-pub(crate) fn describe(options: &Options, lints: &[String]) -> Value {
+/// For the page.
+pub(crate) fn describe(options: &Options, warnings: &[String]) -> Value {
     let is_private = options.is_private();
     let sources = options.sources();
     json!({
@@ -17,7 +17,7 @@ pub(crate) fn describe(options: &Options, lints: &[String]) -> Value {
         "tickets": options.tickets.is_some(),
         "subprotocol": options.subprotocol.first(),
         "deflate": options.deflate,
-        "report_only": options.report_only,
+        "dangerous": !warnings.is_empty(),
         "metrics": options.metrics,
         "max_connections": options.max_connections.as_ref().map(|limit| limit.max),
         "max_per_key": options.max_per_key,
@@ -27,11 +27,12 @@ pub(crate) fn describe(options: &Options, lints: &[String]) -> Value {
         "private": is_private,
         "flags": is_private.then(|| flags(options)),
         "rust": is_private.then(|| rust(options)),
-        "warnings": is_private.then(|| warnings(options, lints)),
+        "warnings": is_private.then_some(warnings),
     })
 }
 
-fn warnings(options: &Options, lints: &[String]) -> Vec<String> {
+/// The dangerous flags, and `lints`: dangerous combinations of flags.
+pub(crate) fn warnings(options: &Options, lints: &[String]) -> Vec<String> {
     let dangerous = [
         (
             options.dangerous_any_origin,

@@ -150,7 +150,10 @@ impl Logged {
         let (sender, lines) = mpsc::channel();
         let log = BufReader::new(process.stderr.take().unwrap());
         thread::spawn(move || {
-            log.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+            let lines = log.lines().map_while(Result::ok);
+            // Those about the flags come at the start.
+            let mut lines = lines.filter(|line| !line.contains(" dangerous: "));
+            lines.try_for_each(|line| sender.send(line))
         });
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();

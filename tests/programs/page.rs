@@ -219,6 +219,18 @@ async fn dangerous_servers_are_marked() {
             |warning: &Value| warning.as_str().unwrap().split(':').next().unwrap().to_owned();
         let codes: Vec<_> = page.policy["warnings"].as_array().unwrap().iter().map(code).collect();
         assert_eq!(codes, warnings, "{flags:?}");
+        for warning in page.policy["warnings"].as_array().unwrap() {
+            assert_eq!(page.server.line(" WARN server: dangerous: "), *warning);
+        }
+    }
+    for (flags, is_dangerous) in [(&[][..], false), (&["--report-only"], true)] {
+        let flags = [flags, &["--allow-origin", "https://app.example.com"]].concat();
+        let public = Page::of(Server::start_on("0.0.0.0:0", &flags)).await;
+        assert_eq!(public.policy["dangerous"], is_dangerous);
+        assert_eq!(public.policy["warnings"], Value::Null);
+        if is_dangerous {
+            assert!(public.server.line(" WARN server: dangerous: ").starts_with("report-only: "));
+        }
     }
 }
 

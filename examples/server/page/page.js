@@ -88,11 +88,9 @@ function showServer() {
   ];
   $("facts").replaceChildren(...facts.map((fact) => element("li", fact)));
   $("address").textContent = endpoint.href;
-  if (server.report_only || server.warnings?.length) {
-    const warnings = server.warnings ?? ["report-only: no policy rejects anything"];
-    $("warnings").replaceChildren(...warnings.map((text) =>
-      element("p", [element("b", "Dangerous: "), ...withCode(text)], { class: "notice warn" })));
-  }
+  const warnings = server.warnings ?? (server.dangerous ? ["this server has settings that its log warns of"] : []);
+  $("warnings").replaceChildren(...warnings.map((text) =>
+    element("p", [element("b", "Dangerous: "), ...withCode(text)], { class: "notice warn" })));
   $("policy-shown").hidden = !server.private;
   $("policy-secret").hidden = server.private;
   if (server.private) {
