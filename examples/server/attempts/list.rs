@@ -49,7 +49,6 @@ const PROTOCOL: &str = "Protocol";
 const ALLOW_ORIGIN: &str =
     "`--allow-origin` with the pages that may connect, and no `--dangerous-any-origin`";
 const NO_NULL: &str = "a policy without `--allow-null-origin` and `--dangerous-any-origin`";
-const ALLOW_HOST: &str = "`--allow-host` with the names of this server";
 const STRICT: &str = "report this, because it is a defect of the guard";
 
 const VALID: Attempt = Attempt {
@@ -92,7 +91,7 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     attempt(ORIGIN, Reject(OriginRepeated, STRICT), "two-origins", "Two origins",
         "One part of a system may look at the first, and another at the last.",
         &[("Origin", &["{origin}", "https://evil.example"])]),
-    attempt(ORIGIN, Reject(HostNotAllowed, ALLOW_HOST), "foreign-host", "Foreign host",
+    attempt(ORIGIN, Reject(HostNotAllowed, STRICT), "foreign-host", "Foreign host",
         "DNS rebinding: the name of the attacker's page now leads to this server, so its host and origin agree.",
         &[("Host", &["evil.example:{port}"]), ("Origin", &["http://evil.example:{port}"])]),
     attempt(ORIGIN, Reject(HostInvalid, STRICT), "missing-host", "No host",

@@ -11,7 +11,7 @@ mod wire;
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, OnceLock},
 };
 
@@ -51,8 +51,6 @@ pub(crate) struct Attempts {
     report_only: bool,
     guarded: MethodRouter,
     explain: Explain,
-    /// Whether the page may name the policy.
-    is_private: bool,
     running: Semaphore,
 }
 
@@ -63,11 +61,10 @@ impl Attempts {
         guarded: MethodRouter,
         explain: Explain,
     ) -> Self {
-        let address = reachable(address);
         let scheme = if options.is_tls() { "https" } else { "http" };
         let host = options.allow_host.first().map(|pattern| matching(pattern));
         let host = host.unwrap_or_else(|| address.to_string());
-        let listed = options.allow_origin.first().or(options.public_origin.as_ref());
+        let listed = options.allow_origin.first();
         let valid = Valid {
             scheme,
             port: address.port(),
@@ -84,7 +81,6 @@ impl Attempts {
             report_only: options.report_only,
             guarded,
             explain,
-            is_private: options.is_private(),
             running: Semaphore::new(MAX_ATTEMPTS),
         }
     }
@@ -158,22 +154,10 @@ impl Attempts {
             kind: rejected.get().copied(),
             would_reject: would_reject.map(|rejection| rejection.kind()),
         });
-        if self.is_private {
-            report["log"] = log.lines().into();
-            report["steps"] = explanation.iter().flat_map(|it| it.steps()).map(step).collect();
-        }
+        report["log"] = log.lines().into();
+        report["steps"] = explanation.iter().flat_map(|it| it.steps()).map(step).collect();
         Ok(report)
     }
-}
-
-/// The address at which the server reaches itself.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    address
 }
 
 /// One of the hosts or origins that match a pattern.
