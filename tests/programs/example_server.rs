@@ -408,4 +408,9 @@ async fn sessions_without_tokens_are_those_of_an_address() {
     // Nobody may end the sockets of others.
     let end = raw(plain().method("POST").target("/sessions/end"));
     assert_eq!(get(&server, end).await.0, 401);
+
+    // All clients of a proxy have its address.
+    let server = Server::start(&["--allow-any-host", "--allow-missing-origin"]);
+    let _open = send(server.address, &connect.bytes()).await;
+    assert_eq!(get(&server, plain().target("/sessions")).await, (200, "[]".to_owned()));
 }

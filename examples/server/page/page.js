@@ -95,6 +95,7 @@ function showServer() {
     element("p", [element("b", "Dangerous: "), ...withCode(text)], { class: "notice warn" })));
   $("public").hidden = Boolean(policy);
   for (const part of document.querySelectorAll(".private")) part.hidden = !policy;
+  $("who").hidden = !policy && !server.tokens;
   for (const part of document.querySelectorAll(".of-tokens")) part.hidden = !server.tokens;
 }
 
