@@ -84,9 +84,14 @@ fn app(
     let Stores { sessions, tickets } = options.stores()?;
     let endpoint = options.endpoint(tickets.as_ref(), &sessions, drain)?;
     let accounts = options.accounts()?;
+    let is_private = options.is_private();
+    let warnings = policy::warnings(options, &endpoint.lints);
+    for warning in &warnings {
+        tracing::warn!("dangerous: {warning}");
+    }
 
     let attempts = Attempts::new(options, address, endpoint.attempts, endpoint.explain);
-    let page = Page::new(options, &endpoint.lints, drain, attempts)?;
+    let page = Page::new(options, &warnings, drain, attempts)?;
     let mut app = page::routes(page);
     if options.metrics {
         app = app.route("/metrics", metrics());
@@ -94,8 +99,8 @@ fn app(
     if let (Some(store), Some(accounts)) = (tickets, accounts.clone()) {
         app = app.merge(tickets::routes(store, accounts));
     }
-    app = app.merge(sessions::routes(sessions::Api { sessions, accounts }));
-    if options.is_private() {
+    app = app.merge(sessions::routes(sessions::Api { sessions, accounts, is_private }));
+    if is_private {
         app = app.route(unguarded::PATH, any(unguarded::accept));
     }
     // The guard has them for the endpoint.

@@ -10,8 +10,9 @@ use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind};
 use tokio_rustls::TlsAcceptor;
 use tower_ws_guard::{
     AcceptThenClose, AllowHost, AllowOrigin, ConfigError, ConnectionLimit, Drain, EmptyBody,
-    Explanation, GuardLayer, PermessageDeflate, PlainText, ProblemJson, Redis, RejectionResponse,
-    Sessions, Subprotocols, TokenPolicy, TokenSource, response_fn, token::ticket::TicketVerifier,
+    Explanation, GuardLayer, Host, PermessageDeflate, PlainText, ProblemJson, Redis,
+    RejectionResponse, Sessions, Subprotocols, TokenPolicy, TokenSource, response_fn,
+    token::ticket::TicketVerifier,
 };
 
 use crate::{
@@ -197,9 +198,13 @@ impl Options {
         self.allow_host.is_empty() && (self.allow_any_host || !self.listen.ip().is_loopback())
     }
 
-    /// Whether the page is only for this machine. Otherwise it does not name the policy.
+    /// Whether the page is only for this machine. Otherwise it does not name the policy. The other
+    /// flags are for clients that come by a proxy on this machine.
     pub(crate) fn is_private(&self) -> bool {
         self.listen.ip().is_loopback()
+            && self.public_origin.is_none()
+            && !self.allow_any_host
+            && self.allow_host.iter().all(|pattern| is_of_this_machine(pattern))
     }
 
     pub(crate) const fn is_tls(&self) -> bool {
@@ -233,18 +238,6 @@ impl Options {
             origins = origins.or(AllowOrigin::dangerous_any());
         }
         Ok(origins)
-    }
-
-    /// Those of the page.
-    pub(crate) fn own_origins(&self) -> Result<AllowOrigin, WrongFlag> {
-        let own = AllowOrigin::same_origin();
-        match &self.public_origin {
-            None => Ok(own),
-            Some(origin) => {
-                let public = AllowOrigin::public_origin(origin).map_err(at("--public-origin"))?;
-                Ok(own.or(public))
-            }
-        }
     }
 
     /// The endpoint, with a copy for the page.
@@ -385,6 +378,11 @@ impl Options {
             _ => Ok(None),
         }
     }
+}
+
+fn is_of_this_machine(pattern: &str) -> bool {
+    let host = pattern.strip_suffix(":*").unwrap_or(pattern).trim_start_matches("*.");
+    Host::parse(host.as_bytes()).is_ok_and(|host| AllowHost::loopback().allows(host))
 }
 
 /// No window is kept between two messages, so that sockets can share them.

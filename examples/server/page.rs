@@ -36,11 +36,10 @@ const PAGE_TOKEN: HeaderName = HeaderName::from_static("page-token");
 pub(crate) struct Page(Arc<Inner>);
 
 struct Inner {
+    is_private: bool,
     /// Has the token of the page.
-    policy: Value,
+    description: Value,
     tokens: StaticTokens<()>,
-    /// The origins of the page.
-    own: AllowOrigin,
     drain: Drain,
     limit: Option<ConnectionLimit>,
     attempts: Attempts,
@@ -49,17 +48,17 @@ struct Inner {
 impl Page {
     pub(crate) fn new(
         options: &Options,
-        lints: &[String],
+        warnings: &[String],
         drain: &Drain,
         attempts: Attempts,
     ) -> Result<Self, WrongFlag> {
         let token = new_token();
-        let mut policy = policy::describe(options, lints);
-        policy["token"] = token.clone().into();
+        let mut description = policy::describe(options, warnings);
+        description["token"] = token.clone().into();
         Ok(Self(Arc::new(Inner {
-            policy,
+            is_private: options.is_private(),
+            description,
             tokens: StaticTokens::new([(token, ())]).map_err(at("the page"))?,
-            own: options.own_origins()?,
             drain: drain.clone(),
             limit: options.max_connections.as_ref().map(|limit| limit.connections.clone()),
             attempts,
@@ -77,19 +76,19 @@ fn new_token() -> String {
 pub(crate) fn routes(page: Page) -> Router {
     // An attempt has the server's own token, so no page of another site may make one, and none may
     // show this page in a frame, to make the user click on its buttons.
-    let own = page.0.own.clone().allow_missing();
+    let own = AllowOrigin::same_origin().allow_missing();
     let own = RequestCheckLayer::origins(own).reject_with(ProblemJson::new());
     let make = Router::new()
         .route("/attempts", post(make_own))
         .route("/attempts/{id}", post(make))
         .layer(DefaultBodyLimit::max(MAX_ATTEMPT))
         .layer(from_fn_with_state(page.clone(), require_page_token));
-    Router::new()
-        .route("/policy", get(describe))
-        .route("/status", get(status))
-        .route("/attempts", get(list))
-        .merge(make)
-        .layer(own)
+    let mut api = Router::new().route("/policy", get(describe));
+    // Attempts name the policy.
+    if page.0.is_private {
+        api = api.route("/status", get(status)).route("/attempts", get(list)).merge(make);
+    }
+    api.layer(own)
         .route("/", file("text/html", include_str!("page/index.html")))
         .route("/page.css", file("text/css", include_str!("page/page.css")))
         .route("/page.js", file("text/javascript", include_str!("page/page.js")))
@@ -123,7 +122,7 @@ async fn require_page_token(
 }
 
 async fn describe(State(Page(page)): State<Page>) -> impl IntoResponse {
-    (NO_STORE, Json(page.policy.clone()))
+    (NO_STORE, Json(page.description.clone()))
 }
 
 async fn status(State(Page(page)): State<Page>) -> impl IntoResponse {

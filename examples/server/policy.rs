@@ -5,33 +5,37 @@ use tower_ws_guard::TokenSource;
 
 use crate::options::{Mode, Options, Style};
 
-/// For the page. `lints` are dangerous combinations of flags.
-pub(crate) fn describe(options: &Options, lints: &[String]) -> Value {
-    let is_private = options.is_private();
-    let sources = options.sources();
+/// For the page. Visitors from other machines get only what a script needs to connect.
+pub(crate) fn describe(options: &Options, warnings: &[String]) -> Value {
+    let sources: Vec<_> = options.sources().iter().map(TokenSource::to_string).collect();
     json!({
-        "mode": match options.mode { Mode::Guard => "guard", Mode::Responder => "responder" },
-        "tls": options.is_tls(),
+        "dangerous": !warnings.is_empty(),
         "tokens": !options.token.is_empty(),
-        "sources": sources.iter().map(TokenSource::to_string).collect::<Vec<_>>(),
+        "sources": sources.iter().filter(|source| is_for_scripts(source)).collect::<Vec<_>>(),
         "tickets": options.tickets.is_some(),
-        "subprotocol": options.subprotocol.first(),
-        "deflate": options.deflate,
-        "report_only": options.report_only,
-        "metrics": options.metrics,
-        "max_connections": options.max_connections.as_ref().map(|limit| limit.max),
-        "max_per_key": options.max_per_key,
-        "evicts": options.evict_oldest,
-        "drain_ms": options.drain_timeout,
-        // Others may see the page, but not the policy.
-        "private": is_private,
-        "flags": is_private.then(|| flags(options)),
-        "rust": is_private.then(|| rust(options)),
-        "warnings": is_private.then(|| warnings(options, lints)),
+        "policy": options.is_private().then(|| json!({
+            "mode": match options.mode { Mode::Guard => "guard", Mode::Responder => "responder" },
+            "sources": sources,
+            "subprotocol": options.subprotocol.first(),
+            "deflate": options.deflate,
+            "max_connections": options.max_connections.as_ref().map(|limit| limit.max),
+            "max_per_key": options.max_per_key,
+            "evicts": options.evict_oldest,
+            "drain_ms": options.drain_timeout,
+            "flags": flags(options),
+            "rust": rust(options),
+            "warnings": warnings,
+        })),
     })
 }
 
-fn warnings(options: &Options, lints: &[String]) -> Vec<String> {
+/// A script can set no headers on a WebSocket.
+fn is_for_scripts(source: &str) -> bool {
+    !["authorization", "basic", "header"].iter().any(|header| source.starts_with(header))
+}
+
+/// The dangerous flags, and `lints`: dangerous combinations of flags.
+pub(crate) fn warnings(options: &Options, lints: &[String]) -> Vec<String> {
     let dangerous = [
         (
             options.dangerous_any_origin,
@@ -46,7 +50,7 @@ fn warnings(options: &Options, lints: &[String]) -> Vec<String> {
     dangerous.map(|(_, text)| text.to_owned()).chain(lints.iter().cloned()).collect()
 }
 
-/// The flags that differ from the defaults. Tokens are not shown.
+/// The flags of a private server that differ from the defaults, for a shell. Tokens are not shown.
 fn flags(options: &Options) -> Vec<String> {
     let mut flags = Vec::new();
     let mut set = |flag: &str, is_set: bool| {
@@ -56,25 +60,22 @@ fn flags(options: &Options) -> Vec<String> {
     };
     set("mode guard", matches!(options.mode, Mode::Guard));
     for origin in &options.allow_origin {
-        set(&format!("allow-origin {origin}"), true);
+        set(&format!("allow-origin {}", quoted(origin)), true);
     }
     set("same-origin", options.same_origin);
-    if let Some(origin) = &options.public_origin {
-        set(&format!("public-origin {origin}"), true);
-    }
     set("allow-missing-origin", options.allow_missing_origin);
     set("allow-null-origin", options.allow_null_origin);
     set("no-browsers", options.no_browsers);
     set("dangerous-any-origin", options.dangerous_any_origin);
     for host in &options.allow_host {
-        set(&format!("allow-host {host}"), true);
+        set(&format!("allow-host {}", quoted(host)), true);
     }
-    set("allow-any-host", options.allow_any_host);
-    for _ in &options.token {
-        set("token ********", true);
+    for index in 1..=options.token.len() {
+        let number = if index == 1 { String::new() } else { index.to_string() };
+        set(&format!("token \"$TOKEN{number}\""), true);
     }
     for source in &options.token_from {
-        set(&format!("token-from {source}"), true);
+        set(&format!("token-from {}", quoted(&source.to_string())), true);
     }
     set("first-token", options.first_token);
     set(
@@ -85,7 +86,7 @@ fn flags(options: &Options) -> Vec<String> {
         set(&format!("tickets {}", kind_of_store(store)), true);
     }
     for name in &options.subprotocol {
-        set(&format!("subprotocol {name}"), true);
+        set(&format!("subprotocol {}", quoted(name)), true);
     }
     set("accept-unmatched-subprotocols", options.accept_unmatched_subprotocols);
     set("deflate", options.deflate);
@@ -116,12 +117,22 @@ fn flags(options: &Options) -> Vec<String> {
     flags
 }
 
+/// A word of a shell.
+fn quoted(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:/".contains(&byte);
+    if word.bytes().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
 /// Its URL may hold a password.
 fn kind_of_store(store: &str) -> &str {
     if store == "memory" { "memory" } else { "redis://…" }
 }
 
-/// The lines of an application with the same policy.
+/// The lines of an application with the policy of a private server.
 fn rust(options: &Options) -> String {
     let mut before = String::new();
     let mut guard = vec![format!("GuardLayer::new({})", origins(options))];
@@ -129,7 +140,6 @@ fn rust(options: &Options) -> String {
 
     match list(&options.allow_host) {
         Some(hosts) => add(format!("allow_host(AllowHost::list({hosts})?)")),
-        None if options.allows_any_host() => {}
         None => add("allow_host(AllowHost::loopback())".into()),
     }
     if let Some(names) = list(&options.subprotocol) {
@@ -139,7 +149,8 @@ fn rust(options: &Options) -> String {
         add("accept_unmatched_subprotocols()".into());
     }
     if options.deflate {
-        add("extensions(PermessageDeflate::new())".into());
+        let deflate = "PermessageDeflate::new()\n        .server_window_bits(9..=15)?\n        .server_no_context_takeover()\n        .client_no_context_takeover()";
+        add(format!("extensions({deflate})"));
     }
     if let Some(tokens) = tokens(options) {
         before += &tokens;
@@ -194,14 +205,11 @@ fn origins(options: &Options) -> String {
     if options.no_browsers {
         return "AllowOrigin::no_browsers()".into();
     }
-    let own = match &options.public_origin {
-        Some(origin) => format!("AllowOrigin::public_origin({origin:?})?"),
-        None => "AllowOrigin::same_origin()".into(),
-    };
+    let own = "AllowOrigin::same_origin()";
     let mut origins = match list(&options.allow_origin) {
         Some(listed) if options.same_origin => format!("AllowOrigin::list({listed})?.or({own})"),
         Some(listed) => format!("AllowOrigin::list({listed})?"),
-        None => own,
+        None => own.into(),
     };
     if options.allow_missing_origin {
         origins += ".allow_missing()";

@@ -1,5 +1,5 @@
-//! Who is connected: `GET /sessions` lists the sockets of a client's token or, on a server without
-//! tokens, of its address. `POST /sessions/end` ends those of its token, on all servers.
+//! Who is connected: `GET /sessions` lists the sockets of a client's token or, on a private server
+//! without tokens, of its address. `POST /sessions/end` ends those of its token, on all servers.
 
 use std::time::UNIX_EPOCH;
 
@@ -35,6 +35,7 @@ pub(crate) struct Api {
     pub(crate) sessions: Sessions<Key>,
     /// `None` without tokens.
     pub(crate) accounts: Option<Accounts>,
+    pub(crate) is_private: bool,
 }
 
 pub(crate) fn routes(api: Api) -> Router {
@@ -44,7 +45,9 @@ pub(crate) fn routes(api: Api) -> Router {
 async fn list(State(api): State<Api>, request: Parts) -> Result<Response, Failure> {
     let key = match &api.accounts {
         Some(accounts) => Some(Key::Account(accounts.of(&request).await?)),
-        None => Key::address(&request),
+        None if api.is_private => Key::address(&request),
+        // All clients of a proxy have its address.
+        None => None,
     };
     let Some(key) = key else { return Ok(Json(json!([])).into_response()) };
     let list = api.sessions.list(&key).await?;

@@ -102,6 +102,7 @@ async function connect(page, { form: { token, subprotocol, carrier, text, reject
 /** What is shown first. */
 async function opening(page) {
   return page.evaluate(() => ({
+    sections: [...document.querySelectorAll("section")].filter((it) => it.checkVisibility()).map(({ id }) => id),
     sides: [...document.querySelectorAll(".side[id]")].map((it) => `${it.classList[1]} ${it.querySelector(".status").textContent}`),
     warnings: document.querySelectorAll("#warnings p").length,
   }));
@@ -136,9 +137,11 @@ async function flood(page, { messages }) {
 async function audit(page) {
   const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
   const found = [];
-  await press(page, "foreign-origin", "Foreign origin");
-  await page.evaluate(() => document.querySelector("details").setAttribute("open", ""));
-  await page.click("#own");
+  if (await page.evaluate(() => document.getElementById("attack").checkVisibility())) {
+    await press(page, "foreign-origin", "Foreign origin");
+    await page.evaluate(() => document.querySelector("details").setAttribute("open", ""));
+    await page.click("#own");
+  }
   await page.click("#connect");
   for (const width of [320, 768, 1440]) {
     for (const media of [{ colorScheme: "light" }, { colorScheme: "dark" }, { forcedColors: "active" }]) {

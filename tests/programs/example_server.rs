@@ -150,7 +150,10 @@ impl Logged {
         let (sender, lines) = mpsc::channel();
         let log = BufReader::new(process.stderr.take().unwrap());
         thread::spawn(move || {
-            log.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+            let lines = log.lines().map_while(Result::ok);
+            // Those about the flags come at the start.
+            let mut lines = lines.filter(|line| !line.contains(" dangerous: "));
+            lines.try_for_each(|line| sender.send(line))
         });
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -405,4 +408,9 @@ async fn sessions_without_tokens_are_those_of_an_address() {
     // Nobody may end the sockets of others.
     let end = raw(plain().method("POST").target("/sessions/end"));
     assert_eq!(get(&server, end).await.0, 401);
+
+    // All clients of a proxy have its address.
+    let server = Server::start(&["--allow-any-host", "--allow-missing-origin"]);
+    let _open = send(server.address, &connect.bytes()).await;
+    assert_eq!(get(&server, plain().target("/sessions")).await, (200, "[]".to_owned()));
 }

@@ -113,6 +113,8 @@ element("login").onsubmit = async (event) => {
 element("logout").onclick = async () => {
   const response = await post("/logout").catch(() => undefined);
   if (!response?.ok && response?.status !== 401) add({ error: "not logged out: try again" });
+  else if (running) wake();
+  else show("logged out", false);
 };
 
 element("send").onsubmit = (event) => {

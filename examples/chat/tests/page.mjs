@@ -1,4 +1,4 @@
-// The page in Chromium: two users talk, the server restarts, and they talk again. `node page.mjs PROGRAM PORT [SCREENSHOT]`
+// The page in Chromium: two users talk, the server restarts, they talk again, and one logs out. `node page.mjs PROGRAM PORT [SCREENSHOT]`
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -61,6 +61,13 @@ try {
   await say(alice, "still here?");
   await heard(bob, "still here?");
 
+  // Each user has five places, and the newest evicts the oldest.
+  for (let place = 2; place <= 6; place += 1) {
+    const newest = await bob.context().newPage();
+    await newest.goto(`http://127.0.0.1:${port}/#garden`);
+    await state(newest, "connected as bob");
+  }
+  await state(bob, "open in too many places");
   await bob.click("#logout");
   await state(bob, "logged out");
   await bob.reload();

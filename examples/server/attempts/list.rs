@@ -1,5 +1,7 @@
 //! The handshakes of the page: a valid one, and others with one fault each.
 
+use tower_ws_guard::RejectionKind::*;
+
 use super::verdict::Ought::{self, Accept, Choice, Reject};
 
 /// The valid handshake with a change.
@@ -35,7 +37,7 @@ pub(super) enum Credential {
     None,
     Wrong,
     RightAndWrong,
-    UsedTicket,
+    UnknownTicket,
 }
 
 const COMPARISON: &str = "For comparison";
@@ -47,7 +49,6 @@ const PROTOCOL: &str = "Protocol";
 const ALLOW_ORIGIN: &str =
     "`--allow-origin` with the pages that may connect, and no `--dangerous-any-origin`";
 const NO_NULL: &str = "a policy without `--allow-null-origin` and `--dangerous-any-origin`";
-const ALLOW_HOST: &str = "`--allow-host` with the names of this server";
 const STRICT: &str = "report this, because it is a defect of the guard";
 
 const VALID: Attempt = Attempt {
@@ -72,75 +73,75 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         "The offer of Chromium. With --deflate the server agrees to it.",
         &[("Sec-WebSocket-Extensions", &["permessage-deflate; client_max_window_bits"])]),
 
-    attempt(ORIGIN, Reject(ALLOW_ORIGIN), "foreign-origin", "Foreign origin",
+    attempt(ORIGIN, Reject(OriginNotAllowed, ALLOW_ORIGIN), "foreign-origin", "Foreign origin",
         "A page of another site opens a socket with your user's cookies: cross-site WebSocket hijacking.",
         &[("Origin", &["https://evil.example"])]),
-    Attempt { version: Version::Http2, ..attempt(ORIGIN, Reject(ALLOW_ORIGIN), "http2-foreign-origin", "Foreign origin, HTTP/2",
+    Attempt { version: Version::Http2, ..attempt(ORIGIN, Reject(OriginNotAllowed, ALLOW_ORIGIN), "http2-foreign-origin", "Foreign origin, HTTP/2",
         "The same attack by an extended CONNECT.",
         &[("Origin", &["https://evil.example"])]) },
-    attempt(ORIGIN, Choice("--allow-missing-origin"), "missing-origin", "No origin",
+    attempt(ORIGIN, Choice(OriginMissing, "--allow-missing-origin"), "missing-origin", "No origin",
         "Every browser sends an origin. Most other clients do not.",
         &[("Origin", &[])]),
-    attempt(ORIGIN, Reject(NO_NULL), "null-origin", "Null origin",
+    attempt(ORIGIN, Reject(OriginNotAllowed, NO_NULL), "null-origin", "Null origin",
         "A page in a sandboxed frame sends it, so any page can.",
         &[("Origin", &["null"])]),
-    attempt(ORIGIN, Reject(STRICT), "malformed-origin", "Malformed origin",
+    attempt(ORIGIN, Reject(OriginInvalid, STRICT), "malformed-origin", "Malformed origin",
         "The right origin with a trailing slash. No browser sends it.",
         &[("Origin", &["{origin}/"])]),
-    attempt(ORIGIN, Reject(STRICT), "two-origins", "Two origins",
+    attempt(ORIGIN, Reject(OriginRepeated, STRICT), "two-origins", "Two origins",
         "One part of a system may look at the first, and another at the last.",
         &[("Origin", &["{origin}", "https://evil.example"])]),
-    attempt(ORIGIN, Reject(ALLOW_HOST), "foreign-host", "Foreign host",
+    attempt(ORIGIN, Reject(HostNotAllowed, STRICT), "foreign-host", "Foreign host",
         "DNS rebinding: the name of the attacker's page now leads to this server, so its host and origin agree.",
         &[("Host", &["evil.example:{port}"]), ("Origin", &["http://evil.example:{port}"])]),
-    attempt(ORIGIN, Reject(STRICT), "missing-host", "No host",
+    attempt(ORIGIN, Reject(HostInvalid, STRICT), "missing-host", "No host",
         "HTTP/1.1 requires one, and the origin cannot be compared without it.",
         &[("Host", &[])]),
 
-    Attempt { credential: Credential::None, ..attempt(TOKEN, Reject(STRICT), "missing-token", "No token",
+    Attempt { credential: Credential::None, ..attempt(TOKEN, Reject(TokenMissing, STRICT), "missing-token", "No token",
         "The client sends no credential.", &[]) },
-    Attempt { credential: Credential::Wrong, ..attempt(TOKEN, Reject(STRICT), "wrong-token", "Wrong token",
+    Attempt { credential: Credential::Wrong, ..attempt(TOKEN, Reject(TokenInvalid, STRICT), "wrong-token", "Wrong token",
         "The server does not know the token.", &[]) },
-    Attempt { credential: Credential::RightAndWrong, ..attempt(TOKEN, Choice("--first-token"), "two-tokens", "Two tokens",
+    Attempt { credential: Credential::RightAndWrong, ..attempt(TOKEN, Choice(TokenAmbiguous, "--first-token"), "two-tokens", "Two tokens",
         "The right one and another. The server does not guess which one counts.", &[]) },
-    Attempt { credential: Credential::UsedTicket, ..attempt(TOKEN, Reject(STRICT), "used-ticket", "Used ticket",
-        "A ticket works once and for 30 seconds, so a copy in a log is worthless.", &[]) },
+    Attempt { credential: Credential::UnknownTicket, ..attempt(TOKEN, Reject(TokenInvalid, STRICT), "unknown-ticket", "Unknown ticket",
+        "The server did not issue it. One that was redeemed, or is older than 30 seconds, gets the same response.", &[]) },
 
-    attempt(PROTOCOL, Reject(STRICT), "wrong-version", "Old version",
+    attempt(PROTOCOL, Reject(VersionUnsupported, STRICT), "wrong-version", "Old version",
         "8 is a draft from before RFC 6455.",
         &[("Sec-WebSocket-Version", &["8"])]),
-    attempt(PROTOCOL, Reject(STRICT), "missing-version", "No version",
+    attempt(PROTOCOL, Reject(VersionMissing, STRICT), "missing-version", "No version",
         "Some proxies drop headers that they do not know.",
         &[("Sec-WebSocket-Version", &[])]),
-    attempt(PROTOCOL, Reject(STRICT), "malformed-version", "Malformed version",
+    attempt(PROTOCOL, Reject(VersionInvalid, STRICT), "malformed-version", "Malformed version",
         "A server may list the versions that it supports. A client names one.",
         &[("Sec-WebSocket-Version", &["13, 8"])]),
-    attempt(PROTOCOL, Reject(STRICT), "missing-key", "No key",
+    attempt(PROTOCOL, Reject(KeyMissing, STRICT), "missing-key", "No key",
         "Without a key the response cannot prove that the server speaks WebSocket.",
         &[("Sec-WebSocket-Key", &[])]),
-    attempt(PROTOCOL, Reject(STRICT), "malformed-key", "Malformed key",
+    attempt(PROTOCOL, Reject(KeyInvalid, STRICT), "malformed-key", "Malformed key",
         "Base64, but of 8 bytes and not of 16.",
         &[("Sec-WebSocket-Key", &["dG9vc2hvcnQ="])]),
-    attempt(PROTOCOL, Reject(STRICT), "two-keys", "Two keys",
+    attempt(PROTOCOL, Reject(KeyRepeated, STRICT), "two-keys", "Two keys",
         "A client sends one, so a proxy added another.",
         &[("Sec-WebSocket-Key", &["dGhlIHNhbXBsZSBub25jZQ==", "x3JJHMbDL1EzLkh9GBhXDw=="])]),
-    attempt(PROTOCOL, Reject(STRICT), "missing-upgrade", "No Upgrade",
+    attempt(PROTOCOL, Reject(UpgradeMissing, STRICT), "missing-upgrade", "No Upgrade",
         "A proxy that is not configured for WebSockets drops it.",
         &[("Upgrade", &[])]),
-    attempt(PROTOCOL, Reject(STRICT), "broken-connection", "Broken Connection",
+    attempt(PROTOCOL, Reject(ConnectionMissing, STRICT), "broken-connection", "Broken Connection",
         "A proxy replaced it with its own.",
         &[("Connection", &["keep-alive"])]),
-    Attempt { method: "POST", ..attempt(PROTOCOL, Reject(STRICT), "post", "POST",
+    Attempt { method: "POST", ..attempt(PROTOCOL, Reject(MethodNotAllowed, STRICT), "post", "POST",
         "A handshake is a GET.", &[]) },
-    Attempt { version: Version::Http10, ..attempt(PROTOCOL, Reject(STRICT), "http-1-0", "HTTP/1.0",
+    Attempt { version: Version::Http10, ..attempt(PROTOCOL, Reject(HttpVersion, STRICT), "http-1-0", "HTTP/1.0",
         "Some proxies use it by default towards the servers behind them.", &[]) },
-    Attempt { body: "hello", ..attempt(PROTOCOL, Reject(STRICT), "body", "A body",
+    Attempt { body: "hello", ..attempt(PROTOCOL, Reject(BodyPresent, STRICT), "body", "A body",
         "Frames follow the head, so a handshake cannot have a body.",
         &[("Content-Length", &["5"])]) },
-    attempt(PROTOCOL, Choice("--accept-unmatched-subprotocols"), "unsupported-subprotocol", "Unsupported subprotocol",
+    attempt(PROTOCOL, Choice(SubprotocolUnsupported, "--accept-unmatched-subprotocols"), "unsupported-subprotocol", "Unsupported subprotocol",
         "The client offers only one, and the server does not support it.",
         &[("Sec-WebSocket-Protocol", &["unsupported.example"])]),
-    attempt(PROTOCOL, Reject(STRICT), "malformed-subprotocols", "Malformed subprotocols",
+    attempt(PROTOCOL, Reject(SubprotocolInvalid, STRICT), "malformed-subprotocols", "Malformed subprotocols",
         "The name of a subprotocol cannot have spaces.",
         &[("Sec-WebSocket-Protocol", &["chat, two words"])]),
 ];
@@ -161,7 +162,7 @@ impl Attempt {
     /// without tickets.
     pub(super) fn is_possible(&self, browsers: bool, tokens: bool, tickets: bool) -> bool {
         match self.id {
-            "used-ticket" => tickets,
+            "unknown-ticket" => tickets,
             "missing-origin" | "malformed-origin" | "two-origins" => browsers,
             _ => tokens || self.group != TOKEN,
         }

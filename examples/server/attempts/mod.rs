@@ -11,7 +11,8 @@ mod wire;
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
 };
 
 use axum::{
@@ -24,7 +25,7 @@ use axum::{
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tower_ws_guard::{
-    RejectionKind,
+    Rejection, RejectionKind,
     guard::{Step, Verdict},
 };
 
@@ -50,8 +51,6 @@ pub(crate) struct Attempts {
     report_only: bool,
     guarded: MethodRouter,
     explain: Explain,
-    /// Whether the page may name the policy.
-    is_private: bool,
     running: Semaphore,
 }
 
@@ -62,11 +61,10 @@ impl Attempts {
         guarded: MethodRouter,
         explain: Explain,
     ) -> Self {
-        let address = reachable(address);
         let scheme = if options.is_tls() { "https" } else { "http" };
         let host = options.allow_host.first().map(|pattern| matching(pattern));
         let host = host.unwrap_or_else(|| address.to_string());
-        let listed = options.allow_origin.first().or(options.public_origin.as_ref());
+        let listed = options.allow_origin.first();
         let valid = Valid {
             scheme,
             port: address.port(),
@@ -83,7 +81,6 @@ impl Attempts {
             report_only: options.report_only,
             guarded,
             explain,
-            is_private: options.is_private(),
             running: Semaphore::new(MAX_ATTEMPTS),
         }
     }
@@ -125,7 +122,19 @@ impl Attempts {
         let _running = self.running.acquire().await.map_err(io::Error::other)?;
         let log = Kept::default();
         let kept = log.clone();
-        let keep = from_fn(move |request, next: Next| kept.during(next.run(request)));
+        let rejected = Arc::new(OnceLock::new());
+        let reason = Arc::clone(&rejected);
+        let keep = from_fn(move |request, next: Next| {
+            let (response, reason) = (kept.during(next.run(request)), Arc::clone(&reason));
+            async move {
+                let response = response.await;
+                // Not every style of rejections names it.
+                if let Some(rejection) = response.extensions().get::<Rejection>() {
+                    reason.set(rejection.kind()).ok();
+                }
+                response
+            }
+        });
         let guarded = Router::new().route("/ws", self.guarded.clone()).layer(keep);
         let unguarded = Router::new().route("/ws", any(unguarded::accept));
         let response = exchange(guarded, &request.text, self.closes).await?;
@@ -142,25 +151,13 @@ impl Attempts {
         report["verdict"] = ought.judge(&Outcome {
             accepted: response.opens && response.close().is_none(),
             report_only: self.report_only,
-            kind: kind(&response),
+            kind: rejected.get().copied(),
             would_reject: would_reject.map(|rejection| rejection.kind()),
         });
-        if self.is_private {
-            report["log"] = log.lines().into();
-            report["steps"] = explanation.iter().flat_map(|it| it.steps()).map(step).collect();
-        }
+        report["log"] = log.lines().into();
+        report["steps"] = explanation.iter().flat_map(|it| it.steps()).map(step).collect();
         Ok(report)
     }
-}
-
-/// The address at which the server reaches itself.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    address
 }
 
 /// One of the hosts or origins that match a pattern.

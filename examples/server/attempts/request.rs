@@ -15,7 +15,7 @@ const CREDENTIAL: &str = "{credential}";
 const MASK: &str = "********";
 
 /// No store has it.
-const USED_TICKET: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+const UNKNOWN_TICKET: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 const HEADERS: &[Header] = &[
     ("Host", &["{host}"]),
@@ -130,8 +130,8 @@ impl Valid {
     fn carried(&self, credential: Credential) -> Carried {
         let mut carried = Carried::default();
         carried.subprotocols.extend(self.subprotocol.clone());
-        if credential == Credential::UsedTicket {
-            carried.query.push(format!("ticket={USED_TICKET}"));
+        if credential == Credential::UnknownTicket {
+            carried.query.push(format!("ticket={UNKNOWN_TICKET}"));
         }
         let Some((source, _)) = &self.token else { return carried };
         if matches!(credential, Credential::Right | Credential::RightAndWrong) {

@@ -7,10 +7,10 @@ use tower_ws_guard::RejectionKind;
 #[derive(Clone, Copy)]
 pub(super) enum Ought {
     Accept,
-    /// It is an attack, or a fault. This stops it.
-    Reject(&'static str),
-    /// It is rejected without this flag.
-    Choice(&'static str),
+    /// It is an attack, or a fault: the reason of its rejection, and what stops it.
+    Reject(RejectionKind, &'static str),
+    /// It is rejected for this reason without this flag.
+    Choice(RejectionKind, &'static str),
     /// It is of the user.
     Unknown,
 }
@@ -19,7 +19,7 @@ pub(super) enum Ought {
 pub(super) struct Outcome {
     pub(super) accepted: bool,
     pub(super) report_only: bool,
-    /// What the response gives as the reason.
+    /// Why the guard rejected it.
     pub(super) kind: Option<RejectionKind>,
     /// What the policy says, also in report-only mode.
     pub(super) would_reject: Option<RejectionKind>,
@@ -29,8 +29,8 @@ impl Ought {
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Accept => "accept",
-            Self::Reject(_) => "reject",
-            Self::Choice(_) => "choice",
+            Self::Reject(..) => "reject",
+            Self::Choice(..) => "choice",
             Self::Unknown => "unknown",
         }
     }
@@ -41,9 +41,9 @@ impl Ought {
         let verdict = |tone: &str, title: &str, text: String, fix: Option<&str>| json!({ "tone": tone, "title": title, "text": text, "fix": fix });
         if let Some(kind) = reported {
             let (tone, title) = match self {
-                Self::Choice(_) | Self::Unknown => ("warn", "Let in by report-only mode"),
+                Self::Choice(..) | Self::Unknown => ("warn", "Let in by report-only mode"),
                 Self::Accept => ("warn", "A client of yours would be locked out"),
-                Self::Reject(_) => ("bad", "The attack got through"),
+                Self::Reject(..) => ("bad", "The attack got through"),
             };
             let text = format!(
                 "the log says that the policy would reject it with `{}`, but `--report-only` enforces no policy",
@@ -58,14 +58,22 @@ impl Ought {
                 let fix = outcome.kind.map(|kind| kind.fix());
                 verdict("bad", "A valid client is locked out", text, fix)
             }
-            (Self::Reject(fix), true) => {
+            (Self::Reject(_, fix), true) => {
                 let text = "the server should have rejected this handshake".into();
                 verdict("bad", "The attack got through", text, Some(fix))
             }
-            (Self::Reject(_) | Self::Choice(_), false) => {
+            (Self::Reject(reason, _) | Self::Choice(reason, _), false)
+                if outcome.kind == Some(reason) =>
+            {
                 verdict("good", "Stopped", "no connection was opened".into(), None)
             }
-            (Self::Choice(flag), true) => {
+            (Self::Reject(wanted, _) | Self::Choice(wanted, _), false) => {
+                let reason = outcome.kind.map_or("unknown", RejectionKind::code);
+                let text = format!("the reason is `{reason}`, and not `{}`", wanted.code());
+                let fix = outcome.kind.map(RejectionKind::fix);
+                verdict("warn", "Rejected for another reason", text, fix)
+            }
+            (Self::Choice(_, flag), true) => {
                 verdict("warn", "Allowed by a flag", format!("`{flag}` lets it in"), None)
             }
             (Self::Unknown, true) => verdict(

@@ -35,8 +35,9 @@ async function load(path, options) {
 const endpoint = new URL("/ws", location.href);
 endpoint.protocol = location.protocol === "https:" ? "wss:" : "ws:";
 endpoint.search = endpoint.hash = "";
+const isTls = endpoint.protocol === "wss:";
 
-/** What the server says of itself. */
+/** What the server says of itself. Only a private one tells its policy. */
 let server = null;
 /** The handshakes that it can send, by their ids. */
 const attempts = new Map();
@@ -48,7 +49,7 @@ const post = (path, body) => load(path, { method: "POST", headers: { "Page-Token
 /** A status of a list, with the words that a screen reader says for its color and column. */
 const tag = (who, tone, status) =>
   element("span", [element("span", `, ${who}: ${TONES[tone]}, `, { class: "hidden" }), String(status)], { class: `tag ${tone} ${who}` });
-const TONES = { good: "as it should be", bad: "wrong", warn: "let in by a flag", neutral: "no verdict" };
+const TONES = { good: "as it should be", bad: "wrong", warn: "look at it", neutral: "no verdict" };
 
 /** Whether what axum alone did is what ought to happen. */
 const unguardedTone = (ought, { opens }) => (ought === "reject" ? (opens ? "bad" : "good") : "neutral");
@@ -79,28 +80,29 @@ async function showAttack() {
 /* The policy */
 
 function showServer() {
+  const { policy } = server;
   const overHttp2 = performance.getEntriesByType("navigation")[0]?.nextHopProtocol === "h2";
   const facts = [
     endpoint.host,
-    `mode ${server.mode}`,
+    policy && `mode ${policy.mode}`,
     overHttp2 ? "HTTP/2" : "HTTP/1.1",
-    server.deflate ? "compression on" : "compression off",
+    policy && (policy.deflate ? "compression on" : "compression off"),
   ];
-  $("facts").replaceChildren(...facts.map((fact) => element("li", fact)));
+  $("facts").replaceChildren(...facts.filter(Boolean).map((fact) => element("li", fact)));
   $("address").textContent = endpoint.href;
-  if (server.report_only || server.warnings?.length) {
-    const warnings = server.warnings ?? ["report-only: no policy rejects anything"];
-    $("warnings").replaceChildren(...warnings.map((text) =>
-      element("p", [element("b", "Dangerous: "), ...withCode(text)], { class: "notice warn" })));
-  }
-  $("policy-shown").hidden = !server.private;
-  $("policy-secret").hidden = server.private;
-  if (server.private) {
-    $("policy-flags").textContent = ["cargo run --example server", ...(server.flags.length ? ["--", ...server.flags] : [])].join(" \\\n  ").replace("server \\\n  --", "server --");
-    if (!server.flags.length) $("policy-flags").textContent += "\n\n# no flags: pages of the same origin, on this machine";
-    $("policy-rust").textContent = server.rust;
-  }
+  const warnings = policy?.warnings ?? (server.dangerous ? ["this server has settings that its log warns of"] : []);
+  $("warnings").replaceChildren(...warnings.map((text) =>
+    element("p", [element("b", "Dangerous: "), ...withCode(text)], { class: "notice warn" })));
+  $("public").hidden = Boolean(policy);
+  for (const part of document.querySelectorAll(".private")) part.hidden = !policy;
+  $("who").hidden = !policy && !server.tokens;
   for (const part of document.querySelectorAll(".of-tokens")) part.hidden = !server.tokens;
+}
+
+function showPolicy({ flags, rust }) {
+  $("policy-flags").textContent = ["cargo run --example server", ...(flags.length ? ["--", ...flags] : [])].join(" \\\n  ").replace("server \\\n  --", "server --");
+  if (!flags.length) $("policy-flags").textContent += "\n\n# no flags: pages of the same origin, on this machine";
+  $("policy-rust").textContent = rust;
 }
 
 /* Handshakes */
@@ -156,10 +158,9 @@ function showResult({ title, summary }, report) {
   $("result-response").textContent = lines(`${report.response_head}\n\n${report.body}`);
 
   const signs = { accepted: "✓", rejected: "✕", unknown: "?" };
-  $("operator").hidden = !server.private;
-  $("result-steps").replaceChildren(...(report.steps ?? []).map(({ name, verdict, text }) =>
+  $("result-steps").replaceChildren(...report.steps.map(({ name, verdict, text }) =>
     element("li", [element("span", signs[verdict], { "aria-hidden": "true" }), element("b", name), element("span", [`${verdict}: `, ...withCode(text)])], { class: verdict })));
-  $("result-log").textContent = report.log?.join("\n") || "Nothing. Accepted handshakes are logged at level DEBUG, and this server logs from WARN.";
+  $("result-log").textContent = report.log.join("\n") || "Nothing. Accepted handshakes are logged at level DEBUG, and this server logs from WARN.";
   $("command-curl").textContent = curl(report.request);
   $("command-doctor").textContent = doctor(report.request);
   $("result-edit").hidden = false;
@@ -205,8 +206,8 @@ async function runAll() {
       counts[verdict.tone] += 1;
       if (unguardedTone(ought, unguarded) === "bad") counts.unguarded += 1;
     }
-    const allowed = counts.warn ? `, ${counts.warn} let in by a flag` : "";
-    $("tally").textContent = `The guard: ${counts.good} as they should be${allowed}, ${counts.bad} wrong. axum alone: ${counts.unguarded} attacks and faults let in.`;
+    const others = counts.warn ? `, ${counts.warn} to look at` : "";
+    $("tally").textContent = `The guard: ${counts.good} as they should be${others}, ${counts.bad} wrong. axum alone: ${counts.unguarded} attacks and faults let in.`;
   } catch (error) {
     problem(`Not all handshakes were sent: ${error.message}`);
   }
@@ -257,23 +258,12 @@ function carry(source, token) {
   }
 }
 
-/** Whether a script can use it: it can set no headers on a WebSocket. */
-const isForScripts = (source) => !/^(authorization|basic|header)/.test(source);
-
 function showSources() {
-  const option = (source, text, disabled) => {
-    const made = element("option", text, { value: source });
-    made.disabled = disabled;
-    return made;
-  };
-  const tickets = server.tickets ? ["ticket"] : [];
-  const text = (source) => (source === "ticket" ? "a one-time ticket for it" : source);
-  $("carrier").replaceChildren(...[...tickets, ...server.sources].map((source) =>
-    option(source, isForScripts(source) ? text(source) : `${source} (no script can)`, !isForScripts(source))));
-  $("own-source").replaceChildren(...server.sources.map((source) => option(source, source, false)));
-  const usable = [...tickets, ...server.sources].find(isForScripts);
-  if (usable) $("carrier").value = usable;
-  else $("carrier-hint").textContent = "A script cannot send headers. Start the server with --tickets memory, or with --token-from cookie:NAME, query:NAME or a subprotocol. Until then the token is not sent.";
+  const options = (sources) => sources.map((source) => element("option", source === "ticket" ? "a one-time ticket for it" : source, { value: source }));
+  const usable = [...(server.tickets ? ["ticket"] : []), ...server.sources];
+  $("carrier").replaceChildren(...options(usable));
+  $("own-source").replaceChildren(...options(server.policy?.sources ?? []));
+  if (!usable.length) $("carrier-hint").textContent = "A script cannot send headers. Start the server with --tickets memory, or with --token-from cookie:NAME, query:NAME or a subprotocol. Until then the token is not sent.";
 }
 
 /* Your own handshake */
@@ -303,7 +293,7 @@ function openEditor(request) {
     own("host").value = valid.Host;
     own("origin").value = valid.Origin ?? "";
     own("path").value = "/ws";
-    own("subprotocol").value = server.subprotocol ?? "";
+    own("subprotocol").value = server.policy.subprotocol ?? "";
   }
   if (request) own("raw").value = `${lines(request.split("\r\n\r\n")[0])}\n\n${request.split("\r\n\r\n")[1] ?? ""}`;
   else compose();
@@ -351,9 +341,9 @@ function curl(request) {
   const { method, path = "", version, headers, value, body } = parse(request);
   if (!version?.startsWith("HTTP/1.") || !path.startsWith("/")) return "# curl cannot send this request line";
   const parts = ["curl -i --no-progress-meter --max-time 2", version === "HTTP/1.0" ? "--http1.0" : "--http1.1"];
-  if (server.tls) parts.push("--insecure");
+  if (isTls) parts.push("--insecure");
   // The server does not offer it by ALPN.
-  if (server.tls && version === "HTTP/1.0") parts.push("--no-alpn");
+  if (isTls && version === "HTTP/1.0") parts.push("--no-alpn");
   if (method !== (body ? "POST" : "GET")) parts.push(`-X ${quote(method)}`);
   const isSent = ([name, value]) => !(name === "Host" && value === location.host) && name !== "Content-Length";
   for (const [name, value] of headers.filter(isSent)) parts.push(`-H ${quote(value ? `${name}: ${value}` : `${name};`)}`);
@@ -372,7 +362,7 @@ function doctor(request) {
   if (!isWellFormed) return "# ws-doctor sends only well-formed handshakes";
   const parts = ["ws-doctor --as bare"];
   if (isHttp2) parts.push("--http2");
-  if (server.tls) parts.push("--insecure");
+  if (isTls) parts.push("--insecure");
   const made = ["host", "upgrade", "connection", "sec-websocket-key", "sec-websocket-version", "origin", "sec-websocket-protocol"];
   if (!isHttp2 && value("host") !== location.host) parts.push(`-H ${quote(`Host: ${value("host")}`)}`);
   if (value("origin") && headers.filter(([name]) => name.toLowerCase() === "origin").length === 1) parts.push(`--origin ${quote(value("origin"))}`);
@@ -445,7 +435,7 @@ const ENDED = {
   evicted: "A newer socket of the same client took the slot. A client does not connect again by itself.",
 };
 
-const setCookie = (name, value, age) => (document.cookie = `${name}=${value}; path=/; SameSite=Strict; Max-Age=${age}${server.tls ? "; Secure" : ""}`);
+const setCookie = (name, value, age) => (document.cookie = `${name}=${value}; path=/; SameSite=Strict; Max-Age=${age}${isTls ? "; Secure" : ""}`);
 
 $("connection").addEventListener("submit", async (event) => {
   event.preventDefault();
@@ -494,7 +484,7 @@ function openSocket(url, subprotocols, cookie) {
     if (!opened) settle();
     if (sockets.includes(socket)) sockets.splice(sockets.indexOf(socket), 1);
     log("close", `code ${code}, reason "${reason}", wasClean ${wasClean}`, wasClean ? "close" : "unclean");
-    if (!opened) log("note", "It never opened. Only the server knows why: look at its log, or at the handshakes above.");
+    if (!opened) log("note", "It never opened. Only the server knows why: look at its log.");
     else if (reason in ENDED) log("note", ENDED[reason]);
     showState();
     showWho();
@@ -523,7 +513,7 @@ async function showWho() {
       sessions = await load("/sessions", { headers: authorization() });
       if (!sessions.length) hint = "Nobody.";
     }
-    await showLimits(sessions.length);
+    if (server.policy) await showLimits(server.policy, sessions.length);
   } catch (error) {
     hint = error.message;
   }
@@ -533,14 +523,14 @@ async function showWho() {
     element("li", `${clock(new Date(since * 1000))}  ${address ?? "unknown address"}, ${origin ? `page of ${origin}` : "no page"}`)));
 }
 
-async function showLimits(count) {
+async function showLimits(policy, count) {
   const { connections, draining } = await load("/status");
-  const seconds = server.drain_ms / 1000;
+  const seconds = policy.drain_ms / 1000;
   const key = server.tokens ? "this token" : "your address";
   const rows = [
-    ["On this server", server.max_connections ? `${connections} of ${server.max_connections} slots; others get 503` : `${connections} open, no maximum (--max-connections)`],
-    [`Of ${key}`, server.max_per_key
-      ? `${count} of ${server.max_per_key}; ${server.evicts ? "a new one evicts the oldest, which is closed with 4409" : "others get 429"}`
+    ["On this server", policy.max_connections ? `${connections} of ${policy.max_connections} slots; others get 503` : `${connections} open, no maximum (--max-connections)`],
+    [`Of ${key}`, policy.max_per_key
+      ? `${count} of ${policy.max_per_key}; ${policy.evicts ? "a new one evicts the oldest, which is closed with 4409" : "others get 429"}`
       : `${count} open, no maximum (--max-per-key)`],
     ["Drain", draining
       ? "in progress: sockets were closed with 1001, new handshakes get 503"
@@ -563,15 +553,17 @@ $("end-all").addEventListener("click", async () => {
 /* Start */
 
 async function start() {
-  const [described, list] = await Promise.all([load("/policy"), load("/attempts")]);
-  server = described;
+  server = await load("/policy");
   showServer();
   showSources();
-  showList(list);
   $("end-all").hidden = !server.tokens;
   showWho();
   setInterval(() => { if (!document.hidden) showWho(); }, 3000);
-  await showAttack();
+  if (server.policy) {
+    showPolicy(server.policy);
+    showList(await load("/attempts"));
+    await showAttack();
+  }
   document.body.dataset.ready = "yes";
 }
 
